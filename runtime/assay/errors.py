@@ -1,0 +1,158 @@
+"""Every error that a user can cause, each kind with its own exit code.
+
+::
+
+    AssayError                    1  a bug in Assay, if nothing below fits
+    ├── UsageError                2  the command line is wrong
+    ├── UnknownNameError          3  no such model, target, scheme or profile
+    ├── ModelError                4  not ONNX, truncated, or invalid
+    │   ├── ExternalDataError     5  external data missing, or outside the model's folder
+    │   └── UnsupportedOperatorError  6  an operator that cannot be compiled
+    ├── InterfaceError            7  a shape or dtype that does not fit the interface
+    ├── VerificationError         8  the compiled outputs differ from ONNX Runtime's
+    ├── ArtifactError             9  an artifact is damaged or incomplete
+    │   └── ArtifactVersionError  10 an artifact of a schema newer than this Assay
+    ├── CpuFeatureError           11 this CPU lacks instructions that the artifact needs
+    ├── StorageError              12 no room, or no permission, on disk
+    ├── MissingDependencyError    13 an extra is not installed
+    ├── BenchmarkError            14 an engine failed while being measured
+    └── RecordError               15 a results file is damaged or of a newer schema
+
+Exit code 130 is an interrupt (Ctrl-C), as in every shell.
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable
+from typing import ClassVar
+
+__all__ = [
+    "ArtifactError",
+    "ArtifactVersionError",
+    "AssayError",
+    "BenchmarkError",
+    "CpuFeatureError",
+    "ExternalDataError",
+    "InterfaceError",
+    "MissingDependencyError",
+    "ModelError",
+    "RecordError",
+    "StorageError",
+    "UnknownNameError",
+    "UnsupportedOperatorError",
+    "UsageError",
+    "VerificationError",
+]
+
+
+class AssayError(Exception):
+    """Base of all errors of Assay: one sentence of what is wrong, and one of what to do."""
+
+    exit_code: ClassVar[int] = 1
+
+    def __init__(self, message: str, *, hint: str | None = None) -> None:
+        super().__init__(message)
+        self.message = message
+        self.hint = hint
+
+    def __str__(self) -> str:
+        return f"{self.message}\n{self.hint}" if self.hint else self.message
+
+
+class UsageError(AssayError):
+    """The command line is wrong."""
+
+    exit_code = 2
+
+
+class UnknownNameError(AssayError):
+    """A name that no registry holds; the hint suggests the nearest ones."""
+
+    exit_code = 3
+
+    def __init__(self, kind: str, name: str, known: Iterable[str]) -> None:
+        names = sorted(known)
+        near = difflib.get_close_matches(name, names, n=3, cutoff=0.5)
+        hint = f"Did you mean {' or '.join(near)}?" if near else f"Known: {', '.join(names)}."
+        super().__init__(f"There is no {kind} named {name!r}.", hint=hint)
+        self.kind = kind
+        self.name = name
+
+
+class ModelError(AssayError):
+    """A model that is not ONNX, is truncated, or does not pass the ONNX checker."""
+
+    exit_code = 4
+
+
+class ExternalDataError(ModelError):
+    """External data that is missing, outside the model's folder, or behind a link."""
+
+    exit_code = 5
+
+
+class UnsupportedOperatorError(ModelError):
+    """An operator that cannot be compiled; the message names the operator and its node."""
+
+    exit_code = 6
+
+
+class InterfaceError(AssayError):
+    """An input whose name, shape or dtype does not fit the model's interface."""
+
+    exit_code = 7
+
+
+class VerificationError(AssayError):
+    """Compiled outputs that differ from ONNX Runtime's by more than the tolerance."""
+
+    exit_code = 8
+
+
+class ArtifactError(AssayError):
+    """An artifact that is damaged, incomplete or not an artifact."""
+
+    exit_code = 9
+
+
+class ArtifactVersionError(ArtifactError):
+    """An artifact whose manifest has a schema newer than this Assay reads."""
+
+    exit_code = 10
+
+
+class CpuFeatureError(AssayError):
+    """An artifact for instructions that this CPU lacks."""
+
+    exit_code = 11
+
+
+class StorageError(AssayError):
+    """A file that cannot be written: no room, or no permission."""
+
+    exit_code = 12
+
+
+class MissingDependencyError(AssayError):
+    """A package that an extra brings is not installed."""
+
+    exit_code = 13
+
+    def __init__(self, package: str, extra: str) -> None:
+        super().__init__(
+            f"The package {package!r} is not installed.",
+            hint=f"Install the extra that brings it: pip install 'assay[{extra}]'.",
+        )
+
+
+class BenchmarkError(AssayError):
+    """An engine that failed, or gave wrong outputs, while being measured."""
+
+    exit_code = 14
+
+
+class RecordError(AssayError):
+    """A results file that is damaged or of a schema newer than this Assay reads."""
+
+    exit_code = 15
