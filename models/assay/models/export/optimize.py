@@ -1,0 +1,50 @@
+"""Graph optimisation by ONNX Runtime at its basic level: constants folded, no-ops gone, norms in kernels."""
+
+from __future__ import annotations
+
+import tempfile
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from assay.errors import ModelError
+
+if TYPE_CHECKING:
+    import onnx
+
+__all__ = ["optimize"]
+
+# Protobuf messages end at 2 GiB; beyond this, weights travel beside the graph.
+_INLINE_BYTES = 1 << 30
+
+
+def optimize(model: onnx.ModelProto) -> onnx.ModelProto:
+    """``model`` after ONNX Runtime's basic optimisations, which use standard operators only.
+
+    Raises ModelError when ONNX Runtime cannot load the model.
+    """
+    import onnx
+    import onnxruntime
+
+    options = onnxruntime.SessionOptions()
+    options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_ENABLE_BASIC
+    # One thread, so that sums folded into constants are always added in the same order.
+    options.intra_op_num_threads = 1
+    options.log_severity_level = 4
+    with tempfile.TemporaryDirectory(prefix="assay-optimize-") as scratch:
+        source, result = Path(scratch) / "source.onnx", Path(scratch) / "result.onnx"
+        options.optimized_model_filepath = str(result)
+        if model.ByteSize() > _INLINE_BYTES:
+            onnx.save_model(
+                model, source, save_as_external_data=True, location="source.bin", size_threshold=1024
+            )
+            options.add_session_config_entry(
+                "session.optimized_model_external_initializers_file_name", "result.bin"
+            )
+        else:
+            source.write_bytes(model.SerializeToString(deterministic=True))
+        try:
+            onnxruntime.InferenceSession(str(source), options, providers=["CPUExecutionProvider"])
+        except Exception as error:  # ONNX Runtime's errors have no common base but Exception.
+            reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+            raise ModelError(f"ONNX Runtime cannot load the model: {reason}") from error
+        return onnx.load_model(result)

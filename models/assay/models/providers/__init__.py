@@ -1,0 +1,11 @@
+"""Where models come from: one frozen dataclass a file, each satisfying ``assay.models.spec.Provider``."""
+
+from __future__ import annotations
+
+from assay.models.providers.bound_inputs import BoundInputs
+from assay.models.providers.onnx_file import OnnxFile
+from assay.models.providers.pypi_package import PackageMember
+from assay.models.providers.random_weights import RandomWeights
+from assay.models.providers.torch_module import TorchModule
+
+__all__ = ["BoundInputs", "OnnxFile", "PackageMember", "RandomWeights", "TorchModule"]
