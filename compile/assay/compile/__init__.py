@@ -1,0 +1,1 @@
+"""From canonical ONNX to an artifact: targets, schedules, lowering, verification."""

@@ -1,0 +1,99 @@
+"""Elementwise blocks computed on an anchor's tile while it is still in registers."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from tvm import tirx
+
+from assay.compile.schedules.blocks import Block, FusedFunction, loads_of
+from assay.compile.schedules.ir import Buffer, Expr, Stmt, as_int, i64, store, substitute
+from assay.compile.schedules.math import Registers, vector_math
+
+__all__ = ["Epilogue", "split_epilogue"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Epilogue:
+    """Blocks that follow an anchor elementwise. Without blocks, the anchor's own buffer is stored."""
+
+    anchor_output: Buffer
+    blocks: tuple[Block, ...]
+    function: FusedFunction
+
+    def emit(self, index: Sequence[Expr], accumulator: Expr, registers: Registers) -> list[Stmt]:
+        """Statements for one element (inside a loop over the lanes) at ``index`` of the anchor's output."""
+        statements: list[Stmt] = []
+        if self.function.is_param(self.anchor_output):
+            statements.append(store(self.anchor_output, accumulator, *index))
+        values: list[tuple[Buffer, Expr]] = [(self.anchor_output, accumulator)]
+
+        def replace(node: Expr) -> Expr | None:
+            return next((value for buffer, value in values if node.source.same_as(buffer)), None)
+
+        for block in self.blocks:
+            variables = _iterators_at(block, [buffer for buffer, _ in values], index)
+            assert variables is not None
+            steps, value = vector_math(substitute(block.value, variables, replace), registers)
+            statements += steps
+            value = registers.keep(value, statements)
+            values.append((block.output, value))
+            if self.function.is_param(block.output):
+                where = [substitute(i, variables) for i in block.indices]
+                statements.append(store(block.output, value, *where))
+        return statements
+
+
+def _iterators_at(block: Block, chain: Sequence[Buffer], index: Sequence[Expr]) -> dict[Expr, Expr] | None:
+    """The block's iterators such that its load of the chain is at ``index``; None where it is not elementwise."""
+    variables: dict[Expr, Expr] = {}
+    for access in loads_of(block.value):
+        if not any(access.source.same_as(buffer) for buffer in chain):
+            continue
+        if len(access.indices) != len(index):
+            return None
+        for where, at in zip(access.indices, index, strict=True):
+            if isinstance(where, tirx.Var):
+                if where in variables and not variables[where].same_as(at):
+                    return None
+                variables[where] = at
+            elif as_int(where) != 0:
+                return None
+    for iterator, extent in zip(block.spatial, block.spatial_extents, strict=True):
+        if iterator not in variables:
+            if as_int(extent) != 1:
+                return None
+            variables[iterator] = i64(0)
+    return variables
+
+
+def split_epilogue(function: FusedFunction, anchor: Block) -> tuple[Epilogue, list[Block]]:
+    """The blocks after ``anchor`` that can run on its tile, and those left to run on its stored output.
+
+    An empty epilogue with blocks left means that the anchor's output has to be stored in a workspace.
+    """
+    following = list(function.blocks[function.blocks.index(anchor) + 1 :])
+    probe = [tirx.Var(f"probe{i}", "int64") for i in range(len(anchor.indices))]
+    chain: list[Buffer] = [anchor.output]
+    for block in following:
+        plain = not block.is_reduction and all(
+            isinstance(i, tirx.Var) or as_int(i) == 0 for i in block.indices
+        )
+        uses_chain = any(any(a.source.same_as(b) for b in chain) for a in loads_of(block.value))
+        if (
+            not plain
+            or not uses_chain
+            or _iterators_at(block, chain, probe) is None
+            or not _same_size(block, anchor)
+        ):
+            return Epilogue(anchor_output=anchor.output, blocks=(), function=function), following
+        chain.append(block.output)
+    return Epilogue(anchor_output=anchor.output, blocks=tuple(following), function=function), []
+
+
+def _same_size(block: Block, anchor: Block) -> bool:
+    """Whether the block has an element for each of the anchor's: a broadcast to a larger shape has more."""
+    ours = [e for e in block.spatial_extents if as_int(e) != 1]
+    theirs = [e for e in anchor.spatial_extents if as_int(e) != 1]
+    return len(ours) == len(theirs)

@@ -1,0 +1,253 @@
+"""Small constructors over TVM's TIR nodes, so that a kernel reads as the loops that it is."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any, TypeAlias
+
+import tvm
+from tvm import tirx
+from tvm.sym import Analyzer
+
+__all__ = [
+    "Buffer",
+    "Expr",
+    "Stmt",
+    "allocate",
+    "as_int",
+    "bind",
+    "broadcast",
+    "ceildiv",
+    "children",
+    "const_like",
+    "flat_view",
+    "floordiv",
+    "floormod",
+    "i64",
+    "if_then",
+    "lanes_at",
+    "load",
+    "loop",
+    "minimum",
+    "parallel",
+    "rewrite",
+    "seq",
+    "simplify",
+    "store",
+    "substitute",
+    "vectorized",
+    "walk",
+]
+
+# TVM ships no types; these names say what is meant.
+Expr: TypeAlias = Any
+Stmt: TypeAlias = Any
+Buffer: TypeAlias = Any
+
+_ANALYZER = Analyzer()
+
+
+def i64(value: int | Expr) -> Expr:
+    """``value`` as an int64 expression."""
+    if isinstance(value, int):
+        return tirx.IntImm("int64", value)
+    return value if str(value.ty.dtype) == "int64" else tirx.Cast("int64", value)
+
+
+def as_int(value: int | Expr) -> int | None:
+    """The constant behind ``value``, or None when it is symbolic."""
+    if isinstance(value, int):
+        return value
+    value = simplify(value)
+    return int(value.value) if isinstance(value, tirx.IntImm) else None
+
+
+def simplify(value: Expr) -> Expr:
+    """``value`` after arithmetic simplification."""
+    return _ANALYZER.simplify(value)
+
+
+def floordiv(a: int | Expr, b: int | Expr) -> Expr:
+    """floor(a / b), folded where constant."""
+    return simplify(tirx.floordiv(i64(a), i64(b)))
+
+
+def floormod(a: int | Expr, b: int | Expr) -> Expr:
+    """a mod b, folded where constant."""
+    return simplify(tirx.floormod(i64(a), i64(b)))
+
+
+def ceildiv(a: int | Expr, b: int) -> Expr:
+    """ceil(a / b), folded where constant."""
+    return floordiv(i64(a) + (b - 1), b)
+
+
+def minimum(a: int | Expr, b: int | Expr) -> Expr:
+    """min(a, b), folded where constant."""
+    return simplify(tirx.min(i64(a), i64(b)))
+
+
+def loop(
+    extent: int | Expr,
+    body: Callable[[Expr], Stmt],
+    name: str = "i",
+    kind: tirx.ForKind = tirx.ForKind.SERIAL,
+) -> Stmt:
+    """``for name in range(extent): body(name)``; a loop of one iteration is only its body."""
+    if as_int(extent) == 1 and kind != tirx.ForKind.VECTORIZED:
+        return body(i64(0))
+    var = tirx.Var(name, "int64")
+    return tirx.For(var, i64(0), i64(extent), kind, body(var))
+
+
+def parallel(extent: int | Expr, body: Callable[[Expr], Stmt], name: str, *, serial: bool = False) -> Stmt:
+    """A loop over the worker threads, or a serial one where the work is too small to share."""
+    kind = tirx.ForKind.SERIAL if serial else tirx.ForKind.PARALLEL
+    return loop(extent, body, name, kind)
+
+
+def vectorized(lanes: int, body: Callable[[Expr], Stmt]) -> Stmt:
+    """``body`` over ``lanes`` consecutive elements at once."""
+    if lanes == 1:
+        return body(i64(0))
+    return loop(lanes, body, "lane", tirx.ForKind.VECTORIZED)
+
+
+def seq(*stmts: Stmt | Sequence[Stmt]) -> Stmt:
+    """Statements one after the other (lists are flattened)."""
+    flat: list[Stmt] = []
+    for stmt in stmts:
+        flat.extend(stmt) if isinstance(stmt, list | tuple) else flat.append(stmt)
+    return flat[0] if len(flat) == 1 else tirx.SeqStmt(flat)
+
+
+def if_then(condition: Expr, then: Stmt, otherwise: Stmt | None = None) -> Stmt:
+    """A branch, folded where the condition is constant."""
+    value = as_int(condition)
+    if value is None:
+        return tirx.IfThenElse(condition, then, otherwise)
+    return then if value else (otherwise if otherwise is not None else tirx.Evaluate(i64(0)))
+
+
+def bind(name: str, value: Expr) -> tuple[Expr, list[Stmt]]:
+    """A scalar computed once: its variable, and the statement that computes it (none for a constant)."""
+    value = simplify(value)
+    if isinstance(value, tirx.IntImm | tirx.Var):
+        return value, []
+    var = tirx.Var(name, value.ty.dtype)
+    return var, [tirx.Bind(var, value)]
+
+
+def allocate(
+    shape: Sequence[int | Expr], dtype: str, name: str, scope: str = "global"
+) -> tuple[Buffer, Stmt]:
+    """A buffer and the statement that allocates it: ``local`` for registers, ``global`` for workspace."""
+    buffer = tirx.decl_buffer([i64(s) for s in shape], dtype, name=name, scope=scope)
+    return buffer, tirx.AllocBuffer(buffer)
+
+
+def flat_view(buffer: Buffer) -> tuple[Buffer, Stmt]:
+    """A one-dimensional view of a row-major buffer, and the statement that declares it."""
+    size = i64(1)
+    for extent in buffer.ty.shape:
+        size = size * i64(extent)
+    view = tirx.decl_buffer(
+        [simplify(size)], str(buffer.ty.dtype), name=f"{buffer.name}_flat", scope=buffer.scope()
+    )
+    return view, tirx.DeclBuffer(view, data=buffer.data)
+
+
+def lanes_at(start: int | Expr, lanes: int) -> Expr:
+    """The index of ``lanes`` consecutive elements from ``start``."""
+    return i64(start) if lanes == 1 else tirx.Ramp(i64(start), i64(1), lanes)
+
+
+def broadcast(value: Expr, lanes: int) -> Expr:
+    """A scalar in every lane."""
+    return value if lanes == 1 else tirx.Broadcast(value, lanes)
+
+
+def const_like(value: float, dtype: str) -> Expr:
+    """A scalar constant of ``dtype``."""
+    return tirx.const(value, dtype)
+
+
+def load(buffer: Buffer, *indices: int | Expr) -> Expr:
+    """``buffer[indices]``."""
+    return tirx.BufferLoad(buffer, [i64(i) if isinstance(i, int) else i for i in indices])
+
+
+def store(buffer: Buffer, value: Expr, *indices: int | Expr) -> Stmt:
+    """``buffer[indices] = value``."""
+    return tirx.BufferStore(buffer, value, [i64(i) if isinstance(i, int) else i for i in indices])
+
+
+_BINARY = (
+    tirx.Add, tirx.Sub, tirx.Mul, tirx.Div, tirx.Mod, tirx.FloorDiv, tirx.FloorMod, tirx.Min, tirx.Max,
+    tirx.EQ, tirx.NE, tirx.LT, tirx.LE, tirx.GT, tirx.GE, tirx.And, tirx.Or,
+)  # fmt: skip
+
+
+def children(expr: Expr) -> tuple[Expr, ...]:
+    """The direct operands of an expression."""
+    if isinstance(expr, _BINARY):
+        return (expr.a, expr.b)
+    if isinstance(expr, tirx.Cast):
+        return (expr.value,)
+    if isinstance(expr, tirx.Not):
+        return (expr.a,)
+    if isinstance(expr, tirx.Select):
+        return (expr.condition, expr.true_value, expr.false_value)
+    if isinstance(expr, tvm.ir.TensorLoad):
+        return tuple(expr.indices)
+    if isinstance(expr, tvm.ir.Call):
+        return tuple(expr.args)
+    if isinstance(expr, tirx.Let):
+        return (expr.value, expr.body)
+    return ()
+
+
+def _rebuild(expr: Expr, operands: tuple[Expr, ...]) -> Expr:
+    if isinstance(expr, _BINARY):
+        return type(expr)(*operands)
+    if isinstance(expr, tirx.Cast):
+        return tirx.Cast(expr.ty.dtype, *operands)
+    if isinstance(expr, tirx.Not):
+        return tirx.Not(*operands)
+    if isinstance(expr, tirx.Select):
+        return tirx.Select(*operands)
+    if isinstance(expr, tvm.ir.TensorLoad):
+        return tirx.BufferLoad(expr.source, list(operands))
+    if isinstance(expr, tvm.ir.Call):
+        return tvm.ir.Call(expr.op, list(operands), expr.attrs, ret_ty=expr.ty)
+    return tirx.Let(expr.var, *operands)
+
+
+def rewrite(expr: Expr, replace: Callable[[Expr], Expr | None]) -> Expr:
+    """``expr`` rebuilt from its leaves up; ``replace`` gives a node's replacement, or None to keep it."""
+    operands = children(expr)
+    fresh = tuple(rewrite(operand, replace) for operand in operands)
+    if any(not new.same_as(old) for new, old in zip(fresh, operands, strict=True)):
+        expr = _rebuild(expr, fresh)
+    replacement = replace(expr)
+    return expr if replacement is None else replacement
+
+
+def substitute(
+    expr: Expr, variables: Mapping[Expr, Expr], loads: Callable[[Expr], Expr | None] | None = None
+) -> Expr:
+    """``expr`` with variables replaced, then each buffer load where ``loads`` gives a replacement."""
+
+    def replace(node: Expr) -> Expr | None:
+        if isinstance(node, tvm.ir.TensorLoad):
+            return loads(node) if loads else None
+        return variables.get(node) if isinstance(node, tirx.Var) else None
+
+    return rewrite(expr, replace)
+
+
+def walk(expr: Expr) -> Iterator[Expr]:
+    """Every node of an expression, operands first."""
+    for operand in children(expr):
+        yield from walk(operand)
+    yield expr

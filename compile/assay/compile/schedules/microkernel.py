@@ -1,0 +1,260 @@
+"""The register-tile micro-kernel that GEMM, batched GEMM and direct convolution share.
+
+MR x NR accumulators stay in registers while K is walked once; B comes in panels ``[K, NR]`` that were packed
+ahead, each element of A is broadcast; the epilogue runs on the tile before it is stored (the structure of
+Goto and van de Geijn, "Anatomy of High-Performance Matrix Multiplication", 2008, and of BLIS).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+from assay.compile.schedules.context import ScheduleContext
+from assay.compile.schedules.epilogue import Epilogue
+from assay.compile.schedules.ir import (
+    Buffer,
+    Expr,
+    Stmt,
+    allocate,
+    as_int,
+    bind,
+    broadcast,
+    ceildiv,
+    const_like,
+    floordiv,
+    floormod,
+    i64,
+    if_then,
+    lanes_at,
+    load,
+    loop,
+    minimum,
+    parallel,
+    seq,
+    simplify,
+    store,
+)
+from assay.compile.schedules.math import Registers, with_registers
+from assay.compile.schedules.tiles import choose_tile
+
+__all__ = ["Contraction", "emit_contraction"]
+
+# Rows of one task are limited so that its part of A stays in half of L2 while the panels pass by.
+_MIN_TASKS = 8
+
+
+@dataclass(frozen=True, kw_only=True)
+class Contraction:
+    """``out[group, row, col] = sum_k A[group, row, k] * B[group, k, col]``, as the micro-kernel sees it.
+
+    ``a``: one-dimensional view of A. ``a_offset(group, row)``: where a row's reduction starts in it.
+    ``reduction``: outer reduction loops as (extent, stride in A); ``depth``: the contiguous innermost one.
+    ``b``: packed panels, flat; ``b_offset(group, panel)``: where a panel starts; it holds the whole reduction
+    as ``[K, NR]``. ``out_index(group, row, col)``: index of an output in the anchor's buffer.
+    """
+
+    groups: int | Expr
+    rows: int | Expr
+    cols: int | Expr
+    a: Buffer
+    a_offset: Callable[[Expr, Expr], Expr]
+    reduction: tuple[tuple[int, Expr], ...]
+    depth: int | Expr
+    b: Buffer
+    b_offset: Callable[[Expr, Expr], Expr]
+    panel_width: int
+    out_index: Callable[[Expr, Expr, Expr], Sequence[Expr]]
+
+
+def emit_contraction(
+    contraction: Contraction, epilogue: Epilogue, context: ScheduleContext, *, serial: bool | None = None
+) -> Stmt:
+    """The loops around the micro-kernel: tasks (row chunk, panel) in parallel, row tiles inside."""
+    return _Emitter(contraction, epilogue, context).emit(serial=serial)
+
+
+class _Emitter:
+    def __init__(self, contraction: Contraction, epilogue: Epilogue, context: ScheduleContext) -> None:
+        self.c = contraction
+        self.epilogue = epilogue
+        self.context = context
+        self.lanes = min(context.unit.lanes(), contraction.panel_width)
+        self.expected_rows = context.expected(contraction.rows)
+        self.total_depth = i64(contraction.depth)
+        for extent, _ in contraction.reduction:
+            self.total_depth = self.total_depth * extent
+        self.expected_depth = context.expected(self.total_depth)
+        self.tile = choose_tile(
+            context.unit, self.expected_rows, contraction.panel_width, as_int(contraction.depth)
+        )
+
+    def emit(self, *, serial: bool | None) -> Stmt:
+        """All tasks of all groups."""
+        panels = ceildiv(self.c.cols, self.c.panel_width)
+        chunk = self._chunk_rows(self.context.expected(panels) * self.context.expected(self.c.groups))
+        chunks = ceildiv(self.c.rows, chunk)
+        per_group = simplify(panels * chunks)
+
+        def task(t: Expr) -> Stmt:
+            group, first = bind("group", floordiv(t, per_group))
+            inner, second = bind("inner", floormod(t, per_group))
+            panel, third = bind("panel", floormod(inner, panels))
+            start, fourth = bind("start", floordiv(inner, panels) * chunk)
+            return seq(first, second, third, fourth, self._chunk(group, panel, start, chunk))
+
+        if serial is None:
+            operations = self.expected_rows * self.context.expected(self.c.cols) * self.expected_depth
+            serial = self.context.is_small(operations * self.context.expected(self.c.groups) // 4)
+        return parallel(simplify(per_group * i64(self.c.groups)), task, "task", serial=serial)
+
+    def _chunk_rows(self, panels: int) -> int:
+        """Rows of one task, a multiple of the tile's."""
+        in_cache = self.context.unit.l2_bytes // 2 // (4 * max(self.expected_depth, 1))
+        wanted = -(-self.expected_rows * panels // _MIN_TASKS)
+        rows = max(self.tile.rows, min(in_cache, max(wanted, 4 * self.tile.rows)))
+        return max(1, rows // self.tile.rows) * self.tile.rows
+
+    def _chunk(self, group: Expr, panel: Expr, start: Expr, chunk: int) -> Stmt:
+        height = self.tile.rows
+        rows = as_int(self.c.rows)
+        if rows is not None and rows <= height:
+            return self._tile(group, panel, i64(0), rows)
+        count, statements = bind("count", minimum(i64(self.c.rows) - start, chunk))
+        full, more = bind("full", floordiv(count, height))
+        statements += more
+        statements.append(
+            loop(full, lambda t: self._tile(group, panel, start + t * height, height), "row_tile")
+        )
+        first, more = bind("first", start + full * height)
+        statements += more
+        if rows is not None:
+            if rows % height:
+                tail = self._tile(group, panel, first, rows % height)
+                statements.append(if_then(count > full * height, tail))
+        else:
+            statements += self._symbolic_tail(group, panel, first, simplify(count - full * height))
+        return seq(statements)
+
+    def _symbolic_tail(self, group: Expr, panel: Expr, first: Expr, left: Expr) -> list[Stmt]:
+        """The rows left over, fewer than a tile: one tile for each power of two in their number."""
+        statements: list[Stmt] = []
+        size = 1 << (self.tile.rows - 1).bit_length() >> 1
+        while size:
+            done = simplify(floordiv(left, 2 * size) * (2 * size))
+            tile = self._tile(group, panel, first + done, size)
+            statements.append(if_then(floormod(floordiv(left, size), 2) > 0, tile))
+            size //= 2
+        return statements
+
+    def _tile(self, group: Expr, panel: Expr, row: Expr, height: int) -> Stmt:
+        width, lanes = self.c.panel_width, self.lanes
+        vectors = width // lanes
+        accumulators, declaration = allocate([height * width], "float32", "accumulators", "local")
+        statements: list[Stmt] = []
+        offsets: list[Expr] = []
+        for i in range(height):
+            offset, more = bind(f"a_row{i}", self.c.a_offset(group, row + i))
+            statements += more
+            offsets.append(offset)
+        base, more = bind("b_panel", self.c.b_offset(group, panel))
+        statements += [*more, declaration]
+        zero = broadcast(const_like(0.0, "float32"), lanes)
+        places = [(i, j) for i in range(height) for j in range(vectors)]
+        statements += [store(accumulators, zero, lanes_at(i * width + j * lanes, lanes)) for i, j in places]
+
+        def step(a_extra: Expr, b_row: Expr) -> list[Stmt]:
+            """One step of K: every accumulator takes one multiply-add."""
+            result = []
+            for i, j in places:
+                at = lanes_at(i * width + j * lanes, lanes)
+                a = broadcast(load(self.c.a, offsets[i] + a_extra), lanes)
+                b = load(self.c.b, lanes_at(base + b_row * width + j * lanes, lanes))
+                result.append(store(accumulators, load(accumulators, at) + a * b, at))
+            return result
+
+        statements.append(self._reduction(step))
+        statements.append(self._store(accumulators, group, panel, row, height))
+        return seq(statements)
+
+    def _reduction(self, step: Callable[[Expr, Expr], list[Stmt]]) -> Stmt:
+        """Walk K: the outer reduction loops, then the contiguous one, unrolled."""
+        unroll, depth = self.tile.unroll, self.c.depth
+
+        def innermost(a_extra: Expr, b_row: Expr) -> Stmt:
+            blocks = floordiv(depth, unroll)
+            body = []
+            if as_int(blocks) != 0:
+                body.append(
+                    loop(
+                        blocks,
+                        lambda k: seq(
+                            *(step(a_extra + k * unroll + u, b_row + k * unroll + u) for u in range(unroll))
+                        ),
+                        "k",
+                    )
+                )
+            left = floormod(depth, unroll)
+            if as_int(left) != 0:
+                done = simplify(blocks * unroll)
+                body.append(loop(left, lambda k: seq(step(a_extra + done + k, b_row + done + k)), "k_tail"))
+            return seq(body)
+
+        def nest(level: int, a_extra: Expr, b_row: Expr) -> Stmt:
+            if level == len(self.c.reduction):
+                return innermost(a_extra, simplify(b_row * i64(depth)))
+            extent, stride = self.c.reduction[level]
+            return loop(
+                extent, lambda r: nest(level + 1, a_extra + r * stride, b_row * extent + r), f"r{level}"
+            )
+
+        return nest(0, i64(0), i64(0))
+
+    def _store(self, accumulators: Buffer, group: Expr, panel: Expr, row: Expr, height: int) -> Stmt:
+        width, lanes = self.c.panel_width, self.lanes
+
+        def element(i: int, col: Expr, at: Expr, registers: Registers) -> Stmt:
+            index = self.c.out_index(group, row + i, col)
+            return seq(self.epilogue.emit(index, load(accumulators, at), registers))
+
+        def full() -> Stmt:
+            return seq(
+                *(
+                    with_registers(
+                        lanes,
+                        lambda lane, registers, i=i, j=j: element(  # type: ignore[misc]
+                            i, panel * width + j * lanes + lane, i64(i * width + j * lanes) + lane, registers
+                        ),
+                    )
+                    for i in range(height)
+                    for j in range(width // lanes)
+                )
+            )
+
+        def partial() -> Stmt:
+            """The columns of the last panel that exist, through memory: registers cannot be indexed."""
+            nonlocal accumulators
+            spill, declaration = allocate([height * width], "float32", "spill", "local")
+            places = range(0, height * width, lanes)
+            copies = [
+                store(spill, load(accumulators, lanes_at(at, lanes)), lanes_at(at, lanes)) for at in places
+            ]
+            accumulators = spill
+            left = simplify(i64(self.c.cols) - panel * width)
+            rows = [
+                loop(
+                    left,
+                    lambda col, i=i: with_registers(  # type: ignore[misc]
+                        1, lambda _, registers: element(i, panel * width + col, i * width + col, registers)
+                    ),
+                    "col",
+                )
+                for i in range(height)
+            ]
+            return seq(declaration, *copies, *rows)
+
+        remainder = as_int(floormod(self.c.cols, width))
+        if remainder == 0:
+            return full()
+        whole = full()
+        return if_then((panel + 1) * width <= i64(self.c.cols), whole, partial())

@@ -1,0 +1,43 @@
+"""What is compiled for: a target, and the vector unit that its schedules count with. Free of heavy imports."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+__all__ = ["Target", "VectorUnit"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class VectorUnit:
+    """What a schedule must know of a core: register width and number, and cache sizes.
+
+    ``bits``: width of a vector register. ``registers``: how many there are. ``l1_bytes``, ``l2_bytes``: data
+    cache of one core.
+    """
+
+    bits: int
+    registers: int
+    l1_bytes: int = 32 * 1024
+    l2_bytes: int = 512 * 1024
+
+    def lanes(self, dtype: str = "float32") -> int:
+        """Elements of ``dtype`` in one register."""
+        digits = "".join(c for c in dtype if c.isdigit())
+        return self.bits // int(digits or 8)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Target:
+    """One target: LLVM's triple and CPU, the CPU features that its code needs, its vector unit.
+
+    ``features`` are named as Linux names them in /proc/cpuinfo; an artifact is refused on a CPU that lacks one.
+    """
+
+    name: str
+    description: str
+    triple: str
+    cpu: str
+    features: tuple[str, ...]
+    vector_unit: VectorUnit
+    attributes: tuple[str, ...] = ()
+    aliases: tuple[str, ...] = ()

@@ -1,0 +1,18 @@
+"""x86-64-v3: AVX2 and FMA (Haswell, Zen and later)."""
+
+from __future__ import annotations
+
+from assay.compile.targets.target import Target, VectorUnit
+
+__all__ = ["TARGET"]
+
+# Feature set of the psABI level: https://gitlab.com/x86-psABIs/x86-64-ABI (x86-64-v3).
+TARGET = Target(
+    name="x86-64-v3",
+    description="x86-64 with AVX2 and FMA",
+    triple="x86_64-linux-gnu",
+    cpu="x86-64-v3",
+    features=("avx", "avx2", "bmi1", "bmi2", "f16c", "fma", "movbe"),
+    vector_unit=VectorUnit(bits=256, registers=16),
+    aliases=("haswell", "broadwell", "skylake", "alderlake", "znver1", "znver2", "znver3"),
+)
