@@ -1,0 +1,15 @@
+"""ShuffleNet v1."""
+
+from __future__ import annotations
+
+from assay.models.zoo.light import light_cnn
+
+__all__ = ["SPEC"]
+
+SPEC = light_cnn(
+    "light-shufflenet",
+    "ShuffleNet v1: grouped and depthwise convolutions with channel shuffles, 1,000 classes.",
+    file="light_shufflenet.onnx",
+    sha256="c6f406d62be36d6b4572542c0950a2abd59f56237068793290680bba89fbafe5",
+    input_name="gpu_0/data_0",
+)
