@@ -1,0 +1,211 @@
+"""The manifest of an artifact: its types, its JSON form and the JSON Schema generated from them.
+
+The schema is checked in as ``docs/schema/manifest.schema.json``; write it anew with
+``python -m assay.runtime.manifest > docs/schema/manifest.schema.json``.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from typing import Annotated, Any, Literal, TypeAlias
+
+import msgspec
+
+from assay.errors import ArtifactError, ArtifactVersionError
+
+__all__ = [
+    "SCHEMA_VERSION",
+    "Dim",
+    "Entry",
+    "FileDigest",
+    "Input",
+    "Manifest",
+    "ModelInfo",
+    "Output",
+    "SymbolicSize",
+    "TargetInfo",
+    "Verification",
+    "VerifiedCase",
+    "Weight",
+    "decode_manifest",
+    "encode_manifest",
+    "manifest_schema",
+]
+
+SCHEMA_VERSION = 1
+
+Digest: TypeAlias = Annotated[str, msgspec.Meta(pattern="^sha256:[0-9a-f]{64}$", description="sha256:<hex>")]
+Sha256: TypeAlias = Annotated[str, msgspec.Meta(pattern="^[0-9a-f]{64}$", description="SHA-256, hexadecimal")]
+Name: TypeAlias = Annotated[str, msgspec.Meta(min_length=1)]
+Size: TypeAlias = Annotated[int, msgspec.Meta(ge=0)]
+DTypeName: TypeAlias = Literal[
+    "float16", "bfloat16", "float32", "float64", "int8", "int16", "int32", "int64", "uint8", "bool"
+]
+
+
+class Struct(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Base of every object in the manifest: immutable, and strict about unknown fields."""
+
+
+class SymbolicSize(Struct, frozen=True, kw_only=True):
+    """A dimension whose size is given at run time, within ``minimum`` and ``maximum`` (inclusive)."""
+
+    name: Name
+    default: Size
+    minimum: Size
+    maximum: Size
+
+
+Dim: TypeAlias = Size | SymbolicSize
+
+
+class Input(Struct, frozen=True, kw_only=True):
+    """One input of the entry point, in the order in which it takes them."""
+
+    name: Name
+    dtype: DTypeName
+    shape: tuple[Dim, ...]
+
+
+class Output(Struct, frozen=True, kw_only=True):
+    """One output; a dimension is a size, or an expression over the symbolic ones such as ``2*batch``."""
+
+    name: Name
+    dtype: DTypeName
+    shape: tuple[Size | Name, ...]
+
+
+class Weight(Struct, frozen=True, kw_only=True):
+    """One weight tensor, in the order in which the entry point takes them."""
+
+    name: Name
+    dtype: DTypeName
+    shape: tuple[Size, ...]
+    bytes: Size
+
+
+class ModelInfo(Struct, frozen=True, kw_only=True):
+    """What was compiled. Digests are of the model as it came and of its canonical ONNX."""
+
+    name: Name
+    description: str
+    licence: str
+    weights: Literal["trained", "random"]
+    source_digest: Digest
+    canonical_digest: Digest
+
+
+class TargetInfo(Struct, frozen=True, kw_only=True):
+    """What it was compiled for. ``executed`` is False where the code was never run on such a machine."""
+
+    name: Name
+    triple: Name
+    cpu: Name
+    features: tuple[Name, ...]
+    executed: bool
+
+
+class Entry(Struct, frozen=True, kw_only=True):
+    """Where execution starts: a function of ``library``, on TVM's runtime library beside it."""
+
+    function: Name
+    library: Name
+    tvm_runtime: Name
+
+
+class FileDigest(Struct, frozen=True, kw_only=True):
+    """Digest and size, in bytes, of one file."""
+
+    sha256: Sha256
+    bytes: Size
+
+
+class VerifiedCase(Struct, frozen=True, kw_only=True):
+    """Errors of one output against the reference, at one size of every symbolic dimension."""
+
+    sizes: dict[str, int]
+    output: Name
+    max_absolute_error: float
+    max_relative_error: float
+    cosine_similarity: float
+    absolute_tolerance: float
+    relative_tolerance: float
+
+
+class Verification(Struct, frozen=True, kw_only=True):
+    """The comparison with the reference engine; ``executed`` is False where the code could not be run."""
+
+    reference: str
+    executed: bool
+    note: str | None = None
+    cases: tuple[VerifiedCase, ...] = ()
+
+
+class Manifest(Struct, frozen=True, kw_only=True):
+    """Everything about an artifact but its code and weights.
+
+    ``files`` maps the relative path of every other file to its digest. No field depends on the time or on
+    the machine of the build, so that the same inputs give the same bytes.
+    """
+
+    schema_version: int = SCHEMA_VERSION
+    assay_version: Name
+    model: ModelInfo
+    target: TargetInfo
+    scheme: Name
+    profile: Name
+    inputs: tuple[Input, ...]
+    outputs: tuple[Output, ...]
+    weights: tuple[Weight, ...]
+    entry: Entry
+    files: dict[str, FileDigest] = {}
+    tools: dict[str, str]
+    verification: Verification
+
+
+class _Version(msgspec.Struct):
+    schema_version: int
+
+
+def encode_manifest(manifest: Manifest) -> bytes:
+    """JSON of a manifest: UTF-8, indented, keys in one fixed order, a newline at the end."""
+    return msgspec.json.format(msgspec.json.encode(manifest, order="sorted"), indent=2) + b"\n"
+
+
+def decode_manifest(data: bytes) -> Manifest:
+    """A manifest from its JSON.
+
+    Raises ArtifactVersionError when its schema is newer than SCHEMA_VERSION, and ArtifactError, naming the
+    field, when it is damaged, incomplete or has unknown fields.
+    """
+    try:
+        version = msgspec.json.decode(data, type=_Version).schema_version
+    except (msgspec.MsgspecError, UnicodeDecodeError) as error:
+        raise ArtifactError(f"manifest.json is damaged: {error}") from None
+    if version > SCHEMA_VERSION:
+        raise ArtifactVersionError(
+            f"The artifact has manifest schema {version}; this Assay reads up to {SCHEMA_VERSION}.",
+            hint="Upgrade Assay, or build the artifact again with this version.",
+        )
+    if version < 1:
+        raise ArtifactError(f"manifest.json is damaged: there is no manifest schema {version}.")
+    try:
+        return msgspec.json.decode(data, type=Manifest)
+    except (msgspec.MsgspecError, UnicodeDecodeError) as error:
+        raise ArtifactError(f"manifest.json is damaged: {error}") from None
+
+
+def manifest_schema() -> dict[str, Any]:
+    """JSON Schema (draft 2020-12) of manifest.json, generated from the types above."""
+    body = msgspec.json.schema(Manifest)
+    return {
+        "$schema": "https://json-schema.org/draft/2020-12/schema",
+        "title": "Assay artifact manifest",
+        "version": SCHEMA_VERSION,
+        **body,
+    }
+
+
+if __name__ == "__main__":
+    sys.stdout.write(json.dumps(manifest_schema(), indent=2, sort_keys=True) + "\n")
