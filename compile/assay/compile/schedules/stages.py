@@ -17,20 +17,23 @@ from assay.compile.schedules.context import ScheduleContext
 from assay.compile.schedules.ir import (
     Expr,
     Stmt,
+    allocate,
     as_int,
     bind,
     floordiv,
     floormod,
     i64,
+    load,
     loop,
     parallel,
     seq,
     simplify,
     store,
     substitute,
+    vectorized,
     walk,
 )
-from assay.compile.schedules.math import vector_math, with_registers
+from assay.compile.schedules.math import Registers, vector_math, with_registers
 
 __all__ = ["emit_stage"]
 
@@ -151,4 +154,64 @@ def _emit_elementwise(block: Block, context: ScheduleContext) -> Stmt:
 
 
 def _emit_reduction(block: Block, context: ScheduleContext) -> Stmt:
-    raise NotImplementedError
+    """Vectorized over the last spatial iterator, one accumulator a lane; the reduction loops are inside."""
+    lanes = context.unit.lanes()
+    work = _operations((*block.spatial_extents, *block.reduction_extents), context)
+
+    def reduce(bound: dict[Expr, Expr], inner: Expr | None, start: int | Expr, count: int) -> Stmt:
+        accumulator, declaration = allocate([count], str(block.output.ty.dtype), "accumulator", "local")
+
+        def at(lane: Expr) -> dict[Expr, Expr]:
+            return bound if inner is None else {**bound, inner: start + lane}
+
+        def is_output(node: Expr) -> bool:
+            return bool(node.source.same_as(block.output))
+
+        def step(bound_reduction: dict[Expr, Expr]) -> Stmt:
+            def element(lane: Expr, registers: Registers) -> Stmt:
+                value = substitute(
+                    block.value,
+                    {**at(lane), **bound_reduction},
+                    lambda node: load(accumulator, lane) if is_output(node) else None,
+                )
+                steps, value = vector_math(value, registers)
+                return seq(steps, store(accumulator, value, lane))
+
+            return with_registers(count, element)
+
+        def nest(level: int, bound_reduction: dict[Expr, Expr]) -> Stmt:
+            if level == len(block.reduction):
+                return step(bound_reduction)
+            variable = block.reduction[level]
+            return loop(
+                block.reduction_extents[level],
+                lambda r: nest(level + 1, {**bound_reduction, variable: r}),
+                str(variable.name),
+            )
+
+        start_value = vectorized(
+            count, lambda lane: store(accumulator, substitute(block.init, at(lane)), lane)
+        )
+        result = vectorized(
+            count,
+            lambda lane: store(
+                block.output, load(accumulator, lane), *(substitute(i, at(lane)) for i in block.indices)
+            ),
+        )
+        return seq(declaration, start_value, nest(0, {}), result)
+
+    if not block.spatial:
+        return reduce({}, None, 0, 1)
+    inner, extent = block.spatial[-1], block.spatial_extents[-1]
+
+    def row(bound: dict[Expr, Expr]) -> Stmt:
+        parts = []
+        blocks, left = floordiv(extent, lanes), floormod(extent, lanes)
+        if as_int(blocks) != 0:
+            parts.append(loop(blocks, lambda v: reduce(bound, inner, v * lanes, lanes), "vector"))
+        if as_int(left) != 0:
+            done = simplify(blocks * lanes)
+            parts.append(loop(left, lambda e: reduce(bound, inner, done + e, 1), "element"))
+        return seq(parts)
+
+    return _outer(block, block.spatial_extents[:-1], block.spatial[:-1], row, context, work)
