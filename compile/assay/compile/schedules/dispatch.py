@@ -9,6 +9,8 @@ from tvm import tirx
 
 from assay.compile.schedules.blocks import Block, FusedFunction, read_function
 from assay.compile.schedules.context import ScheduleContext
+from assay.compile.schedules.conv2d import emit_conv2d
+from assay.compile.schedules.depthwise import emit_depthwise_conv2d
 from assay.compile.schedules.epilogue import Epilogue, split_epilogue
 from assay.compile.schedules.gemm import emit_batched_matmul, emit_packed_matmul
 from assay.compile.schedules.ir import Expr, Stmt, seq
@@ -21,6 +23,8 @@ AnchorSchedule: TypeAlias = Callable[[FusedFunction, Block, Epilogue, ScheduleCo
 _ANCHORS: Mapping[str, AnchorSchedule] = {
     "packed_matmul": emit_packed_matmul,
     "batched_matmul": emit_batched_matmul,
+    "conv2d": emit_conv2d,
+    "depthwise_conv2d": emit_depthwise_conv2d,
 }
 
 

@@ -3,12 +3,24 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from typing import Any
 
 from tvm import tirx
 
 from assay.compile.schedules.blocks import Block, FusedFunction, loads_of
-from assay.compile.schedules.ir import Buffer, Expr, Stmt, as_int, i64, store, substitute
+from assay.compile.schedules.ir import (
+    Buffer,
+    Expr,
+    Stmt,
+    as_int,
+    flat_view,
+    i64,
+    load,
+    same_shape,
+    store,
+    substitute,
+)
 from assay.compile.schedules.math import Registers, vector_math
 
 __all__ = ["Epilogue", "split_epilogue"]
@@ -21,16 +33,59 @@ class Epilogue:
     anchor_output: Buffer
     blocks: tuple[Block, ...]
     function: FusedFunction
+    views: list[tuple[Buffer, Buffer]] = field(default_factory=list)
 
-    def emit(self, index: Sequence[Expr], accumulator: Expr, registers: Registers) -> list[Stmt]:
-        """Statements for one element (inside a loop over the lanes) at ``index`` of the anchor's output."""
+    def declare_views(self) -> list[Stmt]:
+        """Declare one-dimensional views of the buffers that share the anchor's shape; once, before ``emit``.
+
+        An element's position in them is known without dividing the row into batch, height and width again.
+        """
+        buffers = [self.anchor_output, *(block.output for block in self.blocks)]
+        buffers += [access.source for block in self.blocks for access in loads_of(block.value)]
+        statements = []
+        for buffer in buffers:
+            if self._view(buffer) is None and self.stores(buffer) and self._same_shape(buffer):
+                view, declaration = flat_view(buffer)
+                self.views.append((buffer, view))
+                statements.append(declaration)
+        return statements
+
+    def stores(self, buffer: Buffer) -> bool:
+        """Whether the buffer exists in memory: the caller owns it, or no block of the chain makes it."""
+        made_here = [self.anchor_output, *(block.output for block in self.blocks)]
+        in_chain = any(buffer.same_as(made) for made in made_here)
+        return self.function.is_param(buffer) or not in_chain or not self.blocks
+
+    def _view(self, buffer: Buffer) -> Buffer | None:
+        return next((view for known, view in self.views if known.same_as(buffer)), None)
+
+    def _same_shape(self, buffer: Buffer) -> bool:
+        return same_shape(list(self.anchor_output.ty.shape), list(buffer.ty.shape))
+
+    def _at(self, buffer: Buffer, indices: Sequence[Expr], index: Sequence[Expr], flat: Expr) -> Any:
+        """The buffer and indices to use: its view at ``flat`` where it is accessed like the anchor."""
+        view = self._view(buffer)
+        if view is not None and all(a.same_as(b) for a, b in zip(indices, index, strict=True)):
+            return view, [flat]
+        return buffer, indices
+
+    def emit(self, index: Sequence[Expr], flat: Expr, accumulator: Expr, registers: Registers) -> list[Stmt]:
+        """Statements for one element (inside a loop over the lanes) at ``index`` of the anchor's output.
+
+        ``flat`` is the same element's position in row-major order.
+        """
         statements: list[Stmt] = []
-        if self.function.is_param(self.anchor_output):
-            statements.append(store(self.anchor_output, accumulator, *index))
+        if self.stores(self.anchor_output):
+            buffer, where = self._at(self.anchor_output, index, index, flat)
+            statements.append(store(buffer, accumulator, *where))
         values: list[tuple[Buffer, Expr]] = [(self.anchor_output, accumulator)]
 
         def replace(node: Expr) -> Expr | None:
-            return next((value for buffer, value in values if node.source.same_as(buffer)), None)
+            value = next((value for buffer, value in values if node.source.same_as(buffer)), None)
+            if value is None and self._view(node.source) is not None:
+                buffer, where = self._at(node.source, list(node.indices), index, flat)
+                return load(buffer, *where)
+            return value
 
         for block in self.blocks:
             variables = _iterators_at(block, [buffer for buffer, _ in values], index)
@@ -40,8 +95,9 @@ class Epilogue:
             value = registers.keep(value, statements)
             values.append((block.output, value))
             if self.function.is_param(block.output):
-                where = [substitute(i, variables) for i in block.indices]
-                statements.append(store(block.output, value, *where))
+                indices = [substitute(i, variables) for i in block.indices]
+                buffer, where = self._at(block.output, indices, index, flat)
+                statements.append(store(buffer, value, *where))
         return statements
 
 

@@ -119,6 +119,7 @@ def emit_packed_matmul(
         b_offset=lambda group, panel: panel * (i64(depth) * width),
         panel_width=width,
         out_index=lambda group, row, col: [*_unflatten(row, leading), col],
+        out_flat=lambda group, row, col: row * i64(anchor.spatial_extents[-1]) + col,
     )
     return seq(a_declaration, b_declaration, emit_contraction(contraction, epilogue, context))
 
@@ -148,6 +149,7 @@ def emit_batched_matmul(
         b_offset=lambda group, panel: (group * ceildiv(cols, width) + panel) * (i64(depth) * width),
         panel_width=width,
         out_index=lambda group, row, col: [*(_unflatten(group, leading) if leading else []), row, col],
+        out_flat=lambda group, row, col: (group * i64(rows) + row) * i64(cols) + col,
     )
     pack = _emit_packing(b_flat, packed, groups, depth, cols, width, transpose_b, context)
     return seq(

@@ -31,6 +31,7 @@ __all__ = [
     "minimum",
     "parallel",
     "rewrite",
+    "same_shape",
     "seq",
     "simplify",
     "store",
@@ -65,6 +66,13 @@ def as_int(value: int | Expr) -> int | None:
 def simplify(value: Expr) -> Expr:
     """``value`` after arithmetic simplification."""
     return _ANALYZER.simplify(value)
+
+
+def same_shape(a: Sequence[int | Expr], b: Sequence[int | Expr]) -> bool:
+    """Whether two shapes are provably equal."""
+    return len(a) == len(b) and all(
+        _ANALYZER.can_prove_equal(i64(x), i64(y)) for x, y in zip(a, b, strict=True)
+    )
 
 
 def floordiv(a: int | Expr, b: int | Expr) -> Expr:

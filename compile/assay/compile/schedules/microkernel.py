@@ -51,7 +51,8 @@ class Contraction:
     ``a``: one-dimensional view of A. ``a_offset(group, row)``: where a row's reduction starts in it.
     ``reduction``: outer reduction loops as (extent, stride in A); ``depth``: the contiguous innermost one.
     ``b``: packed panels, flat; ``b_offset(group, panel)``: where a panel starts; it holds the whole reduction
-    as ``[K, NR]``. ``out_index(group, row, col)``: index of an output in the anchor's buffer.
+    as ``[K, NR]``. ``out_index(group, row, col)``: index of an output in the anchor's buffer;
+    ``out_flat``: the same as a row-major position.
     """
 
     groups: int | Expr
@@ -65,6 +66,7 @@ class Contraction:
     b_offset: Callable[[Expr, Expr], Expr]
     panel_width: int
     out_index: Callable[[Expr, Expr, Expr], Sequence[Expr]]
+    out_flat: Callable[[Expr, Expr, Expr], Expr]
 
 
 def emit_contraction(
@@ -106,7 +108,8 @@ class _Emitter:
         if serial is None:
             operations = self.expected_rows * self.context.expected(self.c.cols) * self.expected_depth
             serial = self.context.is_small(operations * self.context.expected(self.c.groups) // 4)
-        return parallel(simplify(per_group * i64(self.c.groups)), task, "task", serial=serial)
+        views = self.epilogue.declare_views()
+        return seq(views, parallel(simplify(per_group * i64(self.c.groups)), task, "task", serial=serial))
 
     def _chunk_rows(self, panels: int) -> int:
         """Rows of one task, a multiple of the tile's."""
@@ -215,7 +218,8 @@ class _Emitter:
 
         def element(i: int, col: Expr, at: Expr, registers: Registers) -> Stmt:
             index = self.c.out_index(group, row + i, col)
-            return seq(self.epilogue.emit(index, load(accumulators, at), registers))
+            flat = self.c.out_flat(group, row + i, col)
+            return seq(self.epilogue.emit(index, flat, load(accumulators, at), registers))
 
         def full() -> Stmt:
             return seq(

@@ -1,0 +1,117 @@
+"""Replace convolutions and matrix products by our tensor expressions over packed operands."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import tvm
+from tvm import relax
+from tvm.relax.expr_functor import PyExprMutator, mutator
+
+from assay.compile.passes.constants import array_of
+from assay.compile.schedules.context import ScheduleContext
+from assay.compile.schedules.conv2d import ConvGeometry, conv2d, pack_filters
+from assay.compile.schedules.depthwise import depthwise_conv2d
+from assay.compile.schedules.gemm import batched_matmul, pack_panels, packed_matmul
+from assay.compile.schedules.ir import same_shape
+from assay.compile.schedules.tiles import choose_panel_width
+
+__all__ = ["convert_contractions"]
+
+
+def _ints(values: Any) -> tuple[int, ...]:
+    return tuple(int(v) for v in values)
+
+
+@mutator
+class _Converter(PyExprMutator):  # type: ignore[misc]
+    def __init__(self, module: Any, context: ScheduleContext) -> None:
+        super().__init__(module)
+        self.context = context
+
+    def visit_call_(self, call: Any) -> Any:
+        call = super().visit_call_(call)
+        if not isinstance(call.op, tvm.ir.Op):
+            return call
+        convert = {"relax.nn.conv2d": self._conv2d, "relax.matmul": self._matmul}.get(call.op.name)
+        if convert is None:
+            return call
+        call = self.builder_.normalize(call)
+        if str(call.ty.dtype) != "float32" or call.ty.shape is None:
+            return call
+        replacement = convert(call)
+        return call if replacement is None else replacement
+
+    def _rows(self, extents: Any) -> int:
+        rows = 1
+        for extent in extents:
+            rows *= self.context.expected(extent)
+        return rows
+
+    def _conv2d(self, call: Any) -> Any | None:
+        x, weight = call.args[0], array_of(call.args[1])
+        attrs = call.attrs
+        if weight is None or attrs.data_layout != "NHWC" or attrs.kernel_layout != "OHWI":
+            return None
+        geometry = ConvGeometry(
+            kernel=_pair(weight.shape[1:3]),
+            strides=_pair(attrs.strides),
+            dilation=_pair(attrs.dilation),
+            padding=_padding(attrs.padding),
+            groups=int(attrs.groups),
+        )
+        channels = weight.shape[0]
+        if geometry.groups == channels and weight.shape[3] == 1 and channels > 1:
+            filters = relax.const(np.ascontiguousarray(weight[..., 0].transpose(1, 2, 0)))
+            return self._call_te(depthwise_conv2d, x, filters, geometry=geometry)
+        rows = self._rows(list(call.ty.shape)[:3])
+        width = choose_panel_width(self.context.unit, rows, channels // geometry.groups)
+        packed = pack_filters(weight, geometry.groups, width)
+        if geometry.is_pointwise:
+            return self._call_te(packed_matmul, x, relax.const(packed), cols=channels)
+        return self._call_te(conv2d, x, relax.const(packed), geometry=geometry, channels=channels)
+
+    def _matmul(self, call: Any) -> Any | None:
+        a, b = call.args
+        weight = array_of(b)
+        if a.ty.shape is None or b.ty.shape is None or a.ty.ndim < 2 or b.ty.ndim < 2:
+            return None
+        if weight is not None and weight.ndim == 2:
+            width = choose_panel_width(self.context.unit, self._rows(list(a.ty.shape)[:-1]), weight.shape[1])
+            return self._call_te(
+                packed_matmul, a, relax.const(pack_panels(weight, width)), cols=weight.shape[1]
+            )
+        leading = list(call.ty.shape)[:-2]
+        a, b = (self._broadcast(operand, leading) for operand in (a, b))
+        return self._call_te(batched_matmul, a, b, transpose_b=False)
+
+    def _broadcast(self, operand: Any, leading: Any) -> Any:
+        """``operand`` with the leading dimensions of the product."""
+        shape = [*leading, *list(operand.ty.shape)[-2:]]
+        if same_shape(shape, list(operand.ty.shape)):
+            return operand
+        return self.builder_.emit(relax.op.broadcast_to(operand, relax.ShapeExpr(shape)))
+
+    def _call_te(self, function: Any, *tensors: Any, **options: Any) -> Any:
+        return self.builder_.call_te(
+            lambda *args: function(*args, **options), *tensors, primfunc_name_hint=function.__name__
+        )
+
+
+def _pair(values: Any) -> tuple[int, int]:
+    first, second = _ints(values)
+    return first, second
+
+
+def _padding(values: Any) -> tuple[int, int, int, int]:
+    top, left, bottom, right = _ints(values)
+    return top, left, bottom, right
+
+
+def convert_contractions(module: Any, context: ScheduleContext) -> Any:
+    """``module`` with its NHWC convolutions and matrix products ready for the micro-kernel."""
+    converter = _Converter(module, context)
+    main = module.get_global_var("main")
+    converter.builder_.update_func(main, converter.visit_expr(module["main"]))
+    return converter.builder_.get()
