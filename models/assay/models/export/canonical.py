@@ -14,6 +14,7 @@ from assay.models.export.interface import OutputSpec
 from assay.models.export.optimize import optimize
 from assay.models.export.safe_load import load_safely
 from assay.models.export.strip import remove_unused, strip_provenance
+from assay.models.export.weights import save, weight_bytes, without_weights
 from assay.models.spec import ModelSpec
 from assay.progress import Progress, SilentProgress
 
@@ -24,7 +25,8 @@ __all__ = ["CanonicalModel", "canonicalize", "export_canonical"]
 
 _FILE = "canonical.onnx"
 _DATA_FILE = "canonical.bin"
-_INLINE_BYTES = 1 << 30
+# Models with more weights are checked without them, for time.
+_CHECKED_WHOLE_BYTES = 1 << 24
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -58,7 +60,7 @@ def export_canonical(spec: ModelSpec, folder: Path, *, progress: Progress | None
                 source = spec.provider.onnx_path(scratch)
             with progress.step("load ONNX"):
                 loaded = load_safely(source)
-            model = canonicalize(loaded.model, spec, progress=progress)
+            model = canonicalize(loaded.model, spec, scratch, progress=progress)
             with progress.step("write canonical ONNX"):
                 digest = _write(model, folder, scratch)
     except OSError as error:
@@ -74,9 +76,9 @@ def export_canonical(spec: ModelSpec, folder: Path, *, progress: Progress | None
 
 
 def canonicalize(
-    model: onnx.ModelProto, spec: ModelSpec, *, progress: Progress | None = None
+    model: onnx.ModelProto, spec: ModelSpec, scratch: Path, *, progress: Progress | None = None
 ) -> onnx.ModelProto:
-    """The canonical form of ``model``, which is changed on the way.
+    """The canonical form of ``model``, which is changed on the way; ``scratch`` takes temporary files.
 
     Checked; inputs bound to ``spec``; functions inlined; optimised by ONNX Runtime at its basic level; free of
     whatever does not change the result; initializers in the order of their names.
@@ -91,12 +93,12 @@ def canonicalize(
         strip_provenance(model)
         model = functions.inline(model)
     with progress.step("fold and simplify"):
-        model = optimize(model)
+        model = optimize(model, scratch)
     with progress.step("normalise"):
         interface.drop_initializer_inputs(model)
         strip_provenance(model)
         remove_unused(model)
-        _sort_initializers(model)
+        model.graph.initializer.sort(key=lambda tensor: str(tensor.name))
         interface.declare_outputs(model.graph, _infer_shapes(model).graph)
         _check(model)
     return model
@@ -105,10 +107,10 @@ def canonicalize(
 def _check(model: onnx.ModelProto) -> None:
     import onnx
 
-    if model.ByteSize() > _INLINE_BYTES:
-        model = _without_weights(model)
+    # The checker makes copies of what it checks; ONNX Runtime checks the weights when it loads them.
+    light = without_weights(model) if weight_bytes(model) > _CHECKED_WHOLE_BYTES else model
     try:
-        onnx.checker.check_model(model)
+        onnx.checker.check_model(light)
     except onnx.checker.ValidationError as error:
         reason = next((line.strip() for line in str(error).splitlines() if line.strip()), "no reason given")
         raise ModelError(f"The model does not pass the ONNX checker: {reason}") from error
@@ -118,62 +120,24 @@ def _infer_shapes(model: onnx.ModelProto) -> onnx.ModelProto:
     """``model`` with inferred shapes and without its large weights; as far as inference goes."""
     import onnx
 
-    light = _without_weights(model)
+    light = without_weights(model)
     try:
         return onnx.shape_inference.infer_shapes(light, data_prop=True)
     except onnx.shape_inference.InferenceError:
         return light
 
 
-def _without_weights(model: onnx.ModelProto) -> onnx.ModelProto:
-    """A copy in which large initializers are inputs; small ones may hold shapes."""
-    import onnx
-
-    light = onnx.ModelProto()
-    light.ir_version = model.ir_version
-    light.opset_import.extend(model.opset_import)
-    light.functions.extend(model.functions)
-    graph = light.graph
-    graph.name = model.graph.name
-    graph.node.extend(model.graph.node)
-    graph.input.extend(model.graph.input)
-    graph.output.extend(model.graph.output)
-    graph.sparse_initializer.extend(model.graph.sparse_initializer)
-    for tensor in model.graph.initializer:
-        if tensor.ByteSize() <= 4096:
-            graph.initializer.append(tensor)
-        else:
-            graph.input.append(onnx.helper.make_tensor_value_info(tensor.name, tensor.data_type, tensor.dims))
-    return light
-
-
-def _sort_initializers(model: onnx.ModelProto) -> None:
-    tensors = sorted(model.graph.initializer, key=lambda tensor: str(tensor.name))
-    copies = [type(tensor).FromString(tensor.SerializeToString()) for tensor in tensors]
-    del model.graph.initializer[:]
-    model.graph.initializer.extend(copies)
-
-
 def _write(model: onnx.ModelProto, folder: Path, scratch: Path) -> str:
-    """Write ``model`` atomically into ``folder``; its digest covers the external data too."""
-    import onnx
-
-    digest = hashlib.sha256()
-    names = [_FILE]
-    if model.ByteSize() > _INLINE_BYTES:
-        onnx.save_model(
-            model, scratch / _FILE, save_as_external_data=True, location=_DATA_FILE, size_threshold=1024
-        )
-        names.insert(0, _DATA_FILE)
-    else:
-        (scratch / _FILE).write_bytes(model.SerializeToString(deterministic=True))
-    for name in names:
-        with (scratch / name).open("rb") as file:
-            digest.update(hashlib.file_digest(file, "sha256").digest())
-    if names == [_FILE]:
-        with (scratch / _FILE).open("rb") as file:
-            digest = hashlib.file_digest(file, "sha256")  # type: ignore[assignment]
+    """Write ``model`` atomically into ``folder``; the digest of the file, and of the external data if any."""
+    apart = save(model, scratch / _FILE, _DATA_FILE)
+    names = [_DATA_FILE, _FILE] if apart else [_FILE]
+    digests = [_sha256(scratch / name) for name in names]
     # The data first: the graph is what makes the export count as there.
     for name in names:
         (scratch / name).replace(folder / name)
-    return f"sha256:{digest.hexdigest()}"
+    return f"sha256:{digests[0] if not apart else hashlib.sha256(''.join(digests).encode()).hexdigest()}"
+
+
+def _sha256(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()

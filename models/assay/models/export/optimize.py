@@ -7,18 +7,16 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from assay.errors import ModelError
+from assay.models.export.weights import save
 
 if TYPE_CHECKING:
     import onnx
 
 __all__ = ["optimize"]
 
-# Protobuf messages end at 2 GiB; beyond this, weights travel beside the graph.
-_INLINE_BYTES = 1 << 30
 
-
-def optimize(model: onnx.ModelProto) -> onnx.ModelProto:
-    """``model`` after ONNX Runtime's basic optimisations, which use standard operators only.
+def optimize(model: onnx.ModelProto, folder: Path) -> onnx.ModelProto:
+    """``model`` after ONNX Runtime's basic optimisations, which use standard operators only; files go below ``folder``.
 
     Raises ModelError when ONNX Runtime cannot load the model.
     """
@@ -30,18 +28,13 @@ def optimize(model: onnx.ModelProto) -> onnx.ModelProto:
     # One thread, so that sums folded into constants are always added in the same order.
     options.intra_op_num_threads = 1
     options.log_severity_level = 4
-    with tempfile.TemporaryDirectory(prefix="assay-optimize-") as scratch:
+    with tempfile.TemporaryDirectory(dir=folder, prefix="optimize-") as scratch:
         source, result = Path(scratch) / "source.onnx", Path(scratch) / "result.onnx"
         options.optimized_model_filepath = str(result)
-        if model.ByteSize() > _INLINE_BYTES:
-            onnx.save_model(
-                model, source, save_as_external_data=True, location="source.bin", size_threshold=1024
-            )
+        if save(model, source, "source.bin"):
             options.add_session_config_entry(
                 "session.optimized_model_external_initializers_file_name", "result.bin"
             )
-        else:
-            source.write_bytes(model.SerializeToString(deterministic=True))
         try:
             onnxruntime.InferenceSession(str(source), options, providers=["CPUExecutionProvider"])
         except Exception as error:  # ONNX Runtime's errors have no common base but Exception.

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from assay.models.spec import ModelSpec
 from assay.models.zoo import (
-    resnet18,
+    basic_pitch,
+    bert_base,
+    gpt2,
     light_alexnet,
     light_densenet121,
     light_inception_v1,
@@ -14,12 +16,26 @@ from assay.models.zoo import (
     light_squeezenet,
     light_vgg19,
     light_zfnet512,
+    minilm,
+    mobilenetv2,
+    resnet18,
+    resnet50,
+    silero_vad,
+    vit_s16,
 )
 
 __all__ = ["ZOO"]
 
 ZOO: tuple[ModelSpec, ...] = (
     resnet18.SPEC,
+    resnet50.SPEC,
+    mobilenetv2.SPEC,
+    vit_s16.SPEC,
+    bert_base.SPEC,
+    gpt2.SPEC,
+    minilm.SPEC,
+    silero_vad.SPEC,
+    basic_pitch.SPEC,
     light_alexnet.SPEC,
     light_densenet121.SPEC,
     light_inception_v1.SPEC,

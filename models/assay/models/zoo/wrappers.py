@@ -4,17 +4,53 @@ from __future__ import annotations
 
 import torch
 
-__all__ = ["Logits"]
+__all__ = ["Encoder", "LanguageModel", "Logits", "SentenceEncoder"]
 
 
-class Logits(torch.nn.Module):
-    """An image classifier: ``pixel_values`` float32 [batch, 3, height, width] to logits [batch, classes]."""
-
+class _Wrapper(torch.nn.Module):
     def __init__(self, model: torch.nn.Module) -> None:
         super().__init__()
         self.model = model
+        self.eval()
+
+
+class Logits(_Wrapper):
+    """An image classifier: ``pixel_values`` float32 [batch, 3, height, width] to logits [batch, classes]."""
 
     def forward(self, pixel_values: torch.Tensor) -> torch.Tensor:
         """The logits alone."""
         logits: torch.Tensor = self.model(pixel_values=pixel_values).logits
         return logits
+
+
+class LanguageModel(_Wrapper):
+    """``input_ids`` int64 [batch, sequence] to logits float32 [batch, sequence, vocabulary]."""
+
+    def forward(self, input_ids: torch.Tensor) -> torch.Tensor:
+        """The logits of every position; each sees itself and those before it."""
+        logits: torch.Tensor = self.model(input_ids=input_ids, use_cache=False).logits
+        return logits
+
+
+class Encoder(_Wrapper):
+    """Tokens int64 [batch, sequence] to hidden states [batch, sequence, hidden] and pooled [batch, hidden]."""
+
+    def forward(
+        self, input_ids: torch.Tensor, attention_mask: torch.Tensor, token_type_ids: torch.Tensor
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """The last hidden states, and the pooled first token."""
+        output = self.model(
+            input_ids=input_ids, attention_mask=attention_mask, token_type_ids=token_type_ids
+        )
+        return output.last_hidden_state, output.pooler_output
+
+
+class SentenceEncoder(_Wrapper):
+    """Tokens int64 [batch, sequence] to float32 [batch, hidden] of length 1."""
+
+    def forward(self, input_ids: torch.Tensor, attention_mask: torch.Tensor) -> torch.Tensor:
+        """The mean of the hidden states of all tokens but padding, scaled to length 1."""
+        hidden = self.model(input_ids=input_ids, attention_mask=attention_mask).last_hidden_state
+        weight = attention_mask.unsqueeze(-1).to(hidden.dtype)
+        mean = (hidden * weight).sum(1) / weight.sum(1).clamp(min=1e-9)
+        return torch.nn.functional.normalize(mean, dim=1)
