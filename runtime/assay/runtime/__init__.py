@@ -14,9 +14,8 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from assay.runtime.session import Model, load
-
     from assay.runtime.artifact import Artifact, open_artifact
+    from assay.runtime.session import Model, load
 
 __all__ = ["Artifact", "Model", "load", "open_artifact"]
 

@@ -1,4 +1,4 @@
-"""Artifacts on disk, a directory or the same packed into one file: written atomically, checked when opened."""
+"""Artifacts on disk, a directory or the same in one file: written atomically, checked when opened."""
 
 from __future__ import annotations
 

@@ -21,8 +21,8 @@ __all__ = ["cache_folder", "extracted"]
 def extracted(region: Region, sha256: str, name: str) -> Path:
     """The path of a file with the content of ``region``, whose digest is ``sha256`` (hexadecimal).
 
-    A copy from an earlier run is used only after its digest was checked. Raises ArtifactError when the content
-    has another digest, and StorageError when no folder can be written.
+    A copy from an earlier run is used only after its digest was checked. Raises ArtifactError when the
+    content has another digest, and StorageError when no folder can be written.
     """
     with region.path.open("rb") as stream:
         stream.seek(region.offset)

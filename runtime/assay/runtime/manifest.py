@@ -40,8 +40,9 @@ Sha256: TypeAlias = Annotated[str, msgspec.Meta(pattern="^[0-9a-f]{64}$", descri
 Name: TypeAlias = Annotated[str, msgspec.Meta(min_length=1)]
 Size: TypeAlias = Annotated[int, msgspec.Meta(ge=0)]
 DTypeName: TypeAlias = Literal[
-    "float16", "bfloat16", "float32", "float64", "int8", "int16", "int32", "int64", "uint8", "bool"
+    "float16", "float32", "float64", "int8", "int16", "int32", "int64", "uint8", "bool"
 ]
+WeightDTypeName: TypeAlias = DTypeName | Literal["bfloat16"]
 
 
 class Struct(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -80,7 +81,7 @@ class Weight(Struct, frozen=True, kw_only=True):
     """One weight tensor, in the order in which the entry point takes them."""
 
     name: Name
-    dtype: DTypeName
+    dtype: WeightDTypeName
     shape: tuple[Size, ...]
     bytes: Size
 

@@ -1,0 +1,1 @@
+"""What executes an artifact. A driver takes and returns arrays in the order of the manifest."""

@@ -1,0 +1,213 @@
+"""Running an artifact: NumPy arrays or DLPack tensors in, NumPy arrays out."""
+
+from __future__ import annotations
+
+import difflib
+import threading
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Protocol, TypeAlias
+
+import numpy as np
+
+from assay.errors import ArtifactError, InterfaceError
+from assay.runtime.artifact import open_artifact
+from assay.runtime.cpu import available_cores, check_features, check_triple
+from assay.runtime.manifest import Input, Manifest, Output, SymbolicSize
+from assay.runtime.packing import ALIGNMENT
+
+if TYPE_CHECKING:
+    import numpy.typing as npt
+
+    from assay.runtime.drivers.tvm_vm import TvmVm
+
+__all__ = ["DLPackTensor", "Model", "load"]
+
+
+class DLPackTensor(Protocol):
+    """A tensor of another library, torch's for one, that can be exchanged without a copy."""
+
+    def __dlpack__(self, *, stream: Any = None) -> Any: ...
+
+    def __dlpack_device__(self) -> tuple[int, int]: ...
+
+
+Tensor: TypeAlias = "npt.NDArray[Any] | DLPackTensor"
+
+
+def load(path: Path | str, *, threads: int | None = None, verify: bool = True) -> Model:
+    """Load the artifact at ``path``, a directory or a one-file artifact.
+
+    ``threads`` is the number of threads of one run (default: the physical cores that this process may use).
+    With ``verify``, the default, the digest of every file is checked before any code is loaded.
+
+    Raises ArtifactError for an artifact that is damaged or incomplete, ArtifactVersionError for one of a
+    newer schema, and CpuFeatureError for one that needs instructions that this CPU lacks.
+    """
+    artifact = open_artifact(path, verify=verify)
+    check_triple(artifact.manifest.target.triple)
+    check_features(artifact.manifest.target.features)
+    from assay.runtime.drivers.tvm_vm import TvmVm
+
+    return Model(artifact.manifest, TvmVm(artifact), threads=threads)
+
+
+class Model:
+    """A loaded artifact; made by ``load``. May be used from several threads: runs take turns."""
+
+    def __init__(self, manifest: Manifest, driver: TvmVm, *, threads: int | None = None) -> None:
+        self.manifest = manifest
+        self._driver = driver
+        self._lock = threading.Lock()
+        self.threads = available_cores() if threads is None else threads
+
+    @property
+    def inputs(self) -> tuple[Input, ...]:
+        """Name, dtype and shape of each input."""
+        return self.manifest.inputs
+
+    @property
+    def outputs(self) -> tuple[Output, ...]:
+        """Name, dtype and shape of each output."""
+        return self.manifest.outputs
+
+    @property
+    def executed(self) -> bool:
+        """Whether this code was run, and its numbers compared, when it was built."""
+        return self.manifest.target.executed
+
+    @property
+    def threads(self) -> int:
+        """Threads of one run, the calling one included; may be set."""
+        return self._threads
+
+    @threads.setter
+    def threads(self, count: int) -> None:
+        if count < 1:
+            raise ValueError(f"threads must be at least 1, not {count}")
+        self._threads = count
+
+    def __repr__(self) -> str:
+        manifest = self.manifest
+        return f"<Model {manifest.model.name} for {manifest.target.name}, {self.threads} threads>"
+
+    def run(self, inputs: Mapping[str, Tensor]) -> dict[str, npt.NDArray[Any]]:
+        """Outputs by name for ``inputs`` by name.
+
+        Inputs are NumPy arrays or tensors that speak DLPack (on the CPU). They are used where they are when
+        they are contiguous and 64-byte aligned, and copied otherwise; outputs are not copied, and are the
+        caller's to keep. Raises InterfaceError, naming the input, when a name, dtype or shape does not fit.
+        """
+        arrays = [_aligned(array) for array in check_inputs(self.inputs, inputs)]
+        with self._lock:
+            results = self._driver.call(arrays, self._threads)
+        if len(results) != len(self.outputs):
+            raise ArtifactError(
+                f"The library returned {len(results)} outputs; the manifest names {len(self.outputs)}."
+            )
+        return {output.name: result for output, result in zip(self.outputs, results, strict=True)}
+
+
+def check_inputs(interface: tuple[Input, ...], inputs: Mapping[str, Tensor]) -> list[npt.NDArray[Any]]:
+    """Arrays in the order of ``interface``; raises InterfaceError for what does not fit it."""
+    names = [spec.name for spec in interface]
+    for name in inputs:
+        if name not in names:
+            near = difflib.get_close_matches(name, names, n=1)
+            hint = f"Did you mean {near[0]}?" if near else f"Inputs: {', '.join(names) or 'none'}."
+            raise InterfaceError(f"The model has no input {name!r}.", hint=hint)
+    sizes: dict[str, tuple[int, str]] = {}
+    arrays: list[npt.NDArray[Any]] = []
+    for spec in interface:
+        if spec.name not in inputs:
+            raise InterfaceError(f"Input {spec.name!r} is missing.", hint=f"Expected {_describe(spec)}.")
+        array = _as_array(spec, inputs[spec.name])
+        _check(spec, array, sizes)
+        arrays.append(array)
+    return arrays
+
+
+def _as_array(spec: Input, value: Tensor) -> npt.NDArray[Any]:
+    if isinstance(value, np.ndarray | np.generic):
+        return np.asarray(value)
+    if not hasattr(value, "__dlpack__"):
+        raise InterfaceError(
+            f"Input {spec.name!r} is a {type(value).__name__}, not an array.",
+            hint=f"Expected {_describe(spec)}, as a NumPy array or a tensor that speaks DLPack.",
+        )
+    try:
+        return np.from_dlpack(value)
+    except (BufferError, RuntimeError, TypeError, ValueError) as error:
+        raise InterfaceError(
+            f"Input {spec.name!r}: its tensor cannot be exchanged: {error}",
+            hint="Pass a dense tensor on the CPU that needs no gradient.",
+        ) from error
+
+
+def _check(spec: Input, array: npt.NDArray[Any], sizes: dict[str, tuple[int, str]]) -> None:
+    """Compare one array with its place in the interface; ``sizes`` collects the symbolic dimensions."""
+    found = f"{array.dtype}{list(array.shape)}"
+    if array.dtype != np.dtype(spec.dtype):
+        raise InterfaceError(
+            f"Input {spec.name!r} has dtype {array.dtype}, expected {spec.dtype}.",
+            hint=f"Expected {_describe(spec)}, got {found}.",
+        )
+    if array.ndim != len(spec.shape):
+        raise InterfaceError(
+            f"Input {spec.name!r} has {array.ndim} dimensions, expected {len(spec.shape)}.",
+            hint=f"Expected {_describe(spec)}, got {found}.",
+        )
+    for axis, (dim, size) in enumerate(zip(spec.shape, array.shape, strict=True)):
+        problem = _dim_problem(dim, size, sizes, spec.name)
+        if problem:
+            raise InterfaceError(
+                f"Input {spec.name!r}, dimension {axis}: {problem}.",
+                hint=f"Expected {_describe(spec)}, got {found}.",
+            )
+
+
+def _dim_problem(
+    dim: int | SymbolicSize, size: int, sizes: dict[str, tuple[int, str]], input_name: str
+) -> str | None:
+    if isinstance(dim, int):
+        return None if size == dim else f"size {size}, expected {dim}"
+    if not dim.minimum <= size <= dim.maximum:
+        return f"{dim.name} is {size}, expected {dim.minimum} to {dim.maximum}"
+    first, where = sizes.setdefault(dim.name, (size, input_name))
+    return None if first == size else f"{dim.name} is {size}, but {first} in input {where!r}"
+
+
+def _describe(spec: Input) -> str:
+    """The interface of one input in words: ``float32[batch, 3, 224, 224] with batch from 1 to 8``."""
+    dims = [dim if isinstance(dim, int) else dim.name for dim in spec.shape]
+    ranges = [
+        f"{dim.name} from {dim.minimum} to {dim.maximum}" for dim in spec.shape if not isinstance(dim, int)
+    ]
+    text = f"{spec.dtype}[{', '.join(map(str, dims))}]"
+    return f"{text} with {', '.join(ranges)}" if ranges else text
+
+
+def _aligned(array: npt.NDArray[Any]) -> npt.NDArray[Any]:
+    """``array`` itself where kernels can read it as it lies, otherwise a copy that they can."""
+    if array.flags.c_contiguous and array.ctypes.data % ALIGNMENT == 0:
+        return array if array.flags.writeable else _writable_view(array)
+    buffer = np.empty(array.nbytes + ALIGNMENT, np.uint8)
+    start = -buffer.ctypes.data % ALIGNMENT
+    copy = buffer[start : start + array.nbytes].view(array.dtype).reshape(array.shape)
+    copy[...] = array
+    return copy
+
+
+class _Memory:
+    """Memory described to NumPy as writable, and what keeps it alive."""
+
+    def __init__(self, array: npt.NDArray[Any]) -> None:
+        interface = dict(array.__array_interface__)
+        interface["data"] = (interface["data"][0], False)
+        self.__array_interface__ = interface
+        self.owner = array
+
+
+def _writable_view(array: npt.NDArray[Any]) -> npt.NDArray[Any]:
+    """A view of a read-only array that DLPack lets pass; kernels read their inputs and never write them."""
+    return np.asarray(_Memory(array))
