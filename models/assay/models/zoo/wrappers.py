@@ -40,7 +40,7 @@ class Encoder(_Wrapper):
     ) -> tuple[torch.Tensor, torch.Tensor]:
         """The last hidden states, and the pooled first token."""
         output = self.model(
-            input_ids=input_ids, attention_mask=attention_mask, token_type_ids=token_type_ids
+            input_ids=input_ids, attention_mask=_additive(attention_mask), token_type_ids=token_type_ids
         )
         return output.last_hidden_state, output.pooler_output
 
@@ -50,7 +50,20 @@ class SentenceEncoder(_Wrapper):
 
     def forward(self, input_ids: torch.Tensor, attention_mask: torch.Tensor) -> torch.Tensor:
         """The mean of the hidden states of all tokens but padding, scaled to length 1."""
-        hidden = self.model(input_ids=input_ids, attention_mask=attention_mask).last_hidden_state
+        output = self.model(
+            input_ids=input_ids,
+            attention_mask=_additive(attention_mask),
+            token_type_ids=torch.zeros_like(input_ids),
+        )
+        hidden = output.last_hidden_state
         weight = attention_mask.unsqueeze(-1).to(hidden.dtype)
         mean = (hidden * weight).sum(1) / weight.sum(1).clamp(min=1e-9)
         return torch.nn.functional.normalize(mean, dim=1)
+
+
+def _additive(mask: torch.Tensor) -> torch.Tensor:
+    """From 1 for a token and 0 for padding, [batch, sequence], to what attention adds, [batch, 1, 1, sequence].
+
+    Given this form, the transformers library does not build the mask itself, out of a dozen operators.
+    """
+    return (1 - mask[:, None, None, :].to(torch.float32)) * torch.finfo(torch.float32).min
