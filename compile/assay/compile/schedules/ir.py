@@ -30,6 +30,7 @@ __all__ = [
     "loop",
     "minimum",
     "parallel",
+    "rebuild",
     "rewrite",
     "same_shape",
     "seq",
@@ -215,7 +216,8 @@ def children(expr: Expr) -> tuple[Expr, ...]:
     return ()
 
 
-def _rebuild(expr: Expr, operands: tuple[Expr, ...]) -> Expr:
+def rebuild(expr: Expr, operands: tuple[Expr, ...]) -> Expr:
+    """``expr`` with other operands."""
     if isinstance(expr, _BINARY):
         return type(expr)(*operands)
     if isinstance(expr, tirx.Cast):
@@ -236,7 +238,7 @@ def rewrite(expr: Expr, replace: Callable[[Expr], Expr | None]) -> Expr:
     operands = children(expr)
     fresh = tuple(rewrite(operand, replace) for operand in operands)
     if any(not new.same_as(old) for new, old in zip(fresh, operands, strict=True)):
-        expr = _rebuild(expr, fresh)
+        expr = rebuild(expr, fresh)
     replacement = replace(expr)
     return expr if replacement is None else replacement
 

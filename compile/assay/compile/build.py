@@ -1,0 +1,317 @@
+"""A build: export, compile, verify, seal. What is not verified is not an artifact."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import tempfile
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from assay.compile.cache import BuildCache, installed_versions, key_of, source_digest
+from assay.compile.divergence import first_divergence
+from assay.compile.profiles import Profile, profiles
+from assay.compile.schemes import Scheme, schemes
+from assay.compile.targets import Target, find_target
+from assay.compile.tvm_import import import_tvm
+from assay.compile.verify import Case, make_cases, reference_version, verify_artifact
+from assay.errors import ArtifactError, CpuFeatureError, VerificationError
+from assay.models.export import CanonicalModel
+from assay.models.spec import Dim, ModelSpec, SymbolicDim
+from assay.progress import Progress, SilentProgress
+from assay.runtime.artifact import WEIGHTS, open_artifact, write_artifact
+from assay.runtime.cpu import check_features, check_triple
+from assay.runtime.manifest import (
+    Entry,
+    Input,
+    Manifest,
+    ModelInfo,
+    Output,
+    SymbolicSize,
+    TargetInfo,
+    Verification,
+    VerifiedCase,
+    Weight,
+)
+from assay.runtime.weights import save_weights
+
+if TYPE_CHECKING:
+    import numpy.typing as npt
+
+__all__ = ["BuildResult", "build_artifact", "verify_again"]
+
+_LIBRARY = "lib/model.so"
+_RUNTIME = "lib/libtvm_runtime.so"
+_TOOLS = ("apache-tvm", "apache-tvm-ffi", "onnx", "onnxruntime", "ziglang")
+
+
+@dataclass(frozen=True, kw_only=True)
+class BuildResult:
+    """What a build gave: where it is, its manifest, seconds of each step, and whether the cache had it."""
+
+    path: Path
+    manifest: Manifest
+    canonical: CanonicalModel
+    seconds: dict[str, float] = field(default_factory=dict)
+    cached: bool = False
+
+
+class _TimedProgress:
+    """Passes steps on, and keeps how long each took."""
+
+    def __init__(self, inner: Progress) -> None:
+        self.inner = inner
+        self.seconds: dict[str, float] = {}
+
+    @contextmanager
+    def step(self, name: str) -> Iterator[None]:
+        start = time.perf_counter()
+        with self.inner.step(name):
+            yield
+        self.seconds[name] = self.seconds.get(name, 0.0) + time.perf_counter() - start
+
+
+def build_artifact(
+    spec: ModelSpec,
+    *,
+    target: str = "native",
+    scheme: str = "f32",
+    profile: str = "release",
+    output: Path | None = None,
+    cache: Path | None = None,
+    packed: bool = False,
+    progress: Progress | None = None,
+) -> BuildResult:
+    """Build ``spec`` for ``target``; without ``output`` the artifact stays in the cache.
+
+    Raises the errors of each step: ModelError and its kinds, UnknownNameError, VerificationError, StorageError.
+    """
+    timed = _TimedProgress(progress or SilentProgress())
+    chosen, how, effort = find_target(target), schemes()[scheme], profiles()[profile]
+    store = BuildCache(cache)
+    canonical = store.canonical(spec, timed)
+    with store.locked("artifacts", _build_key(canonical, chosen, how, effort)) as entry:
+        manifest = _known(entry)
+        cached = manifest is not None
+        if manifest is None:
+            manifest = _build(canonical, chosen, how, effort, entry, timed)
+        path = entry
+        if output is not None:
+            with timed.step("write artifact"):
+                files = {name: entry / name for name in manifest.files}
+                path = write_artifact(output, manifest, files, packed=packed)
+    return BuildResult(
+        path=path, manifest=manifest, canonical=canonical, seconds=timed.seconds, cached=cached
+    )
+
+
+def _known(entry: Path) -> Manifest | None:
+    """The manifest of an earlier build, or None where there is none or it is damaged."""
+    try:
+        return open_artifact(entry).manifest
+    except ArtifactError:
+        return None
+
+
+def _build_key(canonical: CanonicalModel, target: Target, scheme: Scheme, profile: Profile) -> str:
+    interface = [asdict(item) for item in canonical.spec.inputs]
+    described = [
+        canonical.spec.name,
+        canonical.spec.description,
+        canonical.spec.licence,
+        canonical.spec.weights,
+    ]
+    return key_of(
+        [
+            canonical.digest,
+            canonical.source_digest,
+            interface,
+            described,
+            asdict(canonical.spec.tolerance),
+            asdict(target),
+            scheme.name,
+            profile.name,
+            [source_digest(f"assay.{package}") for package in ("compile", "runtime")],
+            installed_versions(_TOOLS),
+            _can_execute(target),
+        ]
+    )
+
+
+def _can_execute(target: Target) -> str | None:
+    """None where this machine can run the target's code, else why not."""
+    try:
+        check_triple(target.triple)
+        check_features(target.features)
+    except CpuFeatureError as error:
+        return error.message
+    return None
+
+
+def _build(
+    canonical: CanonicalModel,
+    target: Target,
+    scheme: Scheme,
+    profile: Profile,
+    entry: Path,
+    progress: Progress,
+) -> Manifest:
+    """Compile into a scratch folder beside ``entry``, verify, and only then write ``entry``."""
+    from assay.compile.emit import emit_library, runtime_library
+
+    with tempfile.TemporaryDirectory(prefix=".build-", dir=entry.parent) as name:
+        scratch = Path(name)
+        with progress.step("start the compiler"):
+            import_tvm()
+        lowered = lower_canonical(canonical, target, profile, progress)
+        with progress.step("link"):
+            library = emit_library(lowered.executable, target, scratch)
+        files: dict[str, bytes | Path] = {_LIBRARY: library, _RUNTIME: runtime_library()}
+        if lowered.weights:
+            with progress.step("write weights"):
+                save_weights(scratch / WEIGHTS, lowered.weights)
+            files[WEIGHTS] = scratch / WEIGHTS
+        manifest = _manifest(canonical, target, scheme, profile, lowered.weights)
+        manifest = _verified(canonical, target, manifest, files, scratch, progress)
+        with progress.step("write artifact"):
+            write_artifact(entry, manifest, files)
+    sealed = open_artifact(entry, verify=False).manifest
+    return sealed
+
+
+def lower_canonical(
+    canonical: CanonicalModel, target: Target, profile: Profile, progress: Progress, model: Any = None
+) -> Any:
+    """The canonical model (or ``model``, a variant of it) imported and compiled."""
+    import onnx
+
+    from assay.compile.importer import import_onnx
+    from assay.compile.lower import lower
+
+    with progress.step("import"):
+        module = import_onnx(model if model is not None else onnx.load(canonical.path))
+    dims = canonical.spec.symbolic_dims
+    return lower(
+        module,
+        target=target,
+        profile=profile,
+        sizes={name: dim.default for name, dim in dims.items()},
+        maxima={name: dim.maximum for name, dim in dims.items()},
+        progress=progress,
+    )
+
+
+def _verified(
+    canonical: CanonicalModel,
+    target: Target,
+    manifest: Manifest,
+    files: Mapping[str, bytes | Path],
+    scratch: Path,
+    progress: Progress,
+) -> Manifest:
+    """The manifest with what verification found; raises VerificationError."""
+    reason = _can_execute(target)
+    if reason is not None:
+        note = f"Compiled, never executed: {reason}"
+        verification = Verification(reference=reference_version(), executed=False, note=note)
+        return _replace(manifest, verification=verification)
+    with progress.step("run ONNX Runtime"):
+        cases = make_cases(canonical)
+    with progress.step("verify"):
+        staged = write_artifact(scratch / "staged", manifest, files)
+        verified = _check(staged, canonical, cases, target, progress)
+    executed = _replace(manifest.target, executed=True)
+    verification = Verification(reference=reference_version(), executed=True, cases=tuple(verified))
+    return _replace(manifest, target=executed, verification=verification)
+
+
+def _check(
+    staged: Path, canonical: CanonicalModel, cases: list[Case], target: Target, progress: Progress
+) -> list[VerifiedCase]:
+    try:
+        return verify_artifact(staged, cases, canonical.spec.tolerance)
+    except VerificationError as error:
+        with progress.step("look for the operator that diverges first"):
+            culprit = first_divergence(canonical, cases, target)
+        raise VerificationError(
+            f"{error.message} {culprit}",
+            hint="Nothing was written. If the model is right, please report this with the model.",
+        ) from error
+
+
+def _replace(struct: Any, **changes: Any) -> Any:
+    import msgspec
+
+    return msgspec.structs.replace(struct, **changes)
+
+
+def _manifest(
+    canonical: CanonicalModel,
+    target: Target,
+    scheme: Scheme,
+    profile: Profile,
+    weights: Mapping[str, npt.NDArray[Any]],
+) -> Manifest:
+    spec = canonical.spec
+    return Manifest(
+        assay_version=importlib.metadata.version("assay"),
+        model=ModelInfo(
+            name=spec.name,
+            description=spec.description,
+            licence=spec.licence,
+            weights=spec.weights.value,
+            source_digest=canonical.source_digest,
+            canonical_digest=canonical.digest,
+        ),
+        target=TargetInfo(
+            name=target.name, triple=target.triple, cpu=target.cpu, features=target.features, executed=False
+        ),
+        scheme=scheme.name,
+        profile=profile.name,
+        inputs=tuple(
+            Input(name=i.name, dtype=i.dtype.value, shape=tuple(_size(d) for d in i.shape))
+            for i in spec.inputs
+        ),
+        outputs=tuple(
+            Output(name=o.name, dtype=o.dtype.value, shape=tuple(o.shape)) for o in canonical.outputs
+        ),
+        weights=tuple(
+            Weight(name=n, dtype=str(a.dtype), shape=a.shape, bytes=a.nbytes)  # type: ignore[arg-type]
+            for n, a in weights.items()
+        ),
+        entry=Entry(function="main", library=_LIBRARY, tvm_runtime=_RUNTIME),
+        tools=installed_versions(_TOOLS + (("torch", "transformers") if spec.needs_torch else ())),
+        verification=Verification(reference=reference_version(), executed=False, note="not verified yet"),
+    )
+
+
+def _size(dim: Dim) -> int | SymbolicSize:
+    if isinstance(dim, SymbolicDim):
+        return SymbolicSize(name=dim.name, default=dim.default, minimum=dim.minimum, maximum=dim.maximum)
+    return dim
+
+
+def verify_again(
+    path: Path, spec: ModelSpec, *, cache: Path | None = None, progress: Progress | None = None
+) -> Any:
+    """Compare an existing artifact with ONNX Runtime on the model that it was built from.
+
+    Raises ArtifactError where the artifact is of another model, VerificationError where it is wrong.
+    """
+    progress = progress or SilentProgress()
+    canonical = BuildCache(cache).canonical(spec, progress)
+    manifest = open_artifact(path).manifest
+    if manifest.model.canonical_digest != canonical.digest:
+        raise ArtifactError(
+            f"The artifact was built from another model than {spec.name!r} is now.",
+            hint="Build it again, or name the model that it was built from with --model.",
+        )
+    check_triple(manifest.target.triple)
+    check_features(manifest.target.features)
+    with progress.step("run ONNX Runtime"):
+        cases = make_cases(canonical)
+    with progress.step("verify"):
+        return verify_artifact(path, cases, canonical.spec.tolerance)

@@ -1,0 +1,121 @@
+"""The build cache: canonical models and artifacts by a key of everything that they are made from."""
+
+from __future__ import annotations
+
+import hashlib
+import importlib.metadata
+import json
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+from functools import cache
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from assay.errors import AssayError, StorageError
+from assay.models.export import CanonicalModel, export_canonical
+from assay.models.export.interface import read_outputs
+from assay.models.providers.onnx_file import OnnxFile
+from assay.progress import Progress
+
+if TYPE_CHECKING:
+    from assay.models.spec import ModelSpec
+
+__all__ = ["BuildCache", "default_cache_folder", "installed_versions", "source_digest"]
+
+_EXPORT_TOOLS = ("numpy", "onnx", "onnxruntime", "onnxscript", "torch", "transformers")
+
+
+def default_cache_folder() -> Path:
+    """Where builds are kept unless told otherwise: the user's cache folder of this platform."""
+    import platformdirs
+
+    return Path(platformdirs.user_cache_dir("assay")) / "builds"
+
+
+def installed_versions(names: tuple[str, ...]) -> dict[str, str]:
+    """Versions of those of ``names`` that are installed."""
+    versions = {}
+    for name in names:
+        try:
+            versions[name] = importlib.metadata.version(name)
+        except importlib.metadata.PackageNotFoundError:
+            continue
+    return versions
+
+
+@cache
+def source_digest(package: str) -> str:
+    """SHA-256 over the source files of an assay package: a change of code is a change of key."""
+    import importlib
+
+    hasher = hashlib.sha256()
+    for root in sorted(importlib.import_module(package).__path__):
+        for path in sorted(Path(root).rglob("*.py")):
+            hasher.update(str(path.relative_to(root)).encode() + b"\0" + path.read_bytes())
+    return hasher.hexdigest()
+
+
+def key_of(parts: Any) -> str:
+    """A key from anything that JSON can hold."""
+    return hashlib.sha256(json.dumps(parts, sort_keys=True, default=str).encode()).hexdigest()[:32]
+
+
+class BuildCache:
+    """Entries below one folder. Several processes may use it at once: each entry is made under a lock."""
+
+    def __init__(self, folder: Path | None = None) -> None:
+        self.folder = folder or default_cache_folder()
+
+    @contextmanager
+    def locked(self, kind: str, key: str) -> Iterator[Path]:
+        """The folder of one entry, for this process alone until the block ends."""
+        import filelock
+
+        path = self.folder / kind / key
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            with filelock.FileLock(path.with_suffix(".lock")):
+                yield path
+        except OSError as error:
+            raise StorageError(
+                f"The build cache {self.folder} cannot be written: {error.strerror or error}.",
+                hint="Choose another folder with --cache.",
+            ) from error
+
+    def canonical(self, spec: ModelSpec, progress: Progress) -> CanonicalModel:
+        """The canonical form of a model; a registered one is exported once."""
+        if isinstance(spec.provider, OnnxFile):
+            content = hashlib.sha256(str(spec.provider).encode()).hexdigest()[:32]
+            with self.locked("canonical", content) as folder:
+                return export_canonical(spec, folder, progress=progress)
+        key = key_of(
+            [spec.name, source_digest("assay.models"), installed_versions(_EXPORT_TOOLS), repr(spec)]
+        )
+        with self.locked("canonical", key) as folder:
+            known = _read_canonical(spec, folder)
+            if known is not None:
+                return known
+            exported = export_canonical(spec, folder, progress=progress)
+            digests = {"source_digest": exported.source_digest, "digest": exported.digest}
+            (folder / "digests.json").write_text(json.dumps(digests))
+            return exported
+
+
+def _read_canonical(spec: ModelSpec, folder: Path) -> CanonicalModel | None:
+    """An earlier export, or None where it is not there or not whole."""
+    import onnx
+
+    try:
+        digests = json.loads((folder / "digests.json").read_text())
+        path = folder / "canonical.onnx"
+        graph = onnx.load(path, load_external_data=False).graph
+        found = {item.name: item for item in spec.inputs}
+        return CanonicalModel(
+            spec=replace(spec, inputs=tuple(found[value.name] for value in graph.input)),
+            path=path,
+            outputs=read_outputs(graph),
+            **digests,
+        )
+    except (OSError, ValueError, KeyError, TypeError, AssayError, RuntimeError):
+        return None

@@ -1,0 +1,57 @@
+"""From an executable to one shared library, linked with LLD against nothing; the same bytes every time."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+from typing import Any
+
+from assay.compile.targets.target import Target
+from assay.compile.tvm_import import import_tvm
+from assay.errors import AssayError, MissingDependencyError, StorageError
+
+__all__ = ["emit_library", "runtime_library"]
+
+# LLD's name of the emulation, by the first part of the triple.
+_EMULATIONS = {"x86_64": "elf_x86_64", "aarch64": "aarch64linux", "riscv64": "elf64lriscv"}
+
+
+def emit_library(executable: Any, target: Target, folder: Path) -> Path:
+    """Write ``model.so`` into ``folder``.
+
+    What it needs (libm, TVM's runtime) is found in the process that loads it: so it depends on no libc version.
+    Raises MissingDependencyError where the linker is not installed.
+    """
+    library = folder / "model.so"
+    try:
+        with tempfile.TemporaryDirectory(dir=folder) as scratch:
+            executable.export_library(str(library), fcompile=_linker(target), workspace_dir=scratch)
+    except OSError as error:
+        raise StorageError(
+            f"The library cannot be written to {folder}: {error.strerror or error}."
+        ) from error
+    return library
+
+
+def _linker(target: Target) -> Any:
+    emulation = _EMULATIONS[target.triple.partition("-")[0]]
+
+    def link(output: str, objects: list[str], options: Any = None, **_: Any) -> None:
+        command = [sys.executable, "-m", "ziglang", "ld.lld", "-shared", "-m", emulation]
+        command += ["--build-id=none", "--strip-debug", "-z", "noexecstack", "-o", output, *objects]
+        result = subprocess.run(command, capture_output=True, text=True, check=False)
+        if "No module named ziglang" in result.stderr:
+            raise MissingDependencyError("ziglang", "compile")
+        if result.returncode:
+            raise AssayError(f"The linker failed: {result.stderr.strip()[-400:]}")
+
+    link.object_format = "o"  # type: ignore[attr-defined]
+    return link
+
+
+def runtime_library() -> Path:
+    """The libtvm_runtime that the library needs at run time, from the installed apache-tvm."""
+    tvm = import_tvm()
+    return Path(tvm.__file__).parent / "lib" / "libtvm_runtime.so"

@@ -1,0 +1,120 @@
+"""From a Relax module to an executable: layout, contractions, fusion, schedules, memory plan, code."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from assay.compile.profiles.profile import Profile
+from assay.compile.targets.target import Target
+from assay.compile.tvm_import import import_tvm
+from assay.progress import Progress, SilentProgress
+
+if TYPE_CHECKING:
+    import numpy.typing as npt
+
+__all__ = ["Lowered", "llvm_target", "lower"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Lowered:
+    """An executable, its weights in the order in which ``main`` takes them, and the kernels left to TVM."""
+
+    executable: Any
+    weights: dict[str, npt.NDArray[Any]]
+    unscheduled: tuple[str, ...]
+
+
+def llvm_target(target: Target) -> Any:
+    """TVM's form of a target."""
+    tvm = import_tvm()
+    config: dict[str, Any] = {"kind": "llvm", "mtriple": target.triple, "mcpu": target.cpu}
+    if target.attributes:
+        config["mattr"] = list(target.attributes)
+    return tvm.target.Target(config)
+
+
+def lower(
+    module: Any,
+    *,
+    target: Target,
+    profile: Profile,
+    sizes: Mapping[str, int],
+    maxima: Mapping[str, int],
+    progress: Progress | None = None,
+) -> Lowered:
+    """Compile ``module`` for ``target``. ``sizes`` and ``maxima`` of the symbolic dimensions guide the schedules
+    and bound the memory plan.
+    """
+    progress = progress or SilentProgress()
+    tvm = import_tvm()
+    from tvm import relax
+
+    from assay.compile.passes.constants import fold_constant_movement
+    from assay.compile.passes.contractions import convert_contractions
+    from assay.compile.passes.normalize import normalize
+    from assay.compile.passes.weights import extract_weights
+    from assay.compile.schedules.context import ScheduleContext
+
+    transform = relax.transform
+    context = ScheduleContext(unit=target.vector_unit, sizes=sizes)
+    with progress.step("layout"):
+        module = normalize(module)
+        module = transform.ConvertLayout({"relax.nn.conv2d": ["NHWC", "OHWI"]})(module)
+        module = fold_constant_movement(transform.CanonicalizeBindings()(module))
+    with progress.step("pack weights"):
+        module = convert_contractions(module, context)
+    with progress.step("fuse"):
+        passes = [transform.LegalizeOps(skip_ops=["relax.reshape"]), transform.AnnotateTIROpPattern()]
+        if profile.fuse:
+            passes += [transform.FuseOps(), transform.FuseTIR()]
+        module = tvm.transform.Sequential([*passes, transform.DeadCodeElimination()])(module)
+        module, weights = extract_weights(module)
+    with progress.step("schedule"):
+        module, unscheduled = _schedule(module, context)
+    if maxima:
+        bounds = {name: tvm.tirx.IntImm("int64", value) for name, value in maxima.items()}
+        module.update_func(
+            module.get_global_var("main"), module["main"].with_attr("tir_var_upper_bound", bounds)
+        )
+    with progress.step("generate code"):
+        executable = tvm.compile(module, target=llvm_target(target), relax_pipeline=_build_pipeline(tvm))
+    return Lowered(executable=executable, weights=weights, unscheduled=tuple(unscheduled))
+
+
+def _schedule(module: Any, context: Any) -> tuple[Any, list[str]]:
+    """Every kernel in its scheduled form; the names of those that keep TVM's own loops."""
+    from tvm import tirx
+
+    from assay.compile.schedules.blocks import UnreadableFunctionError
+    from assay.compile.schedules.dispatch import schedule_function
+
+    unscheduled = []
+    for variable, function in sorted(module.functions.items(), key=lambda item: str(item[0].name_hint)):
+        if not isinstance(function, tirx.PrimFunc):
+            continue
+        try:
+            module.update_func(variable, schedule_function(function, context))
+        except UnreadableFunctionError:
+            unscheduled.append(str(variable.name_hint))
+    return module, unscheduled
+
+
+def _build_pipeline(tvm: Any) -> Any:
+    """TVM's default pipeline from memory planning on; the passes before it ran above."""
+    transform = tvm.relax.transform
+    return tvm.transform.Sequential(
+        [
+            transform.ToNonDataflow(),
+            transform.RemovePurityChecking(),
+            transform.CallTIRRewrite(),
+            transform.StaticPlanBlockMemory(),
+            transform.LowerAllocTensor(),
+            transform.KillAfterLastUse(),
+            transform.LowerRuntimeBuiltin(),
+            transform.ComputePrimValue(),
+            transform.VMShapeLower(),
+            transform.AttachGlobalSymbol(),
+        ]
+    )

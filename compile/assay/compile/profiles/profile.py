@@ -1,0 +1,16 @@
+"""How hard a build works."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+__all__ = ["Profile"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Profile:
+    """A build profile. ``fuse``: whether operators are fused across the graph."""
+
+    name: str
+    description: str
+    fuse: bool

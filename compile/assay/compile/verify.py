@@ -1,0 +1,194 @@
+"""Compare an artifact's outputs with ONNX Runtime's, in a process of its own: a wrong kernel may crash."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import tempfile
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from assay.errors import MissingDependencyError, VerificationError
+from assay.models.inputs import make_inputs, verification_sizes
+from assay.runtime.manifest import VerifiedCase
+
+if TYPE_CHECKING:
+    import numpy as np
+    import numpy.typing as npt
+
+    from assay.models.export import CanonicalModel
+    from assay.models.spec import Tolerance
+
+__all__ = ["Case", "compare", "make_cases", "reference_outputs", "reference_version", "verify_artifact"]
+
+_TIMEOUT_SECONDS = 600
+
+
+@dataclass(frozen=True, kw_only=True)
+class Case:
+    """Inputs at one size of every symbolic dimension, and what ONNX Runtime makes of them."""
+
+    sizes: dict[str, int]
+    inputs: dict[str, npt.NDArray[Any]]
+    expected: dict[str, npt.NDArray[Any]]
+
+
+def reference_version() -> str:
+    """The reference engine and its version, as the manifest names it."""
+    return f"onnxruntime {_onnxruntime().__version__}"
+
+
+def _onnxruntime() -> Any:
+    try:
+        import onnxruntime
+    except ModuleNotFoundError as error:
+        raise MissingDependencyError("onnxruntime", "compile") from error
+    return onnxruntime
+
+
+def reference_outputs(
+    path: Path | bytes, cases: Sequence[Mapping[str, npt.NDArray[Any]]]
+) -> list[dict[str, npt.NDArray[Any]]]:
+    """ONNX Runtime's outputs by name for each set of inputs."""
+    runtime = _onnxruntime()
+    options = runtime.SessionOptions()
+    options.log_severity_level = 4
+    source = path if isinstance(path, bytes) else str(path)
+    session = runtime.InferenceSession(source, options, providers=["CPUExecutionProvider"])
+    names = [output.name for output in session.get_outputs()]
+    return [dict(zip(names, session.run(names, dict(inputs)), strict=True)) for inputs in cases]
+
+
+def make_cases(canonical: CanonicalModel) -> list[Case]:
+    """Representative inputs at several sizes of each symbolic dimension, with the expected outputs."""
+    sizes = verification_sizes(canonical.spec)
+    inputs = [make_inputs(canonical.spec, chosen, seed=seed) for seed, chosen in enumerate(sizes)]
+    expected = reference_outputs(canonical.path, inputs)
+    return [
+        Case(sizes=dict(s), inputs=dict(i), expected=e)
+        for s, i, e in zip(sizes, inputs, expected, strict=True)
+    ]
+
+
+def verify_artifact(path: Path, cases: Sequence[Case], tolerance: Tolerance) -> list[VerifiedCase]:
+    """Run the artifact at ``path`` on every case and compare.
+
+    Raises VerificationError naming the output, the input sizes and the error where one is over ``tolerance``.
+    """
+    verified = []
+    for case, outputs in zip(cases, _run(path, cases), strict=True):
+        for name, expected in case.expected.items():
+            verified.append(compare(name, outputs[name], expected, case.sizes, tolerance))
+    return verified
+
+
+def _run(path: Path, cases: Sequence[Case]) -> list[dict[str, npt.NDArray[Any]]]:
+    import numpy as np
+
+    with tempfile.TemporaryDirectory(prefix="assay-verify-") as name:
+        folder = Path(name)
+        for i, case in enumerate(cases):
+            np.savez(folder / f"inputs{i}.npz", *case.inputs.values())
+        command = [
+            sys.executable,
+            "-m",
+            "assay.compile.verify_worker",
+            str(path),
+            str(folder),
+            str(len(cases)),
+        ]
+        try:
+            result = subprocess.run(
+                command, capture_output=True, text=True, timeout=_TIMEOUT_SECONDS, check=False
+            )
+        except subprocess.TimeoutExpired as error:
+            raise VerificationError(f"The compiled model gave no outputs in {_TIMEOUT_SECONDS} s.") from error
+        if result.returncode:
+            lines = result.stderr.strip().splitlines()
+            reason = lines[-1] if lines else "no message"
+            if result.returncode < 0:
+                reason = f"it crashed with signal {-result.returncode}"
+            raise VerificationError(f"The compiled model cannot be run: {reason}")
+        outputs = []
+        for i, case in enumerate(cases):
+            with np.load(folder / f"outputs{i}.npz") as archive:
+                arrays = [archive[f"arr_{k}"] for k in range(len(case.expected))]
+                outputs.append(dict(zip(case.expected, arrays, strict=True)))
+        return outputs
+
+
+def compare(
+    name: str,
+    actual: npt.NDArray[Any],
+    expected: npt.NDArray[Any],
+    sizes: Mapping[str, int],
+    tolerance: Tolerance,
+) -> VerifiedCase:
+    """Errors of one output; raises VerificationError over tolerance, or for NaN that the reference has not."""
+    import numpy as np
+
+    where = ", ".join(f"{k}={v}" for k, v in sizes.items())
+    at = f"Output {name!r}" + (f" at {where}" if where else "")
+    if actual.shape != expected.shape or actual.dtype != expected.dtype:
+        raise VerificationError(
+            f"{at} is {actual.dtype}{list(actual.shape)}; ONNX Runtime gives {expected.dtype}{list(expected.shape)}."
+        )
+    if expected.dtype.kind != "f":
+        wrong = int(np.count_nonzero(actual != expected))
+        if wrong:
+            raise VerificationError(
+                f"{at} differs from ONNX Runtime's in {wrong} of {expected.size} elements."
+            )
+        return _case(name, sizes, tolerance, 0.0, 0.0, 1.0)
+    a, e = actual.astype(np.float64).ravel(), expected.astype(np.float64).ravel()
+    if np.any(np.isnan(a) & ~np.isnan(e)):
+        raise VerificationError(f"{at} has NaN where ONNX Runtime has none.")
+    finite = np.isfinite(e)
+    if not np.array_equal(a[~finite], e[~finite], equal_nan=True):
+        raise VerificationError(f"{at} differs from ONNX Runtime's in infinities or NaN.")
+    return _errors(name, at, a[finite], e[finite], sizes, tolerance)
+
+
+def _errors(
+    name: str,
+    at: str,
+    a: npt.NDArray[np.float64],
+    e: npt.NDArray[np.float64],
+    sizes: Mapping[str, int],
+    tolerance: Tolerance,
+) -> VerifiedCase:
+    import numpy as np
+
+    if not e.size:
+        return _case(name, sizes, tolerance, 0.0, 0.0, 1.0)
+    difference = np.abs(a - e)
+    absolute = float(difference.max())
+    relative = float((difference / np.maximum(np.abs(e), tolerance.absolute)).max())
+    norms = float(np.linalg.norm(a) * np.linalg.norm(e))
+    cosine = float(np.dot(a, e) / norms) if norms else 1.0
+    excess = difference - (tolerance.absolute + tolerance.relative * np.abs(e))
+    worst = int(excess.argmax())
+    if not excess[worst] <= 0:
+        raise VerificationError(
+            f"{at} differs from ONNX Runtime's by {difference[worst]:.3g} at element {worst} "
+            f"({a[worst]:.6g} instead of {e[worst]:.6g}); the tolerance is {tolerance.absolute:g} absolute plus "
+            f"{tolerance.relative:g} relative."
+        )
+    return _case(name, sizes, tolerance, absolute, relative, min(cosine, 1.0))
+
+
+def _case(
+    name: str, sizes: Mapping[str, int], tolerance: Tolerance, absolute: float, relative: float, cosine: float
+) -> VerifiedCase:
+    # Three digits are what the errors are worth, and keep the manifest the same where sums differ in the last bit.
+    return VerifiedCase(
+        sizes=dict(sizes),
+        output=name,
+        max_absolute_error=float(f"{absolute:.3g}"),
+        max_relative_error=float(f"{relative:.3g}"),
+        cosine_similarity=float(f"{cosine:.6g}"),
+        absolute_tolerance=tolerance.absolute,
+        relative_tolerance=tolerance.relative,
+    )
