@@ -12,6 +12,7 @@ from assay.errors import ModelError, StorageError
 from assay.models.export import functions, interface
 from assay.models.export.interface import OutputSpec
 from assay.models.export.optimize import optimize
+from assay.models.export.rewrite import rewrite
 from assay.models.export.safe_load import load_safely
 from assay.models.export.strip import remove_unused, strip_provenance
 from assay.models.export.weights import save, weight_bytes, without_weights
@@ -81,7 +82,8 @@ def canonicalize(
     """The canonical form of ``model``, which is changed on the way; ``scratch`` takes temporary files.
 
     Checked; inputs bound to ``spec``; functions inlined; optimised by ONNX Runtime at its basic level; free of
-    whatever does not change the result; initializers in the order of their names.
+    whatever does not change the result; rewritten where another form compiles better;
+    initializers in the order of their names.
     """
     progress = progress or SilentProgress()
     with progress.step("check ONNX"):
@@ -97,6 +99,7 @@ def canonicalize(
     with progress.step("normalise"):
         interface.drop_initializer_inputs(model)
         strip_provenance(model)
+        rewrite(model, _ranks(_infer_shapes(model).graph))
         remove_unused(model)
         model.graph.initializer.sort(key=lambda tensor: str(tensor.name))
         interface.declare_outputs(model.graph, _infer_shapes(model).graph)
@@ -125,6 +128,14 @@ def _infer_shapes(model: onnx.ModelProto) -> onnx.ModelProto:
         return onnx.shape_inference.infer_shapes(light, data_prop=True)
     except onnx.shape_inference.InferenceError:
         return light
+
+
+def _ranks(graph: onnx.GraphProto) -> dict[str, int]:
+    return {
+        value.name: len(value.type.tensor_type.shape.dim)
+        for value in (*graph.input, *graph.value_info)
+        if value.type.tensor_type.HasField("shape")
+    }
 
 
 def _write(model: onnx.ModelProto, folder: Path, scratch: Path) -> str:

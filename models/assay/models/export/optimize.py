@@ -14,6 +14,9 @@ if TYPE_CHECKING:
 
 __all__ = ["optimize"]
 
+# It wraps a matrix multiplication of more than two dimensions in reshapes to make a Gemm of it.
+_DISABLED = ["MatMulAddFusion"]
+
 
 def optimize(model: onnx.ModelProto, folder: Path) -> onnx.ModelProto:
     """``model`` after ONNX Runtime's basic optimisations, which use standard operators only; files go below ``folder``.
@@ -36,7 +39,9 @@ def optimize(model: onnx.ModelProto, folder: Path) -> onnx.ModelProto:
                 "session.optimized_model_external_initializers_file_name", "result.bin"
             )
         try:
-            onnxruntime.InferenceSession(str(source), options, providers=["CPUExecutionProvider"])
+            onnxruntime.InferenceSession(
+                str(source), options, providers=["CPUExecutionProvider"], disabled_optimizers=_DISABLED
+            )
         except Exception as error:  # ONNX Runtime's errors have no common base but Exception.
             reason = str(error).splitlines()[0] if str(error) else type(error).__name__
             raise ModelError(f"ONNX Runtime cannot load the model: {reason}") from error

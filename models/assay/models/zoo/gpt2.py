@@ -13,17 +13,26 @@ if TYPE_CHECKING:
 
 __all__ = ["SPEC"]
 
-_INPUTS = (InputSpec(name="input_ids", dtype=DType.INT64, shape=(batch_dim(), sequence_dim(1024))),)
+_LENGTH = 1024
+_INPUTS = (InputSpec(name="input_ids", dtype=DType.INT64, shape=(batch_dim(), sequence_dim(_LENGTH))),)
 
 
 def _build() -> torch.nn.Module:
+    import torch
     from transformers import GPT2Config, GPT2LMHeadModel
+    from transformers.pytorch_utils import Conv1D
 
     from assay.models.zoo.torch_init import randomize
     from assay.models.zoo.wrappers import LanguageModel
 
     model = GPT2LMHeadModel(GPT2Config(attn_implementation="eager", use_cache=False))
-    return LanguageModel(randomize(model))
+    # The same layer, but exported as one matrix multiplication instead of one between two reshapes.
+    for parent in list(model.modules()):
+        for name, layer in list(parent.named_children()):
+            if isinstance(layer, Conv1D):
+                inputs, outputs = layer.weight.shape
+                setattr(parent, name, torch.nn.Linear(inputs, outputs))
+    return LanguageModel(randomize(model), _LENGTH)
 
 
 SPEC = ModelSpec(

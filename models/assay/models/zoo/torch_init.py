@@ -36,7 +36,7 @@ def randomize(
                 tuple(tensor.shape),
                 role,
                 seed=seed,
-                fan_in=_fan_in(layer, tensor),
+                fan_in=_fan_in(tensor),
                 gain=gain if role in (Role.KERNEL, Role.SCALE) else 1.0,
             )
             with torch.no_grad():
@@ -62,10 +62,7 @@ def _role(layer: torch.nn.Module, name: str, tensor: torch.Tensor) -> Role | Non
     return Role.SCALE if normalises else Role.KERNEL
 
 
-def _fan_in(layer: torch.nn.Module, tensor: torch.Tensor) -> int:
+def _fan_in(tensor: torch.Tensor) -> int:
     if tensor.dim() < 2:
         return 1
-    # transformers' Conv1D, which GPT-2 uses, keeps [inputs, outputs]; torch keeps [outputs, inputs, ...].
-    if type(layer).__name__ == "Conv1D":
-        return int(tensor.shape[0])
     return int(tensor[0].numel())

@@ -26,9 +26,21 @@ class Logits(_Wrapper):
 class LanguageModel(_Wrapper):
     """``input_ids`` int64 [batch, sequence] to logits float32 [batch, sequence, vocabulary]."""
 
+    positions: torch.Tensor
+
+    def __init__(self, model: torch.nn.Module, length: int) -> None:
+        super().__init__(model)
+        self.register_buffer("positions", torch.arange(length)[None], persistent=False)
+
     def forward(self, input_ids: torch.Tensor) -> torch.Tensor:
         """The logits of every position; each sees itself and those before it."""
-        logits: torch.Tensor = self.model(input_ids=input_ids, use_cache=False).logits
+        positions = self.positions[:, : input_ids.shape[1]]
+        later = positions[:, None, None, :] > positions[:, None, :, None]
+        mask = torch.where(later, torch.finfo(torch.float32).min, 0.0)
+        output = self.model(
+            input_ids=input_ids, attention_mask=mask, position_ids=positions, use_cache=False
+        )
+        logits: torch.Tensor = output.logits
         return logits
 
 
