@@ -1,0 +1,1 @@
+"""Results: the record format, statistics of repeated measurements, and reports. Imports no other layer."""

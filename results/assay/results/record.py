@@ -1,0 +1,208 @@
+"""Records of measurements: their types, and the files that hold those of one run.
+
+A file is ``{"schema_version": 1, "records": [...]}``, and every record stands on its own: it names its model,
+engine, metric and unit, and carries its raw samples, the machine, the versions and the commit.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import secrets
+from collections.abc import Sequence
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Annotated, Literal, TypeAlias
+
+import msgspec
+
+from assay.errors import RecordError, StorageError
+
+__all__ = [
+    "SCHEMA_VERSION",
+    "UNITS",
+    "Machine",
+    "Metric",
+    "Record",
+    "Unit",
+    "encode_records",
+    "new_run_id",
+    "read_records",
+    "utc_now",
+    "write_records",
+]
+
+SCHEMA_VERSION = 1
+
+Metric: TypeAlias = Literal[
+    "latency", "load_time", "first_run_time", "peak_memory", "artifact_size", "compile_time"
+]
+Unit: TypeAlias = Literal["s", "bytes"]
+Name: TypeAlias = Annotated[str, msgspec.Meta(min_length=1)]
+Count: TypeAlias = Annotated[int, msgspec.Meta(ge=1)]
+
+# What each metric is measured in: base units, so that no reader has to convert.
+UNITS: dict[Metric, Unit] = {
+    "latency": "s",
+    "load_time": "s",
+    "first_run_time": "s",
+    "peak_memory": "bytes",
+    "artifact_size": "bytes",
+    "compile_time": "s",
+}
+
+
+class Struct(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Base of every object in a results file: immutable, and strict about unknown fields."""
+
+
+class Machine(Struct, frozen=True, kw_only=True):
+    """Where a measurement was made.
+
+    ``cpus``: logical CPUs that the process may use. ``governor`` and ``virtualisation`` are None where the
+    system does not tell.
+    """
+
+    cpu: str
+    architecture: str
+    features: tuple[str, ...]
+    cores: int
+    cpus: int
+    memory_bytes: int
+    system: str
+    governor: str | None
+    virtualisation: str | None
+
+
+class Record(Struct, frozen=True, kw_only=True):
+    """One metric of one engine on one model.
+
+    ``target``, ``scheme`` and ``profile`` are those of the artifact; the records of its peers carry them
+    too, because they say beside what the peer was measured. ``samples`` holds every sample in the order in
+    which it was taken, round after round, and ``samples_per_round`` how many each round (a fresh process)
+    gave. A sample is the mean over ``calls_per_sample`` calls. ``value`` is the median of the rounds'
+    medians, ``interval`` its 95% interval (None with fewer than three rounds). ``value``, ``samples`` and
+    ``interval`` are in ``unit``. ``sizes`` gives the symbolic dimensions. ``note`` says what exactly the
+    engine ran.
+    """
+
+    schema_version: int = SCHEMA_VERSION
+    run_id: Name
+    time: Name
+    model: Name
+    weights: Literal["trained", "random"]
+    sizes: dict[str, int]
+    target: Name
+    scheme: Name
+    profile: Name
+    engine: Name
+    threads: Count
+    metric: Metric
+    unit: Unit
+    value: float
+    interval: tuple[float, float] | None
+    samples: Annotated[tuple[float, ...], msgspec.Meta(min_length=1)]
+    samples_per_round: Annotated[tuple[Count, ...], msgspec.Meta(min_length=1)]
+    calls_per_sample: Count = 1
+    note: str
+    machine: Machine
+    versions: dict[str, str]
+    commit: str | None
+    dirty: bool | None
+
+    def rounds(self) -> list[tuple[float, ...]]:
+        """The samples of each round."""
+        rounds, start = [], 0
+        for count in self.samples_per_round:
+            rounds.append(self.samples[start : start + count])
+            start += count
+        return rounds
+
+
+class _File(Struct, frozen=True, kw_only=True):
+    schema_version: int = SCHEMA_VERSION
+    records: tuple[Record, ...]
+
+
+class _Version(msgspec.Struct):
+    schema_version: int
+
+
+def utc_now() -> str:
+    """The time as ISO 8601 in UTC, to the second."""
+    return datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+
+
+def new_run_id() -> str:
+    """An identifier of a run that sorts by time and serves as a file name."""
+    return f"{datetime.now(UTC).strftime('%Y%m%dT%H%M%SZ')}-{secrets.token_hex(3)}"
+
+
+def encode_records(records: Sequence[Record]) -> bytes:
+    """JSON list of ``records``: UTF-8, indented, a newline at the end."""
+    return msgspec.json.format(msgspec.json.encode(list(records)), indent=2) + b"\n"
+
+
+def write_records(folder: Path, records: Sequence[Record]) -> Path:
+    """Write the records of one run as ``<folder>/<run_id>.json``, atomically, and give that path.
+
+    Raises ValueError unless all records are of one run, StorageError when the file cannot be written.
+    """
+    run_ids = {record.run_id for record in records}
+    if len(run_ids) != 1:
+        raise ValueError(f"a file holds the records of one run, not of {len(run_ids)}")
+    path = folder / f"{run_ids.pop()}.json"
+    content = msgspec.json.format(msgspec.json.encode(_File(records=tuple(records))), indent=2) + b"\n"
+    temporary = folder / f".{path.name}.{secrets.token_hex(4)}.partial"
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with temporary.open("xb") as stream:
+            stream.write(content)
+            stream.flush()
+            os.fsync(stream.fileno())
+        temporary.replace(path)
+    except OSError as error:
+        raise StorageError(
+            f"The results cannot be written to {path}: {error.strerror or error}.",
+            hint="Free some room, or choose another folder with --results.",
+        ) from error
+    finally:
+        with contextlib.suppress(OSError):
+            temporary.unlink(missing_ok=True)
+    return path
+
+
+def read_records(path: Path) -> list[Record]:
+    """The records in the file at ``path``.
+
+    Raises RecordError, naming the file and the field, when it cannot be read, is damaged or of a newer
+    schema.
+    """
+    try:
+        content = path.read_bytes()
+    except OSError as error:
+        raise RecordError(f"The results file {path} cannot be read: {error.strerror or error}.") from error
+    try:
+        version = msgspec.json.decode(content, type=_Version).schema_version
+        if version > SCHEMA_VERSION:
+            raise RecordError(
+                f"{path} has results schema {version}; this Assay reads up to {SCHEMA_VERSION}.",
+                hint="Upgrade Assay.",
+            )
+        file = msgspec.json.decode(content, type=_File)
+    except (msgspec.MsgspecError, UnicodeDecodeError) as error:
+        raise RecordError(f"The results file {path} is damaged: {error}.") from error
+    for index, record in enumerate(file.records):
+        problem = _problem(record)
+        if problem:
+            raise RecordError(f"The results file {path} is damaged: record {index} {problem}.")
+    return list(file.records)
+
+
+def _problem(record: Record) -> str | None:
+    """What the types cannot say: whether the fields of a record fit together."""
+    if record.unit != UNITS[record.metric]:
+        return f"gives {record.metric} in {record.unit}, not in {UNITS[record.metric]}"
+    if sum(record.samples_per_round) != len(record.samples):
+        return f"has {len(record.samples)} samples, but rounds of {sum(record.samples_per_round)}"
+    return None
