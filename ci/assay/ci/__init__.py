@@ -1,0 +1,1 @@
+"""What continuous integration decides by; its recipes, in ``ci/recipes``, call nox and nothing else."""

@@ -1,0 +1,58 @@
+"""Run what ``make_case.py`` built, in an environment with the base install alone: ``check_case.py FOLDER``."""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+ABSENT = ("tvm", "torch", "onnx", "onnxruntime")
+
+
+def check_absence() -> None:
+    """Exit when a package that must be absent is installed."""
+    present = [name for name in ABSENT if importlib.util.find_spec(name) is not None]
+    if present:
+        sys.exit(f"not a base install: {', '.join(present)} can be imported")
+
+
+def check_outputs(artifact: Path, folder: Path) -> None:
+    """Run ``artifact`` through the Python interface and compare; raises AssertionError on a difference."""
+    import numpy as np
+
+    import assay.runtime
+
+    start = time.perf_counter()
+    model = assay.runtime.load(artifact)
+    loaded = time.perf_counter() - start
+    with np.load(folder / "inputs.npz") as inputs, np.load(folder / "expected.npz") as expected:
+        outputs = model.run(dict(inputs))
+        assert list(outputs) == list(expected), f"outputs {list(outputs)}, expected {list(expected)}"
+        tolerance = json.loads((folder / "tolerance.json").read_text())
+        for name in expected:
+            np.testing.assert_allclose(outputs[name], expected[name], **tolerance, err_msg=name)
+            print(f"{artifact.name}: {name} agrees with ONNX Runtime's; loaded in {loaded:.3f} s")
+
+
+def check_command(artifact: Path, folder: Path) -> None:
+    """Run ``artifact`` through the ``assay`` command; raises CalledProcessError when it fails."""
+    command = [str(Path(sys.executable).with_name("assay")), "run", str(artifact), str(folder / "inputs.npz")]
+    subprocess.run(command, check=True)
+
+
+def main(folder: Path) -> None:
+    """Check both forms of the artifact."""
+    check_absence()
+    for form in ("artifact", "packed.assay"):
+        check_outputs(folder / form, folder)
+    check_command(folder / "artifact", folder)
+    loaded = [name for name in ABSENT if name in sys.modules]
+    assert not loaded, f"loaded: {loaded}"
+    print(f"{', '.join(ABSENT)} are absent, and the artifact runs.")
+
+
+if __name__ == "__main__":
+    main(Path(sys.argv[1]))
