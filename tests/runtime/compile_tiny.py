@@ -9,10 +9,11 @@ import subprocess
 import sys
 from pathlib import Path
 
+# TVM's ffi would import torch, which takes seconds.
 sys.modules["torch"] = None  # type: ignore[assignment]
 
-import tvm
-from tvm import relax, s_tir, tirx
+import tvm  # noqa: E402
+from tvm import relax, s_tir, tirx  # noqa: E402
 
 ROWS, COLUMNS = 96, 33
 

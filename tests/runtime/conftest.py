@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib.metadata
 import subprocess
 import sys
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -90,6 +91,12 @@ class Tiny:
     def reference(self, x: np.ndarray) -> dict[str, np.ndarray]:
         y = np.maximum(x @ self.weights["w"] + self.weights["b"], 0)
         return {"y": y, "z": np.exp(-y)}
+
+
+@pytest.fixture(scope="session", name="make_manifest")
+def _make_manifest() -> Callable[..., Manifest]:
+    """The manifest of the test model, with the fields changed that are given by keyword."""
+    return make_manifest
 
 
 @pytest.fixture(scope="session")

@@ -118,15 +118,23 @@ def _make_temporary(destination: Path, *, directory: bool) -> tuple[Path, int]:
     """A new entry beside ``destination`` and a descriptor that holds its lock."""
     while True:
         path = destination.parent / f".{destination.name}.{secrets.token_hex(8)}{SUFFIX}"
-        if directory:
-            path.mkdir()
-            descriptor = os.open(path, os.O_RDONLY)
-        else:
-            descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o666)
-        # Between creation and lock another writer may have swept the entry away: then make a new one.
+        # Between creation and lock another writer may sweep the entry away: then make a new one.
+        descriptor = _create(path, directory=directory)
+        if descriptor is None:
+            continue
         if _try_lock(descriptor) and _same_entry(path, descriptor):
             return path, descriptor
         os.close(descriptor)
+
+
+def _create(path: Path, *, directory: bool) -> int | None:
+    if not directory:
+        return os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o666)
+    path.mkdir()
+    try:
+        return os.open(path, os.O_RDONLY)
+    except FileNotFoundError:
+        return None
 
 
 def _try_lock(descriptor: int) -> bool:
