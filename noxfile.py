@@ -14,53 +14,56 @@ nox.options.sessions = ["lint", "types", "tests", "docs"]
 
 # `native` and every registered target; a test compares them with the registry of assay.compile.targets.
 TARGETS = ("native", "x86-64-v3", "x86-64-v4")
+# uv reads none of pip's configuration, and so would miss a CPU build of torch that is configured there; some
+# models are downloaded with the environment's own pip.
+PIP = "virtualenv"
 RUNTIME_CASE = Path(".nox", "runtime-case").resolve()
 # The model of `runtime_only`: small, with weights, and in the onnx package, so that nothing is downloaded.
 RUNTIME_MODEL = "light_squeezenet"
 
 
-def torch_free_models(session: nox.Session) -> list[str]:
-    """Names of the models that need no torch: the default set."""
+def install_for(session: nox.Session, wanted: list[str]) -> list[str]:
+    """Install what the ``wanted`` models need, and give their names; none wanted means all without torch."""
+    session.install("-e", ".[compile]")
     listed = session.run("assay", "models", "--json", silent=True)
     if not isinstance(listed, str):  # `nox --install-only` runs nothing
-        return []
-    return [model["name"] for model in json.loads(listed) if not model["needs_torch"]]
-
-
-def build(session: nox.Session, target: str) -> None:
-    session.install("-e", ".[compile]")
-    for model in session.posargs or torch_free_models(session):
-        session.run("assay", "build", model, "--target", target, "-o", f"artifacts/{target}/{model}")
+        return wanted
+    needs_torch = {model["name"]: model["needs_torch"] for model in json.loads(listed)}
+    if any(needs_torch.get(model) for model in wanted):
+        session.install("-e", ".[torch]")
+    return wanted or [model for model, torch in needs_torch.items() if not torch]
 
 
 def define_build(target: str) -> None:
-    @nox.session(name=f"build-{target}", reuse_venv=True)
-    def session_for_target(session: nox.Session) -> None:
-        build(session, target)
+    """Define the session that builds for ``target``."""
 
-    session_for_target.__doc__ = f"Build the models named after `--` (else all that need no torch) for {target}."
+    @nox.session(name=f"build-{target}", venv_backend=PIP, reuse_venv=True)
+    def session_for_target(session: nox.Session) -> None:
+        for model in install_for(session, session.posargs):
+            session.run("assay", "build", model, "--target", target, "-o", f"artifacts/{target}/{model}")
+
+    session_for_target.__doc__ = f"Build models for {target}: those named after `--`, else all without torch."
 
 
 for name in TARGETS:
     define_build(name)
 
 
-@nox.session(reuse_venv=True)
+@nox.session(venv_backend=PIP, reuse_venv=True)
 def bench(session: nox.Session) -> None:
-    """Build, verify and measure the default set against ONNX Runtime (or `-- MODEL --threads N` ...)."""
-    session.install("-e", ".[compile]")
+    """Build, verify and measure the default set beside ONNX Runtime (or `-- MODEL --threads N` ...)."""
+    install_for(session, [argument for argument in session.posargs if not argument.startswith("-")])
     session.run("assay", "bench", *(session.posargs or ["--set", "default"]))
 
 
-@nox.session(reuse_venv=True)
+@nox.session(venv_backend=PIP, reuse_venv=True)
 def tests(session: nox.Session) -> None:
     """Run the tests that are fast and need no torch (or `-- PYTEST ARGUMENTS`)."""
     session.install("-e", ".[dev]")
     session.run("pytest", *(session.posargs or ["-m", "not slow and not torch"]))
 
 
-# uv does not read pip's configuration, and so would miss a CPU build of torch that is configured there.
-@nox.session(venv_backend="virtualenv", reuse_venv=True)
+@nox.session(venv_backend=PIP, reuse_venv=True)
 def tests_torch(session: nox.Session) -> None:
     """Run all tests, slow ones and those that need torch too (or `-- PYTEST ARGUMENTS`)."""
     session.install("-e", ".[dev,torch]")

@@ -1,4 +1,4 @@
-"""Imports go one way: cli, ci > benchmarks > compile > models > runtime; results and base modules are leaves."""
+"""Imports go one way: cli, ci > benchmarks > compile > models > runtime, with results a leaf beside them."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Run what ``make_case.py`` built, in an environment with the base install alone: ``check_case.py FOLDER``."""
+"""Run what ``make_case.py`` built, where only the base is installed: ``check_case.py FOLDER``."""
 
 from __future__ import annotations
 
