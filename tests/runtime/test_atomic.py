@@ -30,6 +30,18 @@ def _read(folder: Path) -> set[str]:
     return {(folder / name).read_text() for name in ("a", "sub/b")}
 
 
+def _fail_inside_directory(destination: Path, error: BaseException) -> None:
+    with replace_directory(destination) as temporary:
+        (temporary / "a").write_text("new")
+        raise error
+
+
+def _fail_inside_file(destination: Path, error: BaseException) -> None:
+    with replace_file(destination) as temporary:
+        temporary.write_text("new")
+        raise error
+
+
 def test_new_directory_and_its_parents(tmp_path):
     _write(tmp_path / "deep" / "x", "new")
     assert _read(tmp_path / "deep" / "x") == {"new"}
@@ -65,13 +77,11 @@ def test_exchange_swaps_two_directories(tmp_path):
 
 def test_error_inside_keeps_the_old_version(tmp_path):
     _write(tmp_path / "x", "old")
-    with pytest.raises(RuntimeError), replace_directory(tmp_path / "x") as temporary:
-        (temporary / "a").write_text("new")
-        raise RuntimeError
     (tmp_path / "f").write_text("old")
-    with pytest.raises(KeyboardInterrupt), replace_file(tmp_path / "f") as path:
-        path.write_text("new")
-        raise KeyboardInterrupt
+    with pytest.raises(KeyboardInterrupt):
+        _fail_inside_directory(tmp_path / "x", KeyboardInterrupt())
+    with pytest.raises(RuntimeError):
+        _fail_inside_file(tmp_path / "f", RuntimeError())
     assert _read(tmp_path / "x") == {"old"}
     assert (tmp_path / "f").read_text() == "old"
     assert {path.name for path in tmp_path.iterdir()} == {"x", "f"}
@@ -96,13 +106,10 @@ def test_link_keeps_pointing(tmp_path):
 
 @pytest.mark.parametrize("code", [errno.ENOSPC, errno.EACCES, errno.EROFS, errno.EDQUOT])
 def test_disk_errors(tmp_path, code):
-    with (
-        pytest.raises(StorageError, match=os.strerror(code)) as caught,
-        replace_directory(tmp_path / "x") as temporary,
-    ):
-        (temporary / "a").write_text("new")
-        raise OSError(code, os.strerror(code))
-    assert caught.value.hint
+    for fail in (_fail_inside_directory, _fail_inside_file):
+        with pytest.raises(StorageError, match=os.strerror(code)) as caught:
+            fail(tmp_path / "x", OSError(code, os.strerror(code)))
+        assert caught.value.hint
     assert list(tmp_path.iterdir()) == []
 
 

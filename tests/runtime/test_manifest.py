@@ -9,8 +9,8 @@ import pytest
 from assay.errors import ArtifactError, ArtifactVersionError
 from assay.runtime.manifest import (
     SCHEMA_VERSION,
-    VerifiedCase,
     Verification,
+    VerifiedCase,
     decode_manifest,
     encode_manifest,
     manifest_schema,
@@ -29,7 +29,9 @@ def test_round_trip(make_manifest):
         absolute_tolerance=1e-4,
         relative_tolerance=1e-3,
     )
-    manifest = make_manifest(verification=Verification(reference="onnxruntime 1", executed=True, cases=(case,)))
+    manifest = make_manifest(
+        verification=Verification(reference="onnxruntime 1", executed=True, cases=(case,))
+    )
     data = encode_manifest(manifest)
     assert decode_manifest(data) == manifest
     assert data.endswith(b"}\n")

@@ -125,7 +125,10 @@ def _installed_runtime(digest: str) -> Path | None:
 
     Loading that one lets ``import tvm`` work later in this process: a second copy of the library aborts it.
     """
-    spec = importlib.util.find_spec("tvm")
+    try:
+        spec = importlib.util.find_spec("tvm")
+    except (ImportError, ValueError):  # hidden, or half imported
+        return None
     if spec is None or spec.origin is None:
         return None
     path = Path(spec.origin).parent / "lib" / "libtvm_runtime.so"

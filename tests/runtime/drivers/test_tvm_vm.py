@@ -1,0 +1,111 @@
+from __future__ import annotations
+
+import subprocess
+import sys
+import textwrap
+
+import msgspec
+import numpy as np
+import pytest
+
+import assay.runtime
+from assay.errors import ArtifactError
+from assay.runtime.drivers import tvm_vm
+from assay.runtime.drivers.tvm_vm import _LoadedRuntime, _owned, _span
+
+
+def _in_a_fresh_process(code: str, *arguments: object) -> None:
+    command = [sys.executable, "-c", textwrap.dedent(code), *map(str, arguments)]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+
+
+def test_another_ffi_version(tiny, tmp_path):
+    path = tiny.write(tmp_path / "a", tools={"apache-tvm-ffi": "0.0.1"})
+    with pytest.raises(ArtifactError, match=r"needs apache-tvm-ffi 0\.0\.1") as caught:
+        assay.runtime.load(path)
+    assert "apache-tvm-ffi==0.0.1" in (caught.value.hint or "")
+
+
+def test_another_runtime_of_another_version(tiny_artifact, tiny, tmp_path, make_manifest, monkeypatch):
+    assay.runtime.load(tiny_artifact)
+    other = {**tiny.files, "lib/libtvm_runtime.so": b"another build"}
+    tools = make_manifest().tools
+    same = msgspec.structs.replace(make_manifest())
+    path = assay.runtime.artifact.write_artifact(tmp_path / "same", same, other)
+    assert assay.runtime.load(path).run({"x": np.zeros((1, 96), np.float32)})
+    newer = make_manifest(tools={**tools, "apache-tvm": "99.0"})
+    path = assay.runtime.artifact.write_artifact(tmp_path / "newer", newer, other)
+    with pytest.raises(ArtifactError, match=r"needs TVM 99\.0; this process has loaded 0\.2"):
+        assay.runtime.load(path)
+    monkeypatch.setattr(_LoadedRuntime, "version", "99.0")
+    assert assay.runtime.load(path)
+
+
+def test_library_that_is_no_library(tiny, tmp_path, make_manifest):
+    other = {**tiny.files, "lib/model.so": b"not code"}
+    path = assay.runtime.artifact.write_artifact(tmp_path / "a", make_manifest(), other)
+    with pytest.raises(ArtifactError, match=r"lib/model\.so cannot be loaded"):
+        assay.runtime.load(path)
+
+
+def test_entry_point_that_is_not_there(tiny, tmp_path, make_manifest):
+    entry = msgspec.structs.replace(make_manifest().entry, function="principal")
+    with pytest.raises(ArtifactError, match=r"cannot be loaded.*principal"):
+        assay.runtime.load(tiny.write(tmp_path / "a", entry=entry))
+
+
+@pytest.mark.parametrize("order", ["before", "after"])
+def test_beside_an_imported_tvm(tiny_artifact, order):
+    """Two copies of TVM's runtime in one process would abort it."""
+    imports = {"before": ("import tvm", ""), "after": ("", "import tvm")}[order]
+    _in_a_fresh_process(
+        f"""
+        import sys, numpy
+        sys.modules["torch"] = None
+        {imports[0]}
+        import assay.runtime
+        model = assay.runtime.load(sys.argv[1])
+        {imports[1]}
+        model.run({{"x": numpy.zeros((2, 96), numpy.float32)}})
+        maps = {{line.split()[-1] for line in open("/proc/self/maps") if "libtvm_runtime.so" in line}}
+        assert len(maps) == 1, maps
+        """,
+        tiny_artifact,
+    )
+
+
+def test_runtime_comes_from_the_artifact_where_tvm_is_not_installed(tiny_artifact):
+    _in_a_fresh_process(
+        """
+        import sys, assay.runtime
+        from assay.runtime.drivers import tvm_vm
+        tvm_vm._installed_runtime = lambda digest: None
+        assay.runtime.load(sys.argv[1])
+        maps = {line.split()[-1] for line in open("/proc/self/maps") if "libtvm_runtime.so" in line}
+        assert maps == {sys.argv[1] + "/lib/libtvm_runtime.so"}, maps
+        """,
+        tiny_artifact,
+    )
+
+
+def test_installed_runtime_is_used_only_when_it_is_the_same():
+    assert tvm_vm._installed_runtime("0" * 64) is None
+
+
+def test_outputs_in_memory_of_inputs_or_weights_are_copied():
+    buffer = np.zeros(100, np.float32)
+    shared = [_span(buffer[10:20])]
+    assert np.shares_memory(_owned(buffer[:10], shared), buffer)
+    assert np.shares_memory(_owned(buffer[20:], shared), buffer)
+    assert not np.shares_memory(_owned(buffer[19:30], shared), buffer)
+    assert not np.shares_memory(_owned(buffer, shared), buffer)
+
+
+def test_bfloat16_weights_reach_the_library_as_such(tiny_artifact):
+    driver = assay.runtime.load(tiny_artifact)._driver
+    bits = np.array([0x3FC0, 0xC000], np.uint16)
+    tensor = driver._tensor(bits, "bfloat16")
+    assert str(tensor.dtype) == "bfloat16"
+    assert tuple(tensor.shape) == (2,)
+    assert str(driver._tensor(bits, "uint16").dtype) == "uint16"
