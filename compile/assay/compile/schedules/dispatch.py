@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import TypeAlias
 
 from tvm import tirx
@@ -13,8 +13,8 @@ from assay.compile.schedules.conv2d import emit_conv2d
 from assay.compile.schedules.depthwise import emit_depthwise_conv2d
 from assay.compile.schedules.epilogue import Epilogue, split_epilogue
 from assay.compile.schedules.gemm import emit_batched_matmul, emit_packed_matmul
-from assay.compile.schedules.ir import Expr, Stmt, seq
-from assay.compile.schedules.stages import emit_stage
+from assay.compile.schedules.ir import Buffer, Expr, Stmt, seq
+from assay.compile.schedules.stages import emit_stages
 
 __all__ = ["schedule_function"]
 
@@ -35,25 +35,25 @@ def schedule_function(function: Expr, context: ScheduleContext) -> Expr:
     """
     fused = read_function(function)
     anchor = fused.anchor()
-    statements: list[Stmt] = []
     if anchor is None:
-        statements += [emit_stage(block, context) for block in fused.blocks]
-        in_registers: tuple[Block, ...] = ()
-    else:
-        epilogue, after = split_epilogue(fused, anchor)
-        before = fused.blocks[: fused.blocks.index(anchor)]
-        statements += [emit_stage(block, context) for block in before]
-        statements.append(
-            _ANCHORS[str(anchor.annotations["assay.schedule"])](fused, anchor, epilogue, context)
-        )
-        statements += [emit_stage(block, context) for block in after]
-        in_registers = epilogue.blocks
-        if epilogue.blocks:
-            in_registers = (anchor, *epilogue.blocks)
+        alone = emit_stages(fused.blocks, fused, context)
+        return _assemble(fused, alone.statements, alone.stored)
+    position = fused.blocks.index(anchor)
+    epilogue, after = split_epilogue(fused, anchor)
+    first = emit_stages(fused.blocks[:position], fused, context)
+    own = _ANCHORS[str(anchor.annotations["assay.schedule"])](fused, anchor, epilogue, context)
+    last = emit_stages(after, fused, context)
+    stored = [*first.stored, *last.stored]
+    if not epilogue.blocks:
+        stored.append(anchor.output)
+    return _assemble(fused, (*first.statements, own, *last.statements), stored)
+
+
+def _assemble(fused: FusedFunction, statements: Sequence[Stmt], stored: Sequence[Buffer]) -> Expr:
+    """The function with these statements for its body, and workspace for the intermediates that need it."""
     workspace = [
         tirx.AllocBuffer(buffer)
         for buffer in fused.intermediates
-        if not any(buffer.same_as(block.output) for block in in_registers)
+        if any(buffer.same_as(kept) for kept in stored)
     ]
-    body = seq(workspace, statements)
-    return tirx.PrimFunc(function.params, body, attrs=function.attrs)
+    return tirx.PrimFunc(fused.function.params, seq(workspace, statements), attrs=fused.function.attrs)

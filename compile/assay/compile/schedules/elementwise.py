@@ -10,6 +10,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from tvm import tirx
+from tvm.sym import Analyzer
 
 from assay.compile.schedules.blocks import Block
 from assay.compile.schedules.context import ScheduleContext
@@ -39,12 +40,14 @@ from assay.compile.schedules.program import (
     Views,
     emit_program,
     make_analyzer,
+    make_axes,
     program_expressions,
+    same_expr,
     substitute_program,
 )
 from assay.compile.schedules.transpose import emit_transposed, transposed_axis
 
-__all__ = ["Box", "emit_elementwise", "split_condition"]
+__all__ = ["Box", "emit_elementwise", "same_space", "split_condition"]
 
 # Whole-vector iterations of one inner block of a long flat loop.
 _UNROLL = 4
@@ -54,25 +57,59 @@ _MIN_OUTER = 8
 
 @dataclass(frozen=True, kw_only=True)
 class Box:
-    """A part of an iteration space: axes with ranges, the iterators in terms of them, and what is known."""
+    """A part of an iteration space: axes with ranges, the iterators in terms of them, and what is known.
+
+    ``around``: loops that this box is inside of, as far as their variables have a known range.
+    """
 
     axes: tuple[Axis, ...]
     iterators: Mapping[Expr, Expr]
     facts: tuple[tuple[Expr, bool], ...] = ()
+    around: tuple[Axis, ...] = ()
+
+    def analyzer(self) -> Analyzer:
+        """An analyzer that knows the axes and the loops around."""
+        return make_analyzer((*self.around, *self.axes))
 
 
 def emit_elementwise(
     blocks: Sequence[Block], producers: Sequence[Block], views: Views, context: ScheduleContext
 ) -> Stmt:
     """Blocks over the same iteration space, each element of which is computed once."""
+    return _Emitter(blocks, producers, views, context).emit(_whole(blocks), serial=False)
+
+
+def same_space(blocks: Sequence[Block], producers: Sequence[Block]) -> int:
+    """How many of the first blocks run over the same space, using each other's elements in place only."""
     first = blocks[0]
-    axes = tuple(
-        Axis(var=tirx.Var(str(var.name), "int64"), extent=i64(extent))
-        for var, extent in zip(first.spatial, first.spatial_extents, strict=True)
-    )
+    count = 1
+    for block in blocks[1:]:
+        if block.is_reduction or len(block.spatial) != len(first.spatial):
+            break
+        if not all(
+            same_expr(a, b) for a, b in zip(block.spatial_extents, first.spatial_extents, strict=True)
+        ):
+            break
+        box = _whole(blocks[: count + 1])
+        builder = Builder(box.analyzer(), Views(), producers)
+        for other in blocks[: count + 1]:
+            value = tirx.Var("held", other.output.ty.dtype)
+            if not other.is_reduction:
+                value = builder.hold(builder.value(other.value, box.iterators))
+            indices = tuple(builder.value(index, box.iterators) for index in other.indices)
+            builder.values.append((other.output, indices, value))
+        if builder.misplaced:
+            break
+        count += 1
+    return count
+
+
+def _whole(blocks: Sequence[Block]) -> Box:
+    """The iteration space that the blocks share."""
+    first = blocks[0]
+    axes = make_axes(first.spatial, first.spatial_extents)
     iterators = {var: axis.var for block in blocks for var, axis in zip(block.spatial, axes, strict=True)}
-    emitter = _Emitter(blocks, producers, views, context)
-    return emitter.emit(Box(axes=axes, iterators=iterators), serial=False)
+    return Box(axes=axes, iterators=iterators)
 
 
 def split_condition(condition: Expr, box: Box) -> tuple[int, Expr, bool] | None:
@@ -81,7 +118,7 @@ def split_condition(condition: Expr, box: Box) -> tuple[int, Expr, bool] | None:
     None for a comparison that is not affine with a constant factor in any axis.
     """
     a, b = condition.a, condition.b
-    analyzer = make_analyzer(box.axes)
+    analyzer = box.analyzer()
     for position in reversed(range(len(box.axes))):
         var = box.axes[position].var
         difference = analyzer.simplify(i64(a) - i64(b))
@@ -106,6 +143,10 @@ def split_condition(condition: Expr, box: Box) -> tuple[int, Expr, bool] | None:
     return None
 
 
+def _is_closed(extent: Expr, variables: Sequence[Expr]) -> bool:
+    return not any(node.same_as(var) for node in walk(extent) for var in variables)
+
+
 class _Emitter:
     def __init__(
         self,
@@ -122,22 +163,22 @@ class _Emitter:
     def emit(self, box: Box, *, serial: bool) -> Stmt:
         """The loops over one box."""
         program, offsets, undecided = self._build(box)
-        for condition in undecided:
-            split = split_condition(condition, box)
-            if split is not None:
-                return self._split(box, condition, *split, serial=serial)
+        splits = [(split, c) for c in undecided if (split := split_condition(c, box)) is not None]
+        if splits:
+            split, condition = min(splits, key=lambda s: s[0][0])
+            return self._split(box, condition, *split, serial=serial)
         return self._nest(box, program, offsets, serial=serial)
 
     def _build(self, box: Box) -> tuple[Program, list[Expr], list[Expr]]:
-        builder = Builder(make_analyzer(box.axes), self.views, self.producers, facts=box.facts)
+        builder = Builder(box.analyzer(), self.views, self.producers, facts=box.facts)
         results, offsets = [], []
         for block in self.blocks:
             value = builder.value(block.value, box.iterators)
+            indices = tuple(builder.value(index, box.iterators) for index in block.indices)
             if len(self.blocks) > 1:
                 value = builder.hold(value)
-                builder.values.append((block.output, value))
+                builder.values.append((block.output, indices, value))
             results.append(value)
-            indices = [builder.value(index, box.iterators) for index in block.indices]
             offsets.append(builder.offset(block.output, indices))
         return builder.program(*results), offsets, builder.undecided
 
@@ -159,6 +200,11 @@ class _Emitter:
             extent = substitute(axis.extent, bound)
             at = simplify(tirx.max(i64(0), tirx.min(at, extent)))
             kept = () if share_outer else outer
+            around = [
+                Axis(var=bound[a.var], extent=a.extent)
+                for a in outer
+                if a.var in bound and isinstance(bound[a.var], tirx.Var) and _is_closed(a.extent, own)
+            ]
             statements = []
             for low, size, truth in ((i64(0), at, before), (at, simplify(extent - at), not before)):
                 if as_int(size) == 0:
@@ -171,6 +217,7 @@ class _Emitter:
                         moved,
                         *(replace(a, extent=substitute(a.extent, change)) for a in inner),
                     ),
+                    around=(*box.around, *around),
                     iterators={k: substitute(v, change) for k, v in box.iterators.items()},
                     facts=tuple((substitute(c, change), t) for c, t in (*box.facts, (condition, truth))),
                 )
@@ -185,7 +232,7 @@ class _Emitter:
         )
 
     def _nest(self, box: Box, program: Program, offsets: Sequence[Expr], *, serial: bool) -> Stmt:
-        analyzer = make_analyzer(box.axes)
+        analyzer = box.analyzer()
         axes, zeros = coalesce(box.axes, list(program_expressions(program)), offsets, analyzer)
         program = substitute_program(program, zeros, analyzer)
         offsets = [simplify(substitute(offset, zeros)) for offset in offsets]
@@ -218,7 +265,7 @@ class _Emitter:
             return vector_pieces(
                 substitute(inner.extent, bound),
                 lanes,
-                lambda start, count: with_registers(
+                lambda start, count, _: with_registers(
                     count,
                     lambda lane, registers: element({**bound, inner.var: start + lane}, registers),
                 ),

@@ -10,10 +10,10 @@ from tvm import tirx
 
 from assay.compile.schedules.blocks import Block, FusedFunction, loads_of
 from assay.compile.schedules.context import ScheduleContext
-from assay.compile.schedules.ir import Buffer, Expr, as_int, children, walk
+from assay.compile.schedules.ir import Buffer, Expr, as_int, children
 from assay.compile.schedules.program import call_name, same_expr
 
-__all__ = ["Plan", "plan_stages", "spatial_axes"]
+__all__ = ["Plan", "kept_blocks", "plan_stages", "spatial_axes"]
 
 # Calls that cost several instructions, beside the transcendental ones.
 _CHEAP_CALLS = frozenset({"if_then_else", "likely", "reinterpret", "fabs", "floor", "ceil", "shift_right",
@@ -160,6 +160,25 @@ def _total_costs(blocks: Sequence[Block]) -> list[_Cost]:
     return costs
 
 
-def uses(expr: Expr, var: Expr) -> bool:
-    """Whether ``var`` occurs in ``expr``."""
-    return any(node.same_as(var) for node in walk(expr))
+def kept_blocks(group: Sequence[Block], producers: Sequence[Block], function: FusedFunction) -> list[Block]:
+    """Blocks of a group whose output must be in memory after it: parameters, and what is loaded elsewhere."""
+    return [
+        block
+        for block in group
+        if function.is_param(block.output) or _is_used_outside(block, group, producers, function)
+    ]
+
+
+def _is_used_outside(
+    block: Block, inside: Sequence[Block], producers: Sequence[Block], function: FusedFunction
+) -> bool:
+    """Whether any block outside the group loads this one's output, itself or through a producer."""
+    carriers: list[Buffer] = [block.output]
+    for other in function.blocks:
+        if any(other is own for own in inside):
+            continue
+        if any(access.source.same_as(c) for access in loads_of(other.value) for c in carriers):
+            if not any(other is producer for producer in producers):
+                return True
+            carriers.append(other.output)
+    return False

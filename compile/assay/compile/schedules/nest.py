@@ -171,13 +171,15 @@ def outer_loops(
 def vector_pieces(
     extent: Expr,
     lanes: int,
-    body: Callable[[Expr, int], Stmt],
+    body: Callable[[Expr, int, int], Stmt],
     *,
     unroll: int = 1,
     heavy: bool = False,
     kind: tirx.ForKind = tirx.ForKind.SERIAL,
 ) -> Stmt:
-    """Cover ``extent`` elements: ``body(start, count)`` for whole vectors, then for what is left.
+    """Cover ``extent`` elements: ``body(start, count, slot)`` for whole vectors, then for what is left.
+
+    ``slot`` numbers the vectors of one iteration, below ``unroll``.
 
     The rest takes shorter vectors of halving length where the extent is known or the work is heavy, else one
     element at a time.
@@ -193,7 +195,7 @@ def vector_pieces(
         base = done
 
         def block(v: Expr, base: Expr = base, factor: int = factor, step: int = step) -> Stmt:
-            return seq(*(body(base + v * step + u * lanes, lanes) for u in range(factor)))
+            return seq(*(body(base + v * step + u * lanes, lanes, u) for u in range(factor)))
 
         whole = kind if factor == unroll else tirx.ForKind.SERIAL
         statements.append(loop(blocks, block, "vector", whole))
@@ -204,12 +206,12 @@ def vector_pieces(
         while count > 1:
             count //= 2
             if left >= count:
-                statements.append(body(done, count))
+                statements.append(body(done, count, 0))
                 done, left = simplify(done + count), left - count
         return seq(*statements)
     left = simplify(extent - done)
     if not heavy:
-        statements.append(loop(left, lambda e: body(done + e, 1), "element"))
+        statements.append(loop(left, lambda e: body(done + e, 1, 0), "element"))
         return seq(*statements)
     start, more = bind("start", done)
     remaining, rest = bind("left", left)
@@ -220,5 +222,5 @@ def vector_pieces(
         # What is left modulo 2 * count has been covered by the longer pieces before this one.
         at = start + floordiv(remaining, 2 * count) * (2 * count)
         present = floormod(floordiv(remaining, count), 2)
-        statements.append(if_then(tirx.EQ(present, i64(1)), body(at, count)))
+        statements.append(if_then(tirx.EQ(present, i64(1)), body(at, count, 0)))
     return seq(*statements)

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from typing import TypeAlias
 
 import tvm
+import tvm_ffi
 from tvm import tirx
 from tvm.sym import Analyzer
 
@@ -40,7 +41,9 @@ __all__ = [
     "Views",
     "call_name",
     "emit_program",
+    "flat_offset",
     "make_analyzer",
+    "make_axes",
     "program_expressions",
     "same_expr",
     "substitute_program",
@@ -89,7 +92,15 @@ class Program:
 
 def same_expr(a: Expr, b: Expr) -> bool:
     """Whether two expressions are the same up to their form."""
-    return bool(a.same_as(b)) or bool(tvm.ir.structural_equal(a, b))
+    return bool(a.same_as(b)) or bool(tvm_ffi.structural_equal(a, b))
+
+
+def make_axes(variables: Sequence[Expr], extents: Sequence[Expr]) -> tuple[Axis, ...]:
+    """Fresh axes for a block's iterators."""
+    return tuple(
+        Axis(var=tirx.Var(str(var.name), "int64"), extent=i64(extent))
+        for var, extent in zip(variables, extents, strict=True)
+    )
 
 
 def make_analyzer(axes: Iterable[Axis]) -> Analyzer:
@@ -159,10 +170,11 @@ def call_name(node: Expr) -> str:
 class Builder:
     """Builds a Program over the axes of one stage, with the blocks that it needs computed in place.
 
-    ``producers``: the blocks computed where they are used. ``values``: what stands for a buffer that this
-    very stage holds in a register or in scratch memory, given the indices of the load. ``facts``: conditions
-    whose truth is known in this part of the iteration space. ``undecided`` collects the comparisons, of
-    axes alone, that splitting the iteration space would decide.
+    ``producers``: the blocks computed where they are used. ``values``: buffers that this very stage holds
+    in registers or scratch memory, the indices of the element that it holds, and what stands for it; ``used``
+    tells which were loaded, ``misplaced`` whether any at other indices. ``facts``: conditions whose truth is
+    known in this part of the iteration space. ``undecided`` collects the comparisons, of axes alone, that
+    splitting the iteration space would decide.
     """
 
     def __init__(
@@ -179,7 +191,9 @@ class Builder:
         self.facts = list(facts)
         self.steps: list[Step] = []
         self.undecided: list[Expr] = []
-        self.values: list[tuple[Buffer, Expr]] = []
+        self.values: list[tuple[Buffer, tuple[Expr, ...], Expr]] = []
+        self.used: list[Buffer] = []
+        self.misplaced = False
         self._known: list[tuple[Buffer, tuple[Expr, ...], Expr]] = []
 
     def program(self, *results: Expr) -> Program:
@@ -216,8 +230,13 @@ class Builder:
         return rebuild(expr, fresh)
 
     def _load(self, buffer: Buffer, indices: tuple[Expr, ...]) -> Expr:
-        for held, value in self.values:
+        for held, stored, value in self.values:
             if held.same_as(buffer):
+                self.used.append(buffer)
+                if not all(
+                    as_int(self.analyzer.simplify(a - b)) == 0 for a, b in zip(stored, indices, strict=True)
+                ):
+                    self.misplaced = True
                 return value
         for known, at, value in self._known:
             if known.same_as(buffer) and all(same_expr(a, b) for a, b in zip(at, indices, strict=True)):
@@ -254,6 +273,8 @@ class Builder:
         inner.values, inner._known = self.values, list(self._known)
         result = inner.value(arm, variables)
         self.undecided += inner.undecided
+        self.used += inner.used
+        self.misplaced |= inner.misplaced
         return inner.program(result)
 
     def decide(self, condition: Expr) -> Expr:

@@ -14,7 +14,7 @@ __all__ = ["emit_transposed", "transposed_axis"]
 def transposed_axis(
     axes: Sequence[Axis], program: Program, offsets: Sequence[Expr], context: ScheduleContext
 ) -> int | None:
-    """The axis along which the loads are contiguous where the innermost is not it; None where a row is best."""
+    """The axis that the loads are contiguous along, where the innermost is not it; else None."""
     return None
 
 
