@@ -33,9 +33,10 @@ def voice(samples: int, rate: int, generator: np.random.Generator) -> Array:
 
 
 def read_wav(path: Path, rate: int) -> Array:
-    """The samples of a WAV file as float32 in -1 to 1, mixed to one channel and resampled to ``rate`` per second.
+    """The samples of a WAV file as float32 in -1 to 1, one channel, ``rate`` of them per second.
 
-    Raises UsageError for a file that is no WAV file, MissingDependencyError without SciPy.
+    Channels are mixed and other rates resampled. Raises UsageError for a file that is no WAV file,
+    MissingDependencyError without SciPy.
     """
     import warnings
 

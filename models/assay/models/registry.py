@@ -37,8 +37,8 @@ def models() -> Registry[ModelSpec]:
 def find_model(name_or_path: str) -> ModelSpec:
     """The model of a registered name, or one made from an ONNX file.
 
-    Raises UnknownNameError for a name that is neither registered nor a file, ModelError for a file that is not
-    a valid ONNX model.
+    Raises UnknownNameError for a name that is neither registered nor a file, ModelError for a file that is
+    not a valid ONNX model.
     """
     if name_or_path in models():
         return models()[name_or_path]

@@ -12,7 +12,17 @@ if TYPE_CHECKING:
     import numpy as np
     import numpy.typing as npt
 
-__all__ = ["Array", "DType", "Dim", "InputSpec", "ModelSpec", "Provider", "SymbolicDim", "Tolerance", "Weights"]
+__all__ = [
+    "Array",
+    "DType",
+    "Dim",
+    "InputSpec",
+    "ModelSpec",
+    "Provider",
+    "SymbolicDim",
+    "Tolerance",
+    "Weights",
+]
 
 Array: TypeAlias = "npt.NDArray[Any]"
 
@@ -28,6 +38,9 @@ class DType(StrEnum):
     INT32 = "int32"
     INT64 = "int64"
     UINT8 = "uint8"
+    UINT16 = "uint16"
+    UINT32 = "uint32"
+    UINT64 = "uint64"
     BOOL = "bool"
 
 

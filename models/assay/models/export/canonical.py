@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 from assay.errors import ModelError, StorageError
 from assay.models.export import functions, interface
+from assay.models.export.agreement import check_agreement
 from assay.models.export.interface import OutputSpec
 from assay.models.export.optimize import optimize
 from assay.models.export.rewrite import rewrite
@@ -34,9 +35,9 @@ _CHECKED_WHOLE_BYTES = 1 << 24
 class CanonicalModel:
     """A model in canonical form on disk.
 
-    ``path`` is the ONNX file, with external data beside it when it is over 1 GiB. ``spec`` has the interface as
-    found in the graph, in the graph's order. The digests, "sha256:…", are those of what the provider gave and of
-    the canonical form.
+    ``path`` is the ONNX file, with external data beside it when it is over 1 GiB. ``spec`` has the interface
+    in the graph's order. The digests, "sha256:…", are those of what the provider gave and of the file at
+    ``path`` (with its external data).
     """
 
     spec: ModelSpec
@@ -81,29 +82,37 @@ def canonicalize(
 ) -> onnx.ModelProto:
     """The canonical form of ``model``, which is changed on the way; ``scratch`` takes temporary files.
 
-    Checked; inputs bound to ``spec``; functions inlined; optimised by ONNX Runtime at its basic level; free of
-    whatever does not change the result; rewritten where another form compiles better;
-    initializers in the order of their names.
+    Checked; inputs bound to ``spec``; functions inlined; optimised by ONNX Runtime at its basic level;
+    rewritten where another form compiles better; free of whatever does not change the result; initializers in
+    the order of their names. Where anything but ONNX Runtime changed the graph, its outputs are compared.
     """
     progress = progress or SilentProgress()
+    reference = source = scratch / "reference.onnx"
     with progress.step("check ONNX"):
         _check(model)
         functions.check_operators(model)
         interface.drop_initializer_inputs(model)
         interface.bind_inputs(model.graph, spec.inputs)
-    with progress.step("inline functions"):
         strip_provenance(model)
-        model = functions.inline(model)
+        save(model, reference, "reference.bin")
+    inlined = functions.needs_inlining(model)
+    if inlined:
+        with progress.step("inline functions"):
+            source = scratch / "inlined.onnx"
+            save(functions.inline(model), source, "inlined.bin")
     with progress.step("fold and simplify"):
-        model = optimize(model, scratch)
-    with progress.step("normalise"):
-        interface.drop_initializer_inputs(model)
+        model = optimize(source)
         strip_provenance(model)
-        rewrite(model, _ranks(_infer_shapes(model).graph))
+        rewritten = rewrite(model, _ranks(_infer_shapes(model).graph))
         remove_unused(model)
         model.graph.initializer.sort(key=lambda tensor: str(tensor.name))
         interface.declare_outputs(model.graph, _infer_shapes(model).graph)
         _check(model)
+    if inlined or rewritten:
+        with progress.step("compare with the source"):
+            changed = scratch / "changed.onnx"
+            save(model, changed, "changed.bin")
+            check_agreement(reference, changed, spec)
     return model
 
 

@@ -13,7 +13,14 @@ from assay.models.spec import Dim, DType, InputSpec, SymbolicDim
 if TYPE_CHECKING:
     import onnx
 
-__all__ = ["OutputSpec", "bind_inputs", "declare_outputs", "drop_initializer_inputs", "read_inputs", "read_outputs"]
+__all__ = [
+    "OutputSpec",
+    "bind_inputs",
+    "declare_outputs",
+    "drop_initializer_inputs",
+    "read_inputs",
+    "read_outputs",
+]
 
 # (default, maximum) of dimensions of which a file says nothing but that they vary.
 _BATCH = (1, 64)
@@ -109,11 +116,13 @@ def bind_inputs(graph: onnx.GraphProto, inputs: tuple[InputSpec, ...]) -> None:
         for axis, (declared, dim) in enumerate(zip(dims, spec.shape, strict=True)):
             if declared.dim_value > 0 and declared.dim_value != dim:
                 raise InterfaceError(
-                    f"Dimension {axis} of the input {spec.name!r} is {declared.dim_value}, not {dim} as specified."
+                    f"Dimension {axis} of the input {spec.name!r} is {declared.dim_value}, "
+                    f"not {dim} as specified."
                 )
             if declared.dim_param and renamed.setdefault(declared.dim_param, dim) != dim:
                 raise InterfaceError(
-                    f"The dimension {declared.dim_param!r} is bound to both {renamed[declared.dim_param]} and {dim}."
+                    f"The dimension {declared.dim_param!r} is bound to both "
+                    f"{renamed[declared.dim_param]} and {dim}."
                 )
             _set_dim(declared, dim)
     _rename_outputs(graph.output, renamed, {dim.name for spec in inputs for dim in _symbolic(spec)})
@@ -123,9 +132,7 @@ def _symbolic(spec: InputSpec) -> Iterator[SymbolicDim]:
     return (dim for dim in spec.shape if isinstance(dim, SymbolicDim))
 
 
-def _rename_outputs(
-    outputs: Iterable[onnx.ValueInfoProto], renamed: dict[str, Dim], known: set[str]
-) -> None:
+def _rename_outputs(outputs: Iterable[onnx.ValueInfoProto], renamed: dict[str, Dim], known: set[str]) -> None:
     """Carry the new names to the outputs, and forget names there that mean nothing now."""
     for value in outputs:
         for dim in value.type.tensor_type.shape.dim:
@@ -144,7 +151,7 @@ def _set_dim(declared: onnx.TensorShapeProto.Dimension, dim: Dim) -> None:
 
 
 def declare_outputs(graph: onnx.GraphProto, inferred: onnx.GraphProto) -> None:
-    """Fill dimensions that the graph's outputs leave open from ``inferred``, the same graph after inference."""
+    """Fill dimensions that the graph's outputs leave open from ``inferred``, the graph after inference."""
     known = {dim.dim_param for value in graph.input for dim in _declared_dims(value)} - {""}
     found = {value.name: value.type.tensor_type.shape.dim for value in inferred.output}
     for value in graph.output:

@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from assay.errors import ModelError
-from assay.models.export.weights import save
 
 if TYPE_CHECKING:
     import onnx
@@ -18,31 +16,30 @@ __all__ = ["optimize"]
 _DISABLED = ["MatMulAddFusion"]
 
 
-def optimize(model: onnx.ModelProto, folder: Path) -> onnx.ModelProto:
-    """``model`` after ONNX Runtime's basic optimisations, which use standard operators only; files go below ``folder``.
+def optimize(source: Path) -> onnx.ModelProto:
+    """The model at ``source`` after ONNX Runtime's basic optimisations, which use standard operators only.
 
-    Raises ModelError when ONNX Runtime cannot load the model.
+    Temporary files are written beside it. Raises ModelError when ONNX Runtime cannot load the model.
     """
     import onnx
     import onnxruntime
 
+    result = source.with_suffix(".optimized.onnx")
     options = onnxruntime.SessionOptions()
     options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_ENABLE_BASIC
+    options.optimized_model_filepath = str(result)
     # One thread, so that sums folded into constants are always added in the same order.
     options.intra_op_num_threads = 1
     options.log_severity_level = 4
-    with tempfile.TemporaryDirectory(dir=folder, prefix="optimize-") as scratch:
-        source, result = Path(scratch) / "source.onnx", Path(scratch) / "result.onnx"
-        options.optimized_model_filepath = str(result)
-        if save(model, source, "source.bin"):
-            options.add_session_config_entry(
-                "session.optimized_model_external_initializers_file_name", "result.bin"
-            )
-        try:
-            onnxruntime.InferenceSession(
-                str(source), options, providers=["CPUExecutionProvider"], disabled_optimizers=_DISABLED
-            )
-        except Exception as error:  # ONNX Runtime's errors have no common base but Exception.
-            reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-            raise ModelError(f"ONNX Runtime cannot load the model: {reason}") from error
-        return onnx.load_model(result)
+    if any(source.parent.glob(f"{source.stem}.bin")):
+        options.add_session_config_entry(
+            "session.optimized_model_external_initializers_file_name", f"{source.stem}.optimized.bin"
+        )
+    try:
+        onnxruntime.InferenceSession(
+            str(source), options, providers=["CPUExecutionProvider"], disabled_optimizers=_DISABLED
+        )
+    except Exception as error:  # ONNX Runtime's errors have no common base but Exception.
+        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        raise ModelError(f"ONNX Runtime cannot load the model: {reason}") from error
+    return onnx.load_model(result)

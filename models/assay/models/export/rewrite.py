@@ -13,11 +13,13 @@ if TYPE_CHECKING:
 __all__ = ["rewrite"]
 
 
-def rewrite(model: onnx.ModelProto, ranks: Mapping[str, int]) -> None:
-    """Apply every rewrite to ``model``, in place; ``ranks`` has the number of dimensions of known values.
+def rewrite(model: onnx.ModelProto, ranks: Mapping[str, int]) -> bool:
+    """Apply every rewrite to ``model``, in place, and return whether any applied.
+
+    ``ranks`` has the number of dimensions of values, as far as they are known.
 
     - ``Sum`` becomes a chain of ``Add``, because the importer would stack the inputs and reduce them.
-    - A ``BatchNormalization`` that could not be folded into a convolution becomes one ``Mul`` and one ``Add``,
+    - A ``BatchNormalization`` that could not be folded into a convolution becomes a ``Mul`` and an ``Add``,
       which take in a constant ``Mul`` and ``Add`` after it (older networks scale in a separate layer).
     """
     editor = _Editor(model.graph)
@@ -27,7 +29,7 @@ def rewrite(model: onnx.ModelProto, ranks: Mapping[str, int]) -> None:
                 _chain_of_adds(node, editor)
             elif node.op_type == "BatchNormalization":
                 _scale_and_shift(node, editor, ranks)
-    editor.apply()
+    return editor.apply()
 
 
 class _Editor:
@@ -70,17 +72,18 @@ class _Editor:
         readers = self._readers.get(name, [])
         return readers[0] if len(readers) == 1 and name not in self._outputs else None
 
-    def apply(self) -> None:
-        """Write the nodes back with all replacements made."""
+    def apply(self) -> bool:
+        """Write the nodes back with all replacements made; whether there were any."""
         import onnx
 
         if not self._replacements:
-            return
+            return False
         result = onnx.GraphProto()
         for node in self._graph.node:
             result.node.extend(self._replacements.get(next(iter(node.output), ""), [node]))
         del self._graph.node[:]
         self._graph.node.extend(result.node)
+        return True
 
 
 def _chain_of_adds(node: onnx.NodeProto, editor: _Editor) -> None:
@@ -121,7 +124,9 @@ def _scale_and_shift(node: onnx.NodeProto, editor: _Editor, ranks: Mapping[str, 
         factor = _per_channel(editor.constant(other), rank, len(scale))
         if factor is None:
             break
-        scale, shift = (scale * factor, shift * factor) if reader.op_type == "Mul" else (scale, shift + factor)
+        scale, shift = (
+            (scale * factor, shift * factor) if reader.op_type == "Mul" else (scale, shift + factor)
+        )
         swallowed.append(reader)
         result = reader.output[0]
     name, first = node.name or node.output[0], node.output[0]

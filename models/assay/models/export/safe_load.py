@@ -52,7 +52,7 @@ def load_safely(path: Path) -> LoadedModel:
 def parse_model(content: bytes, name: str) -> onnx.ModelProto:
     """The model in ``content``, external data not read; raises ModelError naming ``name`` if it is none."""
     import onnx
-    from google.protobuf.message import DecodeError
+    from google.protobuf.message import DecodeError  # type: ignore[import-untyped]
 
     if not content:
         raise ModelError(f"The model {name!r} is an empty file.")
@@ -119,7 +119,9 @@ def _read_external(tensor: onnx.TensorProto, folder: Path) -> bytes:
             raise _error(tensor, location, f"gives {length} bytes where its shape needs {expected}")
         if offset + length > status.st_size:
             raise _error(
-                tensor, location, f"has {status.st_size} bytes, but bytes {offset} to {offset + length} are needed"
+                tensor,
+                location,
+                f"has {status.st_size} bytes, but bytes {offset} to {offset + length} are needed",
             )
         with os.fdopen(os.dup(descriptor), "rb") as file:
             file.seek(offset)
@@ -136,10 +138,8 @@ def _location_parts(tensor: onnx.TensorProto, location: str) -> tuple[str, ...]:
     return path.parts
 
 
-def _open_beneath(
-    tensor: onnx.TensorProto, folder: Path, parts: tuple[str, ...], stack: ExitStack
-) -> int:
-    """Open ``parts`` below ``folder`` one component at a time, refusing links, without a race between both."""
+def _open_beneath(tensor: onnx.TensorProto, folder: Path, parts: tuple[str, ...], stack: ExitStack) -> int:
+    """Open ``parts`` below ``folder`` one by one, refusing links, with no gap between check and use."""
     directory = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
     stack.callback(os.close, directory)
     location = "/".join(parts)
@@ -177,10 +177,10 @@ def _byte_count(tensor: onnx.TensorProto) -> int:
         raise _error(tensor, "", f"has the unknown element type {tensor.data_type}") from None
     if any(size < 0 for size in tensor.dims):
         raise _error(tensor, "", "has a negative dimension")
-    count = math.prod(tensor.dims)
+    count = int(math.prod(tensor.dims))
     name = onnx.TensorProto.DataType.Name(tensor.data_type)
     packed = {"UINT4": 2, "INT4": 2, "FLOAT4E2M1": 2, "UINT2": 4, "INT2": 4}.get(name)
-    return -(-count // packed) if packed else count * element.itemsize
+    return -(-count // packed) if packed else count * int(element.itemsize)
 
 
 def _error(tensor: onnx.TensorProto, location: str, what: str) -> ExternalDataError:

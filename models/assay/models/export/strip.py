@@ -17,7 +17,14 @@ def strip_provenance(model: onnx.ModelProto) -> None:
     Exporters write stack traces with the paths of their machine, and tool versions: with them the same model
     would have another digest on every machine.
     """
-    for field in ("producer_name", "producer_version", "domain", "model_version", "doc_string", "metadata_props"):
+    for field in (
+        "producer_name",
+        "producer_version",
+        "domain",
+        "model_version",
+        "doc_string",
+        "metadata_props",
+    ):
         model.ClearField(field)
     _strip_graph(model.graph)
     model.graph.name = "main"

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from assay.errors import ModelError
 from assay.models.export.strip import strip_provenance
+from assay.models.export.weights import save
 from assay.models.spec import InputSpec, SymbolicDim
 
 if TYPE_CHECKING:
@@ -26,10 +27,10 @@ OPSET = 20
 def export_module(
     module: torch.nn.Module, inputs: tuple[InputSpec, ...], outputs: tuple[str, ...], path: Path
 ) -> None:
-    """Write ``module`` as ONNX to ``path`` (weights beyond 1 GiB beside it); raises ModelError if torch cannot.
+    """Write ``module`` as ONNX to ``path``; raises ModelError if torch cannot.
 
-    Symbolic dimensions become dimensions of the same names. Stack traces and other provenance, which differ
-    between machines, are left out.
+    Weights beyond 1 GiB lie beside it. Symbolic dimensions become dimensions of the same names. Stack traces
+    and other provenance, which differ between machines, are left out.
     """
     import torch
 
@@ -54,7 +55,7 @@ def export_module(
     assert program is not None
     model = program.model_proto
     strip_provenance(model)
-    path.write_bytes(model.SerializeToString(deterministic=True))
+    save(model, path, f"{path.name}.data")
 
 
 def _example(spec: InputSpec) -> torch.Tensor:
@@ -75,7 +76,9 @@ def _dynamic_shapes(inputs: tuple[InputSpec, ...]) -> dict[str, dict[int, Any]]:
         shapes[spec.name] = {}
         for axis, dim in enumerate(spec.shape):
             if isinstance(dim, SymbolicDim):
-                known = dims.setdefault(dim.name, torch.export.Dim(dim.name, min=dim.minimum, max=dim.maximum))
+                known = dims.setdefault(
+                    dim.name, torch.export.Dim(dim.name, min=dim.minimum, max=dim.maximum)
+                )
                 shapes[spec.name][axis] = known
     return shapes
 

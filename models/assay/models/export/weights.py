@@ -18,7 +18,7 @@ _SMALL_BYTES = 4096
 
 
 def weight_bytes(model: onnx.ModelProto) -> int:
-    """Bytes of all initializers, from their shapes: asking protobuf for a size makes it serialise everything."""
+    """Bytes of all initializers, from their shapes; protobuf would serialise everything to tell."""
     return sum(_tensor_bytes(tensor) for tensor in model.graph.initializer)
 
 
@@ -66,4 +66,4 @@ def _tensor_bytes(tensor: onnx.TensorProto) -> int:
         element = onnx.helper.tensor_dtype_to_np_dtype(tensor.data_type)
     except KeyError:
         return 0
-    return math.prod(tensor.dims) * int(element.itemsize)
+    return int(math.prod(tensor.dims)) * int(element.itemsize)

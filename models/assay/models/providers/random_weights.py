@@ -12,6 +12,8 @@ from assay.models.providers.seeded import Role, draw
 from assay.models.spec import Provider
 
 if TYPE_CHECKING:
+    import numpy as np
+    import numpy.typing as npt
     import onnx
 
 __all__ = ["RandomWeights"]
@@ -31,11 +33,12 @@ _POSITIONS = {
 class RandomWeights:
     """``source`` with each ``ConstantOfShape`` that stands for a float weight replaced by random numbers.
 
-    The ONNX package's "light" models are classic networks whose weights were cut down to one repeated value, so
-    that their outputs are all the same number and hide most mistakes. The role of each tensor, and so its
-    distribution, follows from the operator that reads it. ``residual_scale`` is the scale of a normalisation
-    whose output goes straight into a sum, which keeps a residual network from growing with its depth;
-    ``final_gain`` the gain of a kernel before the last softmax, which keeps the softmax from saturating.
+    The ONNX package's "light" models are classic networks whose weights were cut down to one repeated value,
+    so that their outputs are all the same number and hide most mistakes. The few real weights left in them
+    fit no longer, and are replaced too. The role of each tensor, and so its distribution, follows from the
+    operator that reads it. ``residual_scale`` is the scale of a normalisation whose output goes straight into
+    a sum, which keeps a residual network from growing with its depth; ``final_gain`` the gain of a kernel
+    before the last softmax, which keeps the softmax from saturating.
     """
 
     source: Provider
@@ -57,46 +60,48 @@ class RandomWeights:
         return path
 
     def _fill(self, model: onnx.ModelProto) -> int:
+        """Replace the weights in place; how many were generated ones."""
         import onnx
 
         graph = model.graph
-        shapes = {
-            value.name: onnx.numpy_helper.to_array(value)
-            for value in graph.initializer
-            if value.data_type == onnx.TensorProto.INT64
-        }
         uses = _Uses(graph)
-        filled = []
+        tensors = {tensor.name: tensor for tensor in graph.initializer}
+        shapes: dict[str, tuple[int, ...]] = {}
+        generators = []
         for node in graph.node:
-            if node.op_type != "ConstantOfShape" or node.input[0] not in shapes:
-                continue
-            shape = tuple(int(size) for size in shapes[node.input[0]])
-            role, consumer = uses.role_of(node.output[0])
-            values = draw(
-                node.output[0],
-                shape,
-                role,
-                seed=self.seed,
-                fan_in=_fan_in(consumer, shape) if role is Role.KERNEL else 1,
-                gain=self._gain(role, consumer, uses),
-            )
-            filled.append((node, onnx.numpy_helper.from_array(values, node.output[0])))
-        replaced = {node.input[0] for node, _ in filled}
-        for node, tensor in filled:
+            if node.op_type == "ConstantOfShape" and node.input[0] in tensors:
+                shape = onnx.numpy_helper.to_array(tensors[node.input[0]])
+                shapes[node.output[0]] = tuple(int(size) for size in shape)
+                generators.append(node)
+        for tensor in list(tensors.values()):
+            if tensor.data_type == onnx.TensorProto.FLOAT:
+                graph.initializer.remove(tensor)
+                # Exports of Caffe2 carry blobs of the training queue along.
+                if uses.is_read(tensor.name):
+                    shapes[tensor.name] = tuple(tensor.dims)
+        for name, shape in shapes.items():
+            graph.initializer.append(onnx.numpy_helper.from_array(self._draw(name, shape, uses), name))
+        unread = {node.input[0] for node in generators}
+        for node in generators:
             graph.node.remove(node)
-            graph.initializer.append(tensor)
-        kept = {name for node in graph.node for name in node.input}
-        for values in [value for value in graph.initializer if value.name in replaced - kept]:
-            graph.initializer.remove(values)
-        return len(filled)
+        unread -= {name for node in graph.node for name in node.input}
+        for tensor in [tensor for tensor in graph.initializer if tensor.name in unread]:
+            graph.initializer.remove(tensor)
+        return len(generators)
+
+    def _draw(self, name: str, shape: tuple[int, ...], uses: _Uses) -> npt.NDArray[np.float32]:
+        role, consumer = uses.role_of(name)
+        fan_in = _fan_in(consumer, shape) if role is Role.KERNEL else 1
+        gain = self._gain(role, consumer, uses)
+        return draw(name, shape, role, seed=self.seed, fan_in=fan_in, gain=gain)
 
     def _gain(self, role: Role, consumer: onnx.NodeProto, uses: _Uses) -> float:
         following = uses.operators_reached(consumer)
         if role is Role.SCALE:
             return self.residual_scale if "Sum" in following else 1.0
-        if role is Role.KERNEL:
-            return 2.0 if "Relu" in following else self.final_gain
-        return 1.0
+        if role is not Role.KERNEL:
+            return 1.0
+        return 2.0 if "Relu" in following else self.final_gain if "Softmax" in following else 1.0
 
 
 class _Uses:
@@ -107,6 +112,10 @@ class _Uses:
         for node in graph.node:
             for position, name in enumerate(node.input):
                 self._readers.setdefault(name, []).append((node, position))
+
+    def is_read(self, name: str) -> bool:
+        """Whether any node reads ``name``."""
+        return name in self._readers
 
     def role_of(self, name: str) -> tuple[Role, onnx.NodeProto]:
         """The role of the weight ``name``, and the node that gives it; looks through shape changes."""
@@ -133,4 +142,5 @@ def _fan_in(consumer: onnx.NodeProto, shape: tuple[int, ...]) -> int:
     if consumer.op_type == "Conv":
         return math.prod(shape[1:])
     transposed = any(attribute.name == "transB" and attribute.i for attribute in consumer.attribute)
-    return shape[1] if transposed else shape[0]
+    # Caffe keeps a matrix with leading ones, which a Reshape takes off.
+    return shape[-1] if transposed else shape[-2]

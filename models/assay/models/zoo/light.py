@@ -19,9 +19,9 @@ def light_cnn(
     sha256: str,
     input_name: str,
     probabilities: bool = True,
-    residual_scale: float = 0.5,
+    final_gain: float = 1.0,
 ) -> ModelSpec:
-    """The network in ``file`` of the onnx package, with seeded random weights in place of its cut-down ones."""
+    """The network in ``file`` of the onnx package, with seeded random weights for its cut-down ones."""
     # Softmax over 1,000 classes gives about 1e-3 each, so an absolute error of 1e-4 would hide everything.
     tolerance = Tolerance(absolute=1e-6, relative=1e-3) if probabilities else Tolerance()
     return ModelSpec(
@@ -34,7 +34,7 @@ def light_cnn(
                 member=f"onnx/backend/test/data/light/{file}",
                 sha256=sha256,
             ),
-            residual_scale=residual_scale,
+            final_gain=final_gain,
         ),
         inputs=(InputSpec(name=input_name, dtype=DType.FLOAT32, shape=(1, 3, _SIDE, _SIDE)),),
         weights=Weights.RANDOM,

@@ -44,7 +44,7 @@ def _decode(path: Path) -> dict[str, Array]:
 
 SPEC = ModelSpec(
     name="silero-vad",
-    description="Silero VAD 6: the probability of speech in 32 ms of 16 kHz audio, one step of its recurrence.",
+    description="Silero VAD 6: the probability of speech in 32 ms of 16 kHz audio, one recurrent step.",
     # The variant in which the recurrent cell is spelt out; the others need the LSTM operator.
     provider=BoundInputs(
         source=PackageMember(

@@ -7,7 +7,7 @@ import torch
 __all__ = ["Encoder", "LanguageModel", "Logits", "SentenceEncoder"]
 
 
-class _Wrapper(torch.nn.Module):
+class _Wrapper(torch.nn.Module):  # type: ignore[misc]  # torch is not followed
     def __init__(self, model: torch.nn.Module) -> None:
         super().__init__()
         self.model = model
@@ -37,15 +37,13 @@ class LanguageModel(_Wrapper):
         positions = self.positions[:, : input_ids.shape[1]]
         later = positions[:, None, None, :] > positions[:, None, :, None]
         mask = torch.where(later, torch.finfo(torch.float32).min, 0.0)
-        output = self.model(
-            input_ids=input_ids, attention_mask=mask, position_ids=positions, use_cache=False
-        )
+        output = self.model(input_ids=input_ids, attention_mask=mask, position_ids=positions, use_cache=False)
         logits: torch.Tensor = output.logits
         return logits
 
 
 class Encoder(_Wrapper):
-    """Tokens int64 [batch, sequence] to hidden states [batch, sequence, hidden] and pooled [batch, hidden]."""
+    """Tokens int64 [batch, sequence] to hidden states [batch, sequence, hidden] and [batch, hidden]."""
 
     def forward(
         self, input_ids: torch.Tensor, attention_mask: torch.Tensor, token_type_ids: torch.Tensor
@@ -74,7 +72,7 @@ class SentenceEncoder(_Wrapper):
 
 
 def _additive(mask: torch.Tensor) -> torch.Tensor:
-    """From 1 for a token and 0 for padding, [batch, sequence], to what attention adds, [batch, 1, 1, sequence].
+    """What attention adds, [batch, 1, 1, sequence], from 1 for a token and 0 for padding, [batch, sequence].
 
     Given this form, the transformers library does not build the mask itself, out of a dozen operators.
     """
