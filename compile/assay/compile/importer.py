@@ -34,7 +34,7 @@ def import_onnx(model: onnx.ModelProto) -> Any:
     for node in model.graph.node:
         if node.op_type not in known and node.op_type not in ("If", "Constant"):
             raise _unsupported(node.op_type, node.name or node.output[0], "it has no translation")
-    with _recorded(onnx_frontend.ONNXGraphImporter) as current, warnings.catch_warnings():
+    with _hooked(onnx_frontend.ONNXGraphImporter) as current, warnings.catch_warnings():
         warnings.simplefilter("ignore")
         try:
             with contextlib.redirect_stdout(io.StringIO()):
@@ -60,14 +60,20 @@ def _first_line(error: BaseException) -> str:
 
 
 @contextlib.contextmanager
-def _recorded(importer: Any) -> Iterator[list[str]]:
-    """Note which operator the importer is at: its own errors do not say."""
+def _hooked(importer: Any) -> Iterator[list[str]]:
+    """Note which operator the importer is at, since its own errors do not say, and put our converters first."""
+    from assay.compile.converters import CONVERTERS
+
     current: list[str] = []
     original = importer._convert_operator
 
-    def convert(self: Any, name: str, inputs: Any, attributes: Any, *rest: Any) -> Any:
+    def convert(self: Any, name: str, inputs: Any, attributes: Any, opset: int) -> Any:
         current[:] = [name, str(attributes.get("tvm_custom", {}).get("name", "?"))]
-        return original(self, name, inputs, attributes, *rest)
+        ours = CONVERTERS.get(name)
+        result = ours(self.bb, inputs, attributes, opset) if ours else None
+        if result is not None:
+            return self.bb.normalize(result)
+        return original(self, name, inputs, attributes, opset)
 
     importer._convert_operator = convert
     try:

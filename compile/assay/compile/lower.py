@@ -53,6 +53,7 @@ def lower(
 
     from assay.compile.passes.constants import fold_constant_movement
     from assay.compile.passes.contractions import convert_contractions
+    from assay.compile.passes.layout import to_channels_last
     from assay.compile.passes.normalize import normalize
     from assay.compile.passes.weights import extract_weights
     from assay.compile.schedules.context import ScheduleContext
@@ -61,8 +62,8 @@ def lower(
     context = ScheduleContext(unit=target.vector_unit, sizes=sizes)
     with progress.step("layout"):
         module = normalize(module)
-        module = transform.ConvertLayout({"relax.nn.conv2d": ["NHWC", "OHWI"]})(module)
-        module = fold_constant_movement(transform.CanonicalizeBindings()(module))
+        module = fold_constant_movement(module)
+        module = fold_constant_movement(to_channels_last(module))
     with progress.step("pack weights"):
         module = convert_contractions(module, context)
     with progress.step("fuse"):

@@ -1,0 +1,26 @@
+"""ONNX operators that we translate ourselves, because TVM's translation is wrong, slow, or hides what it does.
+
+One operator, one function, one line in ``CONVERTERS``. A converter takes the block builder, the operator's
+inputs, its attributes and the opset, and returns an expression, or None to leave the case to TVM.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any, TypeAlias
+
+from assay.compile.converters.clip import convert_clip
+from assay.compile.converters.gather import convert_gather
+from assay.compile.converters.lrn import convert_lrn
+from assay.compile.converters.pad import convert_pad
+
+__all__ = ["CONVERTERS", "Converter"]
+
+Converter: TypeAlias = Callable[[Any, Any, Mapping[str, Any], int], Any]
+
+CONVERTERS: Mapping[str, Converter] = {
+    "Clip": convert_clip,
+    "Gather": convert_gather,
+    "LRN": convert_lrn,
+    "Pad": convert_pad,
+}
