@@ -1,17 +1,21 @@
-"""Models by name: the zoo, models of installed plug-ins, and files from the user's disk."""
+"""Models by name: the zoo, models and providers of installed plug-ins, and files from the user's disk."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from functools import cache
 from importlib.metadata import entry_points
 from pathlib import Path
+from typing import TypeAlias
 
 from assay.errors import UnknownNameError
 from assay.models.spec import ModelSpec
 from assay.registry import Registry
 
-__all__ = ["find_model", "models"]
+__all__ = ["SpecMaker", "find_model", "models", "providers"]
+
+SpecMaker: TypeAlias = Callable[[str], ModelSpec]
+"""A function from what follows ``PROVIDER:`` in a model's name to its specification."""
 
 
 @cache
@@ -34,17 +38,38 @@ def models() -> Registry[ModelSpec]:
     return registry
 
 
-def find_model(name_or_path: str) -> ModelSpec:
-    """The model of a registered name, or one made from an ONNX file.
+@cache
+def providers() -> Registry[SpecMaker]:
+    """What makes specifications of models that are not registered by name.
 
-    Raises UnknownNameError for a name that is neither registered nor a file, ModelError for a file that is
-    not a valid ONNX model.
+    A plug-in is an entry point of the group ``assay.providers``: under the name ``hub``, it makes the model
+    that users call ``hub:REFERENCE``. It is a function from the reference to a ``ModelSpec``.
+    """
+    registry: Registry[SpecMaker] = Registry("provider")
+    registry.add("onnx", _from_file)
+    for entry in entry_points(group="assay.providers"):
+        registry.add(entry.name, entry.load())
+    return registry
+
+
+def find_model(name_or_path: str) -> ModelSpec:
+    """The model of a registered name, of an ONNX file, or of ``PROVIDER:REFERENCE``.
+
+    Raises UnknownNameError for a name that is none of these, ModelError for a file that is not a valid ONNX
+    model.
     """
     if name_or_path in models():
         return models()[name_or_path]
     path = Path(name_or_path)
+    prefix, colon, reference = name_or_path.partition(":")
+    if colon and prefix in providers() and not path.is_file():
+        return providers()[prefix](reference)
     if path.suffix == ".onnx" or path.is_file():
-        from assay.models.file_spec import spec_from_file
-
-        return spec_from_file(path)
+        return _from_file(name_or_path)
     raise UnknownNameError("model", name_or_path, models())
+
+
+def _from_file(path: str) -> ModelSpec:
+    from assay.models.file_spec import spec_from_file
+
+    return spec_from_file(Path(path))

@@ -21,6 +21,8 @@ def rewrite(model: onnx.ModelProto, ranks: Mapping[str, int]) -> bool:
     - ``Sum`` becomes a chain of ``Add``, because the importer would stack the inputs and reduce them.
     - A ``BatchNormalization`` that could not be folded into a convolution becomes a ``Mul`` and an ``Add``,
       which take in a constant ``Mul`` and ``Add`` after it (older networks scale in a separate layer).
+    - A square, ``Pow`` with the constant 2, becomes ``Mul``.
+    - ``Neg`` of a convolution's output goes into its weights.
     """
     editor = _Editor(model.graph)
     for node in model.graph.node:
@@ -29,6 +31,10 @@ def rewrite(model: onnx.ModelProto, ranks: Mapping[str, int]) -> bool:
                 _chain_of_adds(node, editor)
             elif node.op_type == "BatchNormalization":
                 _scale_and_shift(node, editor, ranks)
+            elif node.op_type == "Pow":
+                _square(node, editor)
+            elif node.op_type == "Conv":
+                _negate_kernel(node, editor)
     return editor.apply()
 
 
@@ -61,10 +67,13 @@ class _Editor:
         return values
 
     def add_constant(self, name: str, values: npt.NDArray[np.float32]) -> str:
-        """A new initializer; its name."""
+        """The initializer ``name``, which is added unless it is there; its name."""
         import onnx
 
-        self._graph.initializer.append(onnx.numpy_helper.from_array(values, name))
+        if name not in self._initializers:
+            tensor = onnx.numpy_helper.from_array(values, name)
+            self._graph.initializer.append(tensor)
+            self._initializers[name] = tensor
         return name
 
     def only_reader(self, name: str) -> onnx.NodeProto | None:
@@ -101,6 +110,36 @@ def _chain_of_adds(node: onnx.NodeProto, editor: _Editor) -> None:
         adds.append(onnx.helper.make_node("Add", [total, other], [target], name=label))
         total = target
     editor.replace(node, adds)
+
+
+def _square(node: onnx.NodeProto, editor: _Editor) -> None:
+    import onnx
+
+    exponent = editor.constant(node.input[1])
+    if exponent is not None and exponent.shape in ((), (1,)) and exponent.item() == 2:
+        value = node.input[0]
+        editor.replace(
+            node, [onnx.helper.make_node("Mul", [value, value], list(node.output), name=node.name)]
+        )
+
+
+def _negate_kernel(node: onnx.NodeProto, editor: _Editor) -> None:
+    import onnx
+
+    reader = editor.only_reader(node.output[0])
+    constants = [editor.constant(name) for name in node.input[1:]]
+    if reader is None or reader.op_type != "Neg" or any(item is None for item in constants):
+        return
+    result = reader.output[0]
+    negated = onnx.NodeProto()
+    negated.CopyFrom(node)
+    negated.output[0] = result
+    for index, values in enumerate(constants, start=1):
+        if values is not None:
+            # Named after the source: kernels that several convolutions share stay shared.
+            negated.input[index] = editor.add_constant(f"{node.input[index]}/negated", -values)
+    editor.replace(node, [negated])
+    editor.replace(reader, [])
 
 
 def _scale_and_shift(node: onnx.NodeProto, editor: _Editor, ranks: Mapping[str, int]) -> None:
