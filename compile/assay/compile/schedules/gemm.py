@@ -162,7 +162,7 @@ def _emit_packing(
     context: ScheduleContext,
 ) -> Stmt:  # fmt: skip
     """Copy each B ``[K, N]`` (or ``[N, K]``) into zero-padded panels ``[P, K, NR]``."""
-    panels = ceildiv(cols, width)
+    panels = simplify(tirx.max(ceildiv(cols, width), i64(1)))
     lanes = min(context.unit.lanes(), width)
 
     def task(t: Expr) -> Stmt:

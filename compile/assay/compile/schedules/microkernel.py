@@ -10,6 +10,8 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
+from tvm import tirx
+
 from assay.compile.schedules.context import ScheduleContext
 from assay.compile.schedules.epilogue import Epilogue
 from assay.compile.schedules.ir import (
@@ -95,7 +97,9 @@ class _Emitter:
         """All tasks of all groups."""
         panels = ceildiv(self.c.cols, self.c.panel_width)
         chunk = self._chunk_rows(self.context.expected(panels) * self.context.expected(self.c.groups))
-        chunks = ceildiv(self.c.rows, chunk)
+        # At least one, also where a symbolic size could be zero: they are divided by.
+        panels = simplify(tirx.max(panels, i64(1)))
+        chunks = simplify(tirx.max(ceildiv(self.c.rows, chunk), i64(1)))
         per_group = simplify(panels * chunks)
 
         def task(t: Expr) -> Stmt:
