@@ -19,7 +19,7 @@ TARGETS = ("native", "x86-64-v3", "x86-64-v4")
 PIP = "virtualenv"
 RUNTIME_CASE = Path(".nox", "runtime-case").resolve()
 # The model of `runtime_only`: small, with weights, and in the onnx package, so that nothing is downloaded.
-RUNTIME_MODEL = "light_squeezenet"
+RUNTIME_MODEL = "light-squeezenet"
 
 
 def install_for(session: nox.Session, wanted: list[str]) -> list[str]:
