@@ -48,6 +48,9 @@ Buffer: TypeAlias = Any
 
 _ANALYZER = Analyzer()
 
+# tvm::runtime::kMaxStackAlloca.
+_MAX_STACK_BYTES = 1024
+
 
 def i64(value: int | Expr) -> Expr:
     """``value`` as an int64 expression."""
@@ -151,8 +154,20 @@ def allocate(
     shape: Sequence[int | Expr], dtype: str, name: str, scope: str = "global"
 ) -> tuple[Buffer, Stmt]:
     """A buffer and the statement that allocates it: ``local`` for registers, ``global`` for workspace."""
+    if scope == "local" and _bytes(shape, dtype) < _MAX_STACK_BYTES:
+        # TVM turns every local allocation into a call of the workspace allocator, which keeps its values out
+        # of registers; a small global one becomes a slot on the stack, which LLVM promotes.
+        scope = "global"
     buffer = tirx.decl_buffer([i64(s) for s in shape], dtype, name=name, scope=scope)
     return buffer, tirx.AllocBuffer(buffer)
+
+
+def _bytes(shape: Sequence[int | Expr], dtype: str) -> int:
+    """The size of a constant shape; more than any stack slot where it is symbolic."""
+    size = int("".join(c for c in dtype if c.isdigit()) or 8) // 8
+    for extent in shape:
+        size *= as_int(extent) or _MAX_STACK_BYTES
+    return size
 
 
 def flat_view(buffer: Buffer) -> tuple[Buffer, Stmt]:
