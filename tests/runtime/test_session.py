@@ -83,21 +83,6 @@ def test_read_only_input(model, tiny):
     assert_right(tiny, model.run({"x": x}), x)
 
 
-def test_aligned_inputs_are_not_copied(model, monkeypatch):
-    passed = []
-    call = model._driver.call
-    monkeypatch.setattr(
-        model._driver, "call", lambda arrays, threads: passed.extend(arrays) or call(arrays, threads)
-    )
-    x, frozen, off = aligned(make_input()), aligned(make_input()), aligned(make_input(), 16)
-    frozen.flags.writeable = False
-    for array in (x, frozen, off):
-        model.run({"x": array})
-    assert np.shares_memory(passed[0], x)
-    assert np.shares_memory(passed[1], frozen)
-    assert not np.shares_memory(passed[2], off)
-
-
 def test_outputs_live_longer_than_the_model(tiny, tmp_path):
     x = make_input()
     outputs = assay.runtime.load(tiny.write(tmp_path / "a")).run({"x": x})

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import difflib
-import threading
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol, TypeAlias
@@ -14,7 +13,6 @@ from assay.errors import ArtifactError, InterfaceError
 from assay.runtime.artifact import open_artifact
 from assay.runtime.cpu import available_cores, check_features, check_triple
 from assay.runtime.manifest import Input, Manifest, Output, SymbolicSize
-from assay.runtime.packing import ALIGNMENT
 
 if TYPE_CHECKING:
     import numpy.typing as npt
@@ -58,7 +56,6 @@ class Model:
     def __init__(self, manifest: Manifest, driver: TvmVm, *, threads: int | None = None) -> None:
         self.manifest = manifest
         self._driver = driver
-        self._lock = threading.Lock()
         self.threads = available_cores() if threads is None else threads
 
     @property
@@ -98,9 +95,7 @@ class Model:
         they are contiguous and 64-byte aligned, and copied otherwise; outputs are not copied, and are the
         caller's to keep. Raises InterfaceError, naming the input, when a name, dtype or shape does not fit.
         """
-        arrays = [_aligned(array) for array in check_inputs(self.inputs, inputs)]
-        with self._lock:
-            results = self._driver.call(arrays, self._threads)
+        results = self._driver.call(check_inputs(self.inputs, inputs), self._threads)
         if len(results) != len(self.outputs):
             raise ArtifactError(
                 f"The library returned {len(results)} outputs; the manifest names {len(self.outputs)}."
@@ -146,24 +141,22 @@ def _as_array(spec: Input, value: Tensor) -> npt.NDArray[Any]:
 
 def _check(spec: Input, array: npt.NDArray[Any], sizes: dict[str, tuple[int, str]]) -> None:
     """Compare one array with its place in the interface; ``sizes`` collects the symbolic dimensions."""
-    found = f"{array.dtype}{list(array.shape)}"
-    if array.dtype != np.dtype(spec.dtype):
+    problem = None
+    if array.dtype != spec.dtype:
+        problem = f" has dtype {array.dtype}, expected {spec.dtype}"
+    elif array.ndim != len(spec.shape):
+        problem = f" has {array.ndim} dimensions, expected {len(spec.shape)}"
+    else:
+        for axis, (dim, size) in enumerate(zip(spec.shape, array.shape, strict=True)):
+            problem = _dim_problem(dim, size, sizes, spec.name)
+            if problem:
+                problem = f", dimension {axis}: {problem}"
+                break
+    if problem:
+        found = f"{array.dtype}[{', '.join(map(str, array.shape))}]"
         raise InterfaceError(
-            f"Input {spec.name!r} has dtype {array.dtype}, expected {spec.dtype}.",
-            hint=f"Expected {_describe(spec)}, got {found}.",
+            f"Input {spec.name!r}{problem}.", hint=f"Expected {_describe(spec)}, got {found}."
         )
-    if array.ndim != len(spec.shape):
-        raise InterfaceError(
-            f"Input {spec.name!r} has {array.ndim} dimensions, expected {len(spec.shape)}.",
-            hint=f"Expected {_describe(spec)}, got {found}.",
-        )
-    for axis, (dim, size) in enumerate(zip(spec.shape, array.shape, strict=True)):
-        problem = _dim_problem(dim, size, sizes, spec.name)
-        if problem:
-            raise InterfaceError(
-                f"Input {spec.name!r}, dimension {axis}: {problem}.",
-                hint=f"Expected {_describe(spec)}, got {found}.",
-            )
 
 
 def _dim_problem(
@@ -185,29 +178,3 @@ def _describe(spec: Input) -> str:
     ]
     text = f"{spec.dtype}[{', '.join(map(str, dims))}]"
     return f"{text} with {', '.join(ranges)}" if ranges else text
-
-
-def _aligned(array: npt.NDArray[Any]) -> npt.NDArray[Any]:
-    """``array`` itself where kernels can read it as it lies, otherwise a copy that they can."""
-    if array.flags.c_contiguous and array.ctypes.data % ALIGNMENT == 0:
-        return array if array.flags.writeable else _writable_view(array)
-    buffer = np.empty(array.nbytes + ALIGNMENT, np.uint8)
-    start = -buffer.ctypes.data % ALIGNMENT
-    copy = buffer[start : start + array.nbytes].view(array.dtype).reshape(array.shape)
-    copy[...] = array
-    return copy
-
-
-class _Memory:
-    """Memory described to NumPy as writable, and what keeps it alive."""
-
-    def __init__(self, array: npt.NDArray[Any]) -> None:
-        interface = dict(array.__array_interface__)
-        interface["data"] = (interface["data"][0], False)
-        self.__array_interface__ = interface
-        self.owner = array
-
-
-def _writable_view(array: npt.NDArray[Any]) -> npt.NDArray[Any]:
-    """A view of a read-only array that DLPack lets pass; kernels read their inputs and never write them."""
-    return np.asarray(_Memory(array))

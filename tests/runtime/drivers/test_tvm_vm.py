@@ -11,7 +11,7 @@ import pytest
 import assay.runtime
 from assay.errors import ArtifactError
 from assay.runtime.drivers import tvm_vm
-from assay.runtime.drivers.tvm_vm import _LoadedRuntime, _owned, _span
+from assay.runtime.drivers.tvm_vm import _joined, _LoadedRuntime, _pass_out, _span
 
 
 def _in_a_fresh_process(code: str, *arguments: object) -> None:
@@ -93,15 +93,6 @@ def test_installed_runtime_is_used_only_when_it_is_the_same():
     assert tvm_vm._installed_runtime("0" * 64) is None
 
 
-def test_outputs_in_memory_of_inputs_or_weights_are_copied():
-    buffer = np.zeros(100, np.float32)
-    shared = [_span(buffer[10:20])]
-    assert np.shares_memory(_owned(buffer[:10], shared), buffer)
-    assert np.shares_memory(_owned(buffer[20:], shared), buffer)
-    assert not np.shares_memory(_owned(buffer[19:30], shared), buffer)
-    assert not np.shares_memory(_owned(buffer, shared), buffer)
-
-
 def test_bfloat16_weights_reach_the_library_as_such(tiny_artifact):
     driver = assay.runtime.load(tiny_artifact)._driver
     bits = np.array([0x3FC0, 0xC000], np.uint16)
@@ -109,3 +100,49 @@ def test_bfloat16_weights_reach_the_library_as_such(tiny_artifact):
     assert str(tensor.dtype) == "bfloat16"
     assert tuple(tensor.shape) == (2,)
     assert str(driver._tensor(bits, "uint16").dtype) == "uint16"
+
+
+def test_outputs_in_memory_of_inputs_or_weights_are_copied():
+    from assay.runtime.drivers.ffi import import_tvm_ffi
+
+    tensor_of = import_tvm_ffi().from_dlpack
+    buffer = np.arange(100, dtype=np.float32)
+    shared = [_span(tensor_of(buffer[10:20]), 40)]
+    for inside, copied in [
+        (buffer[:10], False),
+        (buffer[20:], False),
+        (buffer[19:30], True),
+        (buffer, True),
+        (buffer[12:13], True),
+    ]:
+        output = _pass_out(tensor_of(inside), shared)
+        np.testing.assert_array_equal(output, inside)
+        assert np.shares_memory(output, buffer) is not copied
+
+
+def test_spans_of_weights_are_joined():
+    assert _joined([(4, 8), (64, 96), (16, 20)]) == [(4, 96)]
+    assert _joined([]) == []
+
+
+def test_inputs_are_used_where_they_are_when_they_can(tiny_artifact):
+    driver = assay.runtime.load(tiny_artifact)._driver
+    buffer = np.zeros(1024, np.float32)
+    start = -buffer.ctypes.data % 64 // 4
+    array, off = buffer[start : start + 96], buffer[start + 4 : start + 100]
+    frozen = array.view()
+    frozen.flags.writeable = False
+    for given, same in [(array, True), (frozen, True), (off, False), (array[::-1], False)]:
+        tensor = driver._pass_in(0, given)
+        assert tensor.data_ptr() % 64 == 0
+        assert (tensor.data_ptr() == given.ctypes.data) is same
+        np.testing.assert_array_equal(np.from_dlpack(tensor), given)
+
+
+def test_memory_for_copies_of_inputs_is_kept(tiny_artifact):
+    driver = assay.runtime.load(tiny_artifact)._driver
+    one, other = np.zeros((2, 96), np.float32)[::-1], np.ones((2, 96), np.float32)[::-1]
+    kept = driver._pass_in(0, one).data_ptr()
+    assert driver._pass_in(0, other).data_ptr() == kept
+    assert np.from_dlpack(driver._pass_in(0, other)).all()
+    assert driver._pass_in(0, np.ones((3, 96), np.float32)[::-1]).shape == (3, 96)

@@ -9,7 +9,7 @@ import importlib.metadata
 import importlib.util
 import sys
 import threading
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -20,6 +20,8 @@ from assay.runtime.artifact import Artifact
 from assay.runtime.drivers.ffi import import_tvm_ffi
 from assay.runtime.drivers.threads import call_with_threads
 from assay.runtime.manifest import Manifest
+from assay.runtime.memory import empty_aligned, writable_view
+from assay.runtime.packing import ALIGNMENT
 
 if TYPE_CHECKING:
     import numpy.typing as npt
@@ -40,7 +42,7 @@ class _LoadedRuntime:
 
 
 class TvmVm:
-    """One compiled library with its weights, ready to be called; not re-entrant.
+    """One compiled library with its weights, ready to be called.
 
     Raises ArtifactError when the library cannot be loaded, or wants another TVM than this process has.
     """
@@ -60,18 +62,37 @@ class TvmVm:
             raise ArtifactError(f"{manifest.entry.library} cannot be loaded: {_first_line(error)}") from error
         self._machine = machine
         self._weights = artifact.weights()
-        spans = [_span(weight) for weight in self._weights.values()]
-        self._weights_span = (min((s[0] for s in spans), default=0), max((s[1] for s in spans), default=0))
         tensors = [self._tensor(self._weights[w.name], w.dtype) for w in manifest.weights]
         self._extra = (self._ffi.Array(tensors),) if tensors else ()
+        self._spans = _joined(_span(t, w.bytes) for t, w in zip(tensors, manifest.weights, strict=True))
+        self._lock = threading.Lock()
+        self._copies: dict[int, tuple[npt.NDArray[Any], Any]] = {}
 
     def call(self, arrays: Sequence[npt.NDArray[Any]], threads: int) -> list[npt.NDArray[Any]]:
-        """Outputs for ``arrays`` (writable, contiguous, 64-byte aligned), computed by ``threads`` threads."""
-        tensors = [self._ffi.from_dlpack(array) for array in arrays]
-        result = call_with_threads(threads, self._function, *tensors, *self._extra)
-        results = [result] if isinstance(result, self._ffi.Tensor) else list(result)
-        shared = [*map(_span, arrays), self._weights_span]
-        return [_owned(np.from_dlpack(tensor), shared) for tensor in results]
+        """Outputs for ``arrays``, computed by ``threads`` threads, this one included.
+
+        Arrays that are contiguous and 64-byte aligned are used where they are. Calls from several threads
+        take turns.
+        """
+        with self._lock:
+            tensors = [self._pass_in(index, array) for index, array in enumerate(arrays)]
+            result = call_with_threads(threads, self._function, *tensors, *self._extra)
+        results = (result,) if isinstance(result, self._ffi.Tensor) else result
+        shared = [_span(tensor, array.nbytes) for tensor, array in zip(tensors, arrays, strict=True)]
+        return [_pass_out(tensor, [*shared, *self._spans]) for tensor in results]
+
+    def _pass_in(self, index: int, array: npt.NDArray[Any]) -> Any:
+        """Input number ``index`` as a tensor, in its own memory or in memory kept for copies of it."""
+        if array.flags.c_contiguous:
+            tensor = self._ffi.from_dlpack(array if array.flags.writeable else writable_view(array))
+            if tensor.data_ptr() % ALIGNMENT == 0:
+                return tensor
+        kept = self._copies.get(index)
+        if kept is None or kept[0].shape != array.shape:
+            memory = empty_aligned(array.shape, array.dtype)
+            kept = self._copies[index] = (memory, self._ffi.from_dlpack(memory))
+        np.copyto(kept[0], array)
+        return kept[1]
 
     def _tensor(self, array: npt.NDArray[Any], dtype: str) -> Any:
         tensor = self._ffi.from_dlpack(array)
@@ -153,14 +174,22 @@ def _load_global(library: str) -> None:
         raise ArtifactError(f"The library {library} cannot be loaded: {_first_line(error)}") from error
 
 
-def _span(array: npt.NDArray[Any]) -> tuple[int, int]:
-    """First address of a contiguous array, and the one behind its last."""
-    return array.ctypes.data, array.ctypes.data + array.nbytes
+def _span(tensor: Any, size: int) -> tuple[int, int]:
+    """First address of a tensor of ``size`` bytes, and the one behind its last."""
+    start = int(tensor.data_ptr())
+    return start, start + size
 
 
-def _owned(output: npt.NDArray[Any], shared: Sequence[tuple[int, int]]) -> npt.NDArray[Any]:
-    """``output``, copied when it lies in memory that is not its own: an input or weight that is passed on."""
-    start, end = _span(output)
+def _joined(spans: Iterable[tuple[int, int]]) -> list[tuple[int, int]]:
+    """One span over all of them: weights lie side by side in one mapping."""
+    known = list(spans)
+    return [(min(start for start, _ in known), max(end for _, end in known))] if known else []
+
+
+def _pass_out(tensor: Any, shared: Iterable[tuple[int, int]]) -> npt.NDArray[Any]:
+    """An output as an array, copied when it lies in ``shared`` memory: an input or weight passed on."""
+    output = np.from_dlpack(tensor)
+    start, end = _span(tensor, output.nbytes)
     if any(start < other_end and other_start < end for other_start, other_end in shared):
         return output.copy()
     return output
