@@ -1,0 +1,123 @@
+"""From what workers reported to records."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from assay.benchmarks.job import Report
+from assay.benchmarks.machine import fingerprint
+from assay.benchmarks.peers import Engine, ModelFiles
+from assay.benchmarks.provenance import find_checkout, versions
+from assay.results.record import UNITS, Metric, Record, utc_now
+from assay.results.statistics import median, median_interval, round_medians
+
+if TYPE_CHECKING:
+    from assay.models.spec import ModelSpec
+    from assay.runtime.manifest import Manifest
+
+__all__ = ["Measurement", "Subject", "make_records"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Subject:
+    """What all engines were measured on; ``sizes`` gives every symbolic dimension."""
+
+    run_id: str
+    model: ModelSpec
+    manifest: Manifest
+    files: ModelFiles
+    sizes: Mapping[str, int]
+    threads: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class Measurement:
+    """The reports of one engine, one for each round."""
+
+    engine: Engine
+    reports: tuple[Report, ...]
+
+
+def make_records(
+    subject: Subject, measurements: Sequence[Measurement], *, compile_seconds: float | None = None
+) -> list[Record]:
+    """Records of every metric that was measured, engine by engine."""
+    make = _Maker(subject)
+    records = []
+    for measured in measurements:
+        engine, reports = measured.engine, measured.reports
+        version = engine.version()
+        records.append(
+            make.record(
+                engine,
+                version,
+                "latency",
+                [report.samples for report in reports],
+                # Rounds may settle on different numbers of calls; the largest bounds what a sample averages.
+                calls=max(report.calls_per_sample for report in reports),
+            )
+        )
+        if engine.loads_file:
+            loads = [(report.load_time,) for report in reports]
+            records.append(make.record(engine, version, "load_time", loads))
+        first = [(report.first_run_time,) for report in reports]
+        records.append(make.record(engine, version, "first_run_time", first))
+        peaks = [(float(report.peak_memory),) for report in reports if report.peak_memory is not None]
+        if peaks:
+            records.append(make.record(engine, version, "peak_memory", peaks))
+        size = engine.size_bytes(subject.files)
+        if size is not None:
+            records.append(make.record(engine, version, "artifact_size", [(float(size),)]))
+        if engine.name == "assay" and compile_seconds is not None:
+            records.append(make.record(engine, version, "compile_time", [(compile_seconds,)]))
+    return records
+
+
+class _Maker:
+    """Makes records that share their subject, machine and provenance."""
+
+    def __init__(self, subject: Subject) -> None:
+        self._subject = subject
+        self._machine = fingerprint()
+        self._versions = versions()
+        self._checkout = find_checkout()
+        self._time = utc_now()
+
+    def record(
+        self,
+        engine: Engine,
+        version: str,
+        metric: Metric,
+        rounds: Sequence[Sequence[float]],
+        *,
+        calls: int = 1,
+    ) -> Record:
+        """The record of one metric from the samples of each round."""
+        subject, manifest, checkout = self._subject, self._subject.manifest, self._checkout
+        medians = round_medians(rounds)
+        return Record(
+            run_id=subject.run_id,
+            time=self._time,
+            model=subject.model.name,
+            weights=manifest.model.weights,
+            sizes=dict(subject.sizes),
+            target=manifest.target.name,
+            scheme=manifest.scheme,
+            profile=manifest.profile,
+            engine=engine.name,
+            threads=subject.threads,
+            metric=metric,
+            unit=UNITS[metric],
+            value=median(medians),
+            interval=median_interval(medians),
+            samples=tuple(sample for samples in rounds for sample in samples),
+            samples_per_round=tuple(len(samples) for samples in rounds),
+            calls_per_sample=calls,
+            note=f"{engine.name} {version}: {engine.note}",
+            machine=self._machine,
+            versions=self._versions,
+            commit=checkout.commit if checkout else None,
+            dirty=checkout.dirty if checkout else None,
+        )

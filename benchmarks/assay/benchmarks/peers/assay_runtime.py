@@ -1,0 +1,39 @@
+"""Our own engine: the artifact on Assay's runtime."""
+
+from __future__ import annotations
+
+import importlib.metadata
+from dataclasses import dataclass
+
+from assay.benchmarks.peers.engine import ModelFiles, Session
+
+__all__ = ["AssayRuntime"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class AssayRuntime:
+    """Loads the artifact as users do, digests checked."""
+
+    name: str = "assay"
+    note: str = "the artifact, loaded with digests checked"
+    loads_file: bool = True
+
+    def unavailable(self, files: ModelFiles) -> str | None:
+        """Always None: without an artifact there is nothing to compare."""
+        return None
+
+    def version(self) -> str:
+        """Assay's version."""
+        return importlib.metadata.version("assay")
+
+    def load(self, files: ModelFiles, threads: int) -> Session:
+        """The artifact, loaded."""
+        from assay.runtime import load
+
+        return load(files.artifact, threads=threads)
+
+    def size_bytes(self, files: ModelFiles) -> int | None:
+        """All files of the artifact."""
+        if files.artifact.is_file():
+            return files.artifact.stat().st_size
+        return sum(path.stat().st_size for path in files.artifact.rglob("*") if path.is_file())

@@ -1,0 +1,119 @@
+"""The process that measures one engine once: ``python -m assay.benchmarks.worker`` reads a Job on stdin.
+
+It is fresh for every round, because a process keeps its memory layout, and with it its luck, for life. An
+error ends it with one line on stderr that says what went wrong.
+"""
+
+from __future__ import annotations
+
+import gc
+import math
+import os
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from time import perf_counter
+
+import msgspec
+
+from assay.benchmarks.job import Job, Report
+
+__all__ = ["main", "take_samples"]
+
+# Before the first sample: enough for caches, thread pools and the CPU's frequency to settle.
+_WARM_UP_SECONDS = 0.1
+# More would only make the records long; a sample of a fast model is the mean over several calls instead.
+_MOST_SAMPLES = 400
+_THREAD_VARIABLES = ("OMP_NUM_THREADS", "TVM_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
+
+
+def main() -> int:
+    """Do the job on stdin; 0, or 1 with one line on stderr."""
+    job = msgspec.json.decode(sys.stdin.buffer.read(), type=Job)
+    # Before any library is imported that reads them, or that starts threads.
+    for variable in _THREAD_VARIABLES:
+        os.environ[variable] = str(job.threads)
+    if hasattr(os, "sched_setaffinity"):
+        os.sched_setaffinity(0, job.cpus)
+    from assay.errors import AssayError
+
+    try:
+        report = _measure(job)
+    except AssayError as error:
+        print(" ".join(str(error).split()), file=sys.stderr)
+        return 1
+    Path(job.report).write_bytes(msgspec.json.encode(report))
+    return 0
+
+
+def _measure(job: Job) -> Report:
+    from assay.benchmarks.arrays import load_arrays, save_arrays
+    from assay.benchmarks.peers import ModelFiles, engines
+
+    inputs = load_arrays(Path(job.inputs))
+    engine = engines()[job.engine]
+    canonical = Path(job.canonical) if job.canonical else None
+    files = ModelFiles(name=job.model, artifact=Path(job.artifact), canonical=canonical)
+    start = perf_counter()
+    session = engine.load(files, job.threads)
+    loaded = perf_counter()
+    outputs = session.run(inputs)
+    ran = perf_counter()
+    calls, samples = take_samples(lambda: session.run(inputs), job.seconds, job.least_samples)
+    peak = _peak_memory()
+    if job.outputs:
+        save_arrays(Path(job.outputs), outputs)
+    return Report(
+        load_time=loaded - start,
+        first_run_time=ran - loaded,
+        calls_per_sample=calls,
+        samples=tuple(samples),
+        peak_memory=peak,
+    )
+
+
+def take_samples(call: Callable[[], object], seconds: float, least: int) -> tuple[int, list[float]]:
+    """Warm up, then time ``call`` for at least ``seconds``: calls per sample, and seconds per call of each.
+
+    At least ``least`` samples are taken, and not many more than 400: a fast call is timed several at once.
+    """
+    fastest = math.inf
+    start = perf_counter()
+    while True:
+        before = perf_counter()
+        call()
+        after = perf_counter()
+        fastest = min(fastest, after - before)
+        if after - start >= _WARM_UP_SECONDS:
+            break
+    calls = max(1, math.ceil(seconds / _MOST_SAMPLES / max(fastest, 1e-9)))
+    samples: list[float] = []
+    # The garbage collector's pauses would be charged to whichever engine runs when they come.
+    gc.collect()
+    gc.disable()
+    try:
+        start = perf_counter()
+        while True:
+            before = perf_counter()
+            for _ in range(calls):
+                call()
+            after = perf_counter()
+            samples.append((after - before) / calls)
+            if after - start >= seconds and len(samples) >= least:
+                return calls, samples
+    finally:
+        gc.enable()
+
+
+def _peak_memory() -> int | None:
+    """The largest resident size so far, in bytes; of this program alone, unlike getrusage's."""
+    try:
+        status = Path("/proc/self/status").read_text()
+    except OSError:
+        return None
+    line = next((line for line in status.splitlines() if line.startswith("VmHWM:")), None)
+    return int(line.split()[1]) * 1024 if line else None
+
+
+if __name__ == "__main__":
+    sys.exit(main())
