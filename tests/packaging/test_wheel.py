@@ -46,6 +46,11 @@ def test_the_namespace_stays_open(names: frozenset[str]) -> None:
     assert "assay/__init__.py" not in names
 
 
+def test_the_base_modules_are_typed(names: frozenset[str]) -> None:
+    # They lie in the namespace itself, whose marker is the only one that mypy looks for.
+    assert {"assay/errors.py", "assay/progress.py", "assay/registry.py", "assay/py.typed"} <= names
+
+
 @pytest.mark.parametrize("portion", PORTIONS)
 def test_every_portion_is_there_and_typed(names: frozenset[str], portion: str) -> None:
     assert f"assay/{portion}/__init__.py" in names
