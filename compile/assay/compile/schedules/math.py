@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
+from typing import TypeAlias
 
 import tvm
 from tvm import tirx
@@ -11,7 +13,11 @@ from assay.compile.schedules.ir import Buffer, Expr, Stmt, allocate, load, rewri
 
 __all__ = ["Registers", "vector_math", "with_registers"]
 
-_Emit = Callable[[Expr], Expr]
+_Emit: TypeAlias = Callable[[Expr], Expr]
+_Function: TypeAlias = Callable[[Expr, _Emit], Expr]
+
+# Whole powers up to this are products.
+_LARGEST_PRODUCT = 4
 
 
 def _f32(value: float) -> Expr:
@@ -26,27 +32,34 @@ def _polynomial(x: Expr, coefficients: tuple[float, ...]) -> Expr:
     return result
 
 
-# Cephes expf (Moshier): 2^n * p(r), r in [-ln2/2, ln2/2], two-part ln2; about 1 ulp.
+def _clamp(x: Expr, low: float, high: float) -> Expr:
+    """x within limits; unlike min and max, which drop it, this passes NaN on."""
+    x = tirx.Select(x > _f32(high), _f32(high), x)
+    return tirx.Select(x < _f32(low), _f32(low), x)
+
+
+# Cephes expf (Moshier): 2^n * p(r), r in [-ln2/2, ln2/2], two-part ln2; within 1 ulp.
 _EXP = (1.9875691500e-4, 1.3981999507e-3, 8.3334519073e-3, 4.1665795894e-2, 1.6666665459e-1, 5.0000001201e-1)
+# 1.5 * 2^23: adding it rounds to an integer, which is then in the low bits. 126 is the exponent's bias, less
+# one: half of 2^n, so that n = 128 does not overflow before p(r) is known.
+_ROUND = 12582912.0 + 126.0
 
 
 def _exp(x: Expr, keep: _Emit) -> Expr:
-    # Past these limits float32 overflows, or is a denormal that is flushed to zero.
-    low, high = -87.33654, 88.72283
-    clamped = keep(tirx.max(tirx.min(x, _f32(88.3762626647949)), _f32(low)))
-    n = keep(tirx.floor(clamped * _f32(1.44269504088896341) + _f32(0.5)))
+    # At the lower limit the power's bits are those of 0, at the upper one the product overflows to infinity.
+    # Results below 1.66e-38 (denormals and a little more) are flushed to 0.
+    clamped = keep(_clamp(x, -87.34, 89.0))
+    rounded = keep(clamped * _f32(1.44269504088896341) + _f32(_ROUND))
+    n = keep(rounded - _f32(_ROUND))
     r = keep(clamped - n * _f32(0.693359375) - n * _f32(-2.12194440e-4))
-    p = keep(_polynomial(r, _EXP) * r * r + r + _f32(1.0))
-    power = tirx.reinterpret(
-        "float32", (tirx.Cast("int32", n) + tirx.const(127, "int32")) * tirx.const(1 << 23, "int32")
-    )
-    value = keep(p * power)
-    value = tirx.Select(x > _f32(high), _f32(float("inf")), value)
-    value = tirx.Select(x < _f32(low), _f32(0.0), value)
-    return tirx.Select(x == x, value, x)
+    p = keep(_polynomial(r, tuple(2.0 * c for c in _EXP)) * keep(r * r) + keep(r * _f32(2.0) + _f32(2.0)))
+    half_power = tirx.reinterpret("float32", tirx.reinterpret("int32", rounded) << tirx.const(23, "int32"))
+    return p * half_power
 
 
-# Eigen's generic tanh: an odd rational approximation on |x| < 7.9, saturated beyond; a few ulp.
+# Eigen's generic tanh: an odd rational approximation on |x| < 7.9, saturated beyond; within 5 ulp. Both
+# polynomials are scaled so that the denominator is 1 at 0, which keeps tiny arguments out of the denormals.
+_TANH_SCALE = 1.0 / 4.89352518554385e-03
 _TANH_P = (
     -2.76076847742355e-16, 2.00018790482477e-13, -8.60467152213735e-11, 5.12229709037114e-08,
     1.48572235717979e-05, 6.37261928875436e-04, 4.89352455891786e-03,
@@ -55,27 +68,33 @@ _TANH_Q = (1.19825839466702e-06, 1.18534705686654e-04, 2.26843463243900e-03, 4.8
 
 
 def _tanh(x: Expr, keep: _Emit) -> Expr:
-    clamped = keep(tirx.max(tirx.min(x, _f32(7.90531110763549805)), _f32(-7.90531110763549805)))
-    square = keep(clamped * clamped)
-    value = clamped * _polynomial(square, _TANH_P) / _polynomial(square, _TANH_Q)
-    return tirx.Select(x == x, value, x)
+    clamped = keep(_clamp(x, -7.90531110763549805, 7.90531110763549805))
+    return _odd_rational(clamped, _TANH_P, _TANH_Q, _TANH_SCALE, keep)
 
 
 # Odd rational approximation of erf on |x| < 4, as in Eigen and XLA (float32); below 4e-7 absolute.
+_ERF_SCALE = -1.0 / 1.42647390514189e-02
 _ERF_P = (
     -2.72614225801306e-10, 2.77068142495902e-08, -2.10102402082508e-06, -5.69250639462346e-05,
     -7.34990630326855e-04, -2.95459980854025e-03, -1.60960333262415e-02,
 )  # fmt: skip
 _ERF_Q = (
-    -1.45660718464996e-05, -2.13374055278905e-04, -1.68282697438203e-03, -7.37332916720468e-03, -1.42647390514189e-02,
+    -1.45660718464996e-05, -2.13374055278905e-04, -1.68282697438203e-03, -7.37332916720468e-03,
+    -1.42647390514189e-02,
 )  # fmt: skip
 
 
 def _erf(x: Expr, keep: _Emit) -> Expr:
-    clamped = keep(tirx.max(tirx.min(x, _f32(4.0)), _f32(-4.0)))
-    square = keep(clamped * clamped)
-    value = clamped * _polynomial(square, _ERF_P) / _polynomial(square, _ERF_Q)
-    return tirx.Select(x == x, value, x)
+    return _odd_rational(keep(_clamp(x, -4.0, 4.0)), _ERF_P, _ERF_Q, _ERF_SCALE, keep)
+
+
+def _odd_rational(
+    x: Expr, numerator: tuple[float, ...], denominator: tuple[float, ...], scale: float, keep: _Emit
+) -> Expr:
+    """x * P(x^2) / Q(x^2), both polynomials times ``scale``."""
+    square = keep(x * x)
+    top = keep(x * _polynomial(square, tuple(scale * c for c in numerator)))
+    return top / _polynomial(square, tuple(scale * c for c in denominator))
 
 
 def _sigmoid(x: Expr, keep: _Emit) -> Expr:
@@ -83,16 +102,19 @@ def _sigmoid(x: Expr, keep: _Emit) -> Expr:
     return _f32(1.0) / (_f32(1.0) + exponential)
 
 
-# Cephes logf (Moshier): x = 2^e * m with m in [sqrt(1/2), sqrt(2)).
+# Cephes logf (Moshier): x = 2^e * m with m in [sqrt(1/2), sqrt(2)); within 1 ulp.
 _LOG = (
     7.0376836292e-2, -1.1514610310e-1, 1.1676998740e-1, -1.2420140846e-1, 1.4249322787e-1, -1.6668057665e-1,
     2.0000714765e-1, -2.4999993993e-1, 3.3333331174e-1,
 )  # fmt: skip
+_SMALLEST_NORMAL = 1.17549435e-38
 
 
 def _log(x: Expr, keep: _Emit) -> Expr:
-    smallest = 1.17549435e-38
-    bits = keep(tirx.reinterpret("int32", tirx.max(x, _f32(smallest))))
+    # A denormal has no exponent to take: scale it up, and take the scale's logarithm off again.
+    is_tiny = x < _f32(_SMALLEST_NORMAL)
+    scaled = keep(tirx.Select(is_tiny, x * _f32(2.0**23), x))
+    bits = keep(tirx.reinterpret("int32", scaled))
     exponent = tirx.Cast("float32", (bits >> tirx.const(23, "int32")) - tirx.const(126, "int32"))
     mantissa = keep(
         tirx.reinterpret(
@@ -100,23 +122,58 @@ def _log(x: Expr, keep: _Emit) -> Expr:
         )
     )
     low = mantissa < _f32(0.707106781186547524)
-    e = keep(exponent - tirx.Select(low, _f32(1.0), _f32(0.0)))
+    e = keep(exponent - tirx.Select(low, _f32(1.0), _f32(0.0)) - tirx.Select(is_tiny, _f32(23.0), _f32(0.0)))
     m = keep(mantissa - _f32(1.0) + tirx.Select(low, mantissa, _f32(0.0)))
     square = keep(m * m)
     y = _polynomial(m, _LOG) * m * square + e * _f32(-2.12194440e-4) - _f32(0.5) * square
     value = keep(m + y + e * _f32(0.693359375))
-    value = tirx.Select(x < _f32(smallest), _f32(float("-inf")), value)
     value = tirx.Select(x > _f32(3.4028234e38), x, value)
+    value = tirx.Select(x > _f32(0.0), value, _f32(float("-inf")))
     return tirx.Select(x >= _f32(0.0), value, _f32(float("nan")))
 
 
-_FUNCTIONS: dict[str, Callable[[Expr, _Emit], Expr]] = {
+def _log_in_base(base: float) -> _Function:
+    return lambda x, keep: _log(x, keep) * _f32(1.0 / math.log(base))
+
+
+_FUNCTIONS: dict[str, _Function] = {
     "exp": _exp,
     "tanh": _tanh,
     "erf": _erf,
     "sigmoid": _sigmoid,
     "log": _log,
+    "log2": _log_in_base(2.0),
+    "log10": _log_in_base(10.0),
 }
+
+
+def _power(x: Expr, exponent: float, keep: _Emit) -> Expr | None:
+    """x to a constant: products and square roots for small multiples of a quarter, else exp of a logarithm.
+
+    None for large whole powers, which are left to the library: a negative base has no logarithm.
+    """
+    quarters = abs(exponent) * 4
+    if quarters > 4 * _LARGEST_PRODUCT and exponent == int(exponent):
+        return None
+    if quarters != int(quarters) or quarters > 4 * _LARGEST_PRODUCT:
+        return _exp(keep(keep(_log(x, keep)) * _f32(exponent)), keep)
+    root = keep(tirx.sqrt(x)) if quarters % 4 else x
+    factors = [keep(tirx.sqrt(root))] if quarters % 2 else []
+    factors += [root] if quarters % 4 >= 2 else []
+    whole = int(quarters // 4)
+    square = x
+    while whole:
+        if whole % 2:
+            factors.append(square)
+        whole //= 2
+        if whole:
+            square = keep(square * square)
+    if not factors:
+        return _f32(1.0)
+    product = factors[0]
+    for factor in factors[1:]:
+        product = product * factor
+    return _f32(1.0) / keep(product) if exponent < 0 else product
 
 
 def _name_of(node: Expr) -> str:
@@ -158,8 +215,13 @@ def vector_math(value: Expr, registers: Registers) -> tuple[list[Stmt], Expr]:
     statements: list[Stmt] = []
 
     def expand(node: Expr) -> Expr | None:
+        if str(node.ty.dtype) != "float32":
+            return None
+        if _name_of(node) == "pow" and isinstance(node.args[1], tirx.FloatImm):
+            base = registers.keep(node.args[0], statements)
+            return _power(base, float(node.args[1].value), lambda step: registers.keep(step, statements))
         function = _FUNCTIONS.get(_name_of(node))
-        if function is None or str(node.ty.dtype) != "float32":
+        if function is None:
             return None
         return function(
             registers.keep(node.args[0], statements), lambda step: registers.keep(step, statements)
