@@ -49,7 +49,7 @@ def _rewritten(model: onnx.ModelProto) -> onnx.ModelProto:
 def test_sums_become_additions(count: int, make_model: MakeModel) -> None:
     names = [f"x{index}" for index in range(count)]
     model = make_model(
-        [make_node("Sum", names, ["y"], name="total")], dict.fromkeys(names, [2, 3]), {"y": [2, 3]}
+        [make_node("Sum", names, ["y"], name="total")], {name: [2, 3] for name in names}, {"y": [2, 3]}
     )
     operators = _operators(_rewritten(model))
     assert operators == (["Add"] * (count - 1) or ["Identity"])
