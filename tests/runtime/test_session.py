@@ -12,6 +12,7 @@ import pytest
 import assay.runtime
 from assay.errors import ArtifactError, CpuFeatureError, InterfaceError
 from assay.runtime import cpu, session
+from assay.runtime.artifact import open_artifact
 from assay.runtime.cpu import Cpu, available_cores, detect_cpu
 from assay.runtime.manifest import Input, SymbolicSize
 from assay.runtime.session import check_inputs
@@ -183,6 +184,22 @@ def test_scalars():
     assert check_inputs(interface, {"rate": np.int64(16000)})[0].shape == ()
     with pytest.raises(InterfaceError, match="'rate' is a int"):
         check_inputs(interface, {"rate": 16000})
+
+
+def test_artifact_that_is_replaced_while_loading(tiny, tmp_path, monkeypatch):
+    path = tiny.write(tmp_path / "a")
+    opened = []
+
+    def open_and_replace(*arguments, **options):
+        result = open_artifact(*arguments, **options)
+        opened.append(result.manifest.scheme)
+        if len(opened) == 1:
+            tiny.write(path, scheme="int8")
+        return result
+
+    monkeypatch.setattr(session, "open_artifact", open_and_replace)
+    assert assay.runtime.load(path).manifest.scheme == "int8"
+    assert opened == ["f32", "int8"]
 
 
 def test_cpu_that_lacks_instructions(tiny, tmp_path, make_manifest, monkeypatch):

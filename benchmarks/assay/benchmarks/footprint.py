@@ -107,8 +107,10 @@ def _sample(name: str, files: ModelFiles, threads: int) -> dict[str, Any]:
     command += [str(files.artifact), *(["--onnx", str(files.canonical)] if files.canonical else [])]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     if done.returncode:
-        last = (done.stderr.strip().splitlines() or ["no message"])[-1]
-        raise BenchmarkError(f"The engine {name} failed: {last}")
+        # Our own errors are a sentence or two; anything else is a traceback, whose last line tells.
+        lines = done.stderr.strip().splitlines() or ["no message"]
+        told = " ".join(lines) if done.returncode > 1 else lines[-1]
+        raise BenchmarkError(f"The engine {name} failed: {told}")
     sample: dict[str, Any] = json.loads(done.stdout)
     return sample
 

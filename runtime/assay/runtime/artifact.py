@@ -14,8 +14,6 @@ import msgspec
 
 from assay.errors import ArtifactError, StorageError
 from assay.runtime import packing
-from assay.runtime.atomic import replace_directory, replace_file
-from assay.runtime.libraries import extracted
 from assay.runtime.manifest import FileDigest, Manifest, decode_manifest, encode_manifest
 from assay.runtime.packing import CHUNK, Region
 
@@ -48,10 +46,13 @@ class Artifact:
 
     def path(self, name: str) -> Path:
         """An absolute path of one file; in the one-file form a copy in a private cache folder."""
-        region = self._region(name)
-        if not self.packed:
-            return region.path.absolute()
-        return extracted(region, self.manifest.files[name].sha256, PurePosixPath(name).name)
+        return self.copied(name) if self.packed else self._region(name).path.absolute()
+
+    def copied(self, name: str) -> Path:
+        """The path of a copy of one file in a private cache folder, a different one for every content."""
+        from assay.runtime.libraries import extracted
+
+        return extracted(self._region(name), self.manifest.files[name].sha256, PurePosixPath(name).name)
 
     def weights(self) -> dict[str, npt.NDArray[Any]]:
         """Weights by name in the order of the manifest, mapped copy-on-write and 64-byte aligned.
@@ -87,6 +88,8 @@ def write_artifact(
     else that is there is left alone and raises StorageError, as does a disk that is full or not writable.
     The same arguments give the same bytes. Returns ``destination``.
     """
+    from assay.runtime.atomic import replace_directory, replace_file  # only writers need it
+
     for name in files:
         problem = _name_problem(name)
         if problem:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import functools
 import os
 import platform
-import subprocess
 import sys
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
@@ -176,6 +175,8 @@ def _fields(text: str) -> Iterator[tuple[str, str]]:
 
 
 def _darwin_cpu() -> tuple[str, list[str]]:
+    import subprocess
+
     listing = subprocess.run(
         ["/usr/sbin/sysctl", "machdep.cpu", "hw.optional"], capture_output=True, text=True, check=False
     ).stdout

@@ -30,6 +30,8 @@ class DLPackTensor(Protocol):
     def __dlpack_device__(self) -> tuple[int, int]: ...
 
 
+_ATTEMPTS = 3  # when the artifact is replaced, atomically, while it is being loaded
+
 Tensor: TypeAlias = "npt.NDArray[Any] | DLPackTensor"
 
 
@@ -42,12 +44,35 @@ def load(path: Path | str, *, threads: int | None = None, verify: bool = True) -
     Raises ArtifactError for an artifact that is damaged or incomplete, ArtifactVersionError for one of a
     newer schema, and CpuFeatureError for one that needs instructions that this CPU lacks.
     """
+    for _ in range(_ATTEMPTS):
+        before = _identity(path)
+        try:
+            model = _load(path, threads, verify)
+        except ArtifactError:
+            if _identity(path) == before:
+                raise
+        else:
+            if _identity(path) == before:
+                return model
+    raise ArtifactError(f"{path} is replaced again and again while it is being loaded.")
+
+
+def _load(path: Path | str, threads: int | None, verify: bool) -> Model:
     artifact = open_artifact(path, verify=verify)
     check_triple(artifact.manifest.target.triple)
     check_features(artifact.manifest.target.features)
     from assay.runtime.drivers.tvm_vm import TvmVm
 
     return Model(artifact.manifest, TvmVm(artifact), threads=threads)
+
+
+def _identity(path: Path | str) -> tuple[int, int] | None:
+    """What tells an artifact from one that took its place under the same name."""
+    try:
+        status = Path(path).stat()
+    except OSError:
+        return None
+    return status.st_dev, status.st_ino
 
 
 class Model:

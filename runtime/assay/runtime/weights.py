@@ -19,7 +19,6 @@ from typing import TYPE_CHECKING, Any, BinaryIO
 import numpy as np
 
 from assay.errors import ArtifactError
-from assay.runtime.atomic import replace_file
 from assay.runtime.packing import ALIGNMENT, Region
 
 if TYPE_CHECKING:
@@ -67,6 +66,8 @@ def save_weights(path: Path, tensors: Mapping[str, npt.NDArray[Any]]) -> None:
     Arrays of any strides and byte order are accepted, and of ``ml_dtypes.bfloat16``. Raises ValueError for a
     dtype that has no name in safetensors or a reserved tensor name, and StorageError when it cannot write.
     """
+    from assay.runtime.atomic import replace_file  # only writers need it
+
     for name, tensor in tensors.items():
         if tensor.dtype.name not in _BY_NUMPY:
             raise ValueError(f"tensor {name!r}: dtype {tensor.dtype.name} cannot be stored")

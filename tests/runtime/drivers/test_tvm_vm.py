@@ -3,6 +3,7 @@ from __future__ import annotations
 import subprocess
 import sys
 import textwrap
+from pathlib import Path
 
 import msgspec
 import numpy as np
@@ -47,6 +48,20 @@ def test_library_that_is_no_library(tiny, tmp_path, make_manifest):
     path = assay.runtime.artifact.write_artifact(tmp_path / "a", make_manifest(), other)
     with pytest.raises(ArtifactError, match=r"lib/model\.so cannot be loaded"):
         assay.runtime.load(path)
+
+
+def test_library_that_was_replaced_is_loaded_anew(tiny, tmp_path, make_manifest, monkeypatch):
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    path = tiny.write(tmp_path / "a")
+    assay.runtime.load(path)
+    # What follows the last section of a library is never read.
+    changed = {**tiny.files, "lib/model.so": tiny.files["lib/model.so"].read_bytes() + b"changed"}
+    assay.runtime.artifact.write_artifact(path, make_manifest(), changed)
+    model = assay.runtime.load(path)
+    digest = model.manifest.files["lib/model.so"].sha256
+    loaded = tmp_path / "cache" / "assay" / "libraries" / digest / "model.so"
+    assert str(loaded) in Path("/proc/self/maps").read_text()
+    assert model.run({"x": np.zeros((1, 96), np.float32)})
 
 
 def test_entry_point_that_is_not_there(tiny, tmp_path, make_manifest):

@@ -52,7 +52,7 @@ class TvmVm:
         self._ffi = import_tvm_ffi()
         _check_ffi_version(manifest, self._ffi.__version__)
         _load_runtime(artifact)
-        library = artifact.path(manifest.entry.library)
+        library = _library_path(artifact)
         try:
             module = self._ffi.load_module(str(library))
             machine = module["vm_load_executable"]()
@@ -101,6 +101,23 @@ class TvmVm:
         # NumPy has no bfloat16: the same bytes, seen with that dtype.
         view = self._ffi.get_global_func("runtime.TVMTensorCreateView")
         return view(tensor, self._ffi.Shape(array.shape), self._ffi.dtype(dtype), 0)
+
+
+_loaded_libraries: dict[Path, str] = {}
+
+
+def _library_path(artifact: Artifact) -> Path:
+    """Where to load the compiled library from.
+
+    The dynamic loader knows libraries by path, and gives the old one again when the file behind a path was
+    replaced: then a copy under another path is loaded.
+    """
+    name = artifact.manifest.entry.library
+    digest = artifact.manifest.files[name].sha256
+    path = artifact.path(name)
+    if _loaded_libraries.setdefault(path, digest) == digest:
+        return path
+    return artifact.copied(name)
 
 
 def _check_ffi_version(manifest: Manifest, installed: str) -> None:
@@ -190,8 +207,9 @@ def _pass_out(tensor: Any, shared: Iterable[tuple[int, int]]) -> npt.NDArray[Any
     """An output as an array, copied when it lies in ``shared`` memory: an input or weight passed on."""
     output = np.from_dlpack(tensor)
     start, end = _span(tensor, output.nbytes)
-    if any(start < other_end and other_start < end for other_start, other_end in shared):
-        return output.copy()
+    for other_start, other_end in shared:
+        if start < other_end and other_start < end:
+            return output.copy()
     return output
 
 
