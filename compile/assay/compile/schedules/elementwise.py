@@ -240,7 +240,7 @@ class _Emitter:
         work = expected_product(axes, self.context) * (4 if heavy else 1)
         serial = serial or self.context.is_small(work)
 
-        def element(bound: Mapping[Expr, Expr], registers: Registers) -> Stmt:
+        def element(bound: Mapping[Expr, Expr], program: Program, registers: Registers) -> Stmt:
             statements, values = emit_program(program, bound, registers)
             for block, value, offset in zip(self.blocks, values, offsets, strict=True):
                 at = substitute(offset, bound)
@@ -248,14 +248,11 @@ class _Emitter:
             return seq(*statements)
 
         if not axes:
-            return with_registers(1, lambda lane, registers: element({}, registers))
-        lanes = self.context.unit.lanes()
-        other = transposed_axis(axes, program, offsets, self.context)
+            return with_registers(1, lambda lane, registers: element({}, program, registers))
+        other = transposed_axis(axes, program, self.context)
         if other is not None:
-            return emit_transposed(
-                axes, other, program, offsets, [self.views.of(b.output) for b in self.blocks],
-                self.context, serial=serial,
-            )  # fmt: skip
+            return emit_transposed(axes, other, program, element, self.context, serial=serial)
+        lanes = self.context.unit.lanes()
         outer, inner = axes[:-1], axes[-1]
         flat = not serial and self.context.expected(inner.extent) >= 64 * lanes * _UNROLL
         shared = outer and not (flat and expected_product(outer, self.context) < _MIN_OUTER)
@@ -267,7 +264,7 @@ class _Emitter:
                 lanes,
                 lambda start, count, _: with_registers(
                     count,
-                    lambda lane, registers: element({**bound, inner.var: start + lane}, registers),
+                    lambda lane, registers: element({**bound, inner.var: start + lane}, program, registers),
                 ),
                 unroll=1 if heavy else _UNROLL,
                 heavy=heavy,
