@@ -38,6 +38,21 @@ def test_round_trip(make_manifest):
     assert encode_manifest(decode_manifest(data)) == data
 
 
+def test_values_that_json_cannot_hold(make_manifest):
+    case = VerifiedCase(
+        sizes={},
+        output="y",
+        max_absolute_error=float("nan"),
+        max_relative_error=0.0,
+        cosine_similarity=1.0,
+        absolute_tolerance=1e-4,
+        relative_tolerance=1e-3,
+    )
+    verification = Verification(reference="onnxruntime 1", executed=True, cases=(case,))
+    with pytest.raises(ValueError, match="max_absolute_error"):
+        encode_manifest(make_manifest(verification=verification))
+
+
 def test_keys_are_in_one_order(make_manifest):
     one = encode_manifest(make_manifest(tools={"a": "1", "b": "2"}))
     other = encode_manifest(make_manifest(tools={"b": "2", "a": "1"}))

@@ -170,8 +170,16 @@ class _Version(msgspec.Struct):
 
 
 def encode_manifest(manifest: Manifest) -> bytes:
-    """JSON of a manifest: UTF-8, indented, keys in one fixed order, a newline at the end."""
-    return msgspec.json.format(msgspec.json.encode(manifest, order="sorted"), indent=2) + b"\n"
+    """JSON of a manifest: UTF-8, indented, keys in one fixed order, a newline at the end.
+
+    Raises ValueError for values that do not come back, such as NaN, which JSON cannot hold.
+    """
+    data = msgspec.json.format(msgspec.json.encode(manifest, order="sorted"), indent=2) + b"\n"
+    try:
+        msgspec.json.decode(data, type=Manifest)
+    except msgspec.ValidationError as error:
+        raise ValueError(f"the manifest cannot be written: {error}") from None
+    return data
 
 
 def decode_manifest(data: bytes) -> Manifest:
