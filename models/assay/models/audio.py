@@ -52,7 +52,7 @@ def read_wav(path: Path, rate: int) -> Array:
             # SciPy warns of chunks that hold no samples.
             warnings.simplefilter("ignore", wavfile.WavFileWarning)
             found_rate, samples = wavfile.read(path)
-    except (OSError, ValueError) as error:
+    except Exception as error:  # SciPy raises whatever a damaged header leads it into.
         raise UsageError(f"{str(path)!r} cannot be read as a WAV file: {error}.") from error
     if samples.dtype.kind == "u":
         samples = (samples.astype(np.float32) - 128) / 128

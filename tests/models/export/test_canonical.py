@@ -146,9 +146,7 @@ def test_a_branch_on_a_constant_is_chosen(export: Any, make_model: MakeModel) ->
     assert _nodes(export(make_model([node], {"x": [2]}, {"y": [2]}, {"yes": np.True_}))) == ["Exp"]
 
 
-def test_initializers_that_are_inputs_too_are_constants(
-    linear: onnx.ModelProto, export: Any
-) -> None:
+def test_initializers_that_are_inputs_too_are_constants(linear: onnx.ModelProto, export: Any) -> None:
     linear.ir_version = 3
     del linear.opset_import[:]
     linear.opset_import.append(onnx.helper.make_opsetid("", 8))
@@ -297,5 +295,3 @@ def test_steps_are_shown(linear_file: Path, tmp_path: Path) -> None:
 
     export_canonical(find_model(str(linear_file)), tmp_path, progress=Collecting())
     assert shown == ["get linear", "load ONNX", "check ONNX", "fold and simplify", "write canonical ONNX"]
-
-
