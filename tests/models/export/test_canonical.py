@@ -13,7 +13,7 @@ import onnxruntime
 import pytest
 from onnx.helper import make_node
 
-from assay.errors import AssayError, ExternalDataError, InterfaceError, ModelError, StorageError
+from assay.errors import ExternalDataError, InterfaceError, ModelError, StorageError
 from assay.models.export import CanonicalModel, canonical, export_canonical, weights
 from assay.models.export.interface import OutputSpec
 from assay.models.inputs import make_inputs, verification_sizes
