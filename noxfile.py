@@ -22,16 +22,18 @@ RUNTIME_CASE = Path(".nox", "runtime-case").resolve()
 RUNTIME_MODEL = "light-squeezenet"
 
 
-def install_for(session: nox.Session, wanted: list[str]) -> list[str]:
-    """Install what the ``wanted`` models need, and give their names; none wanted means all without torch."""
+def install_for(session: nox.Session) -> list[str]:
+    """Install what the session's arguments need, torch where they name it; gives the models without torch."""
     session.install("-e", ".[compile]")
     listed = session.run("assay", "models", "--json", silent=True)
     if not isinstance(listed, str):  # `nox --install-only` runs nothing
-        return wanted
-    needs_torch = {model["name"]: model["needs_torch"] for model in json.loads(listed)}
-    if any(needs_torch.get(model) for model in wanted):
+        return []
+    models = json.loads(listed)
+    # Sets and engines are called `torch` too; the set `all` includes it.
+    for_torch = {"torch", "all", *(model["name"] for model in models if model["needs_torch"])}
+    if for_torch & set(session.posargs):
         session.install("-e", ".[torch]")
-    return wanted or [model for model, torch in needs_torch.items() if not torch]
+    return [model["name"] for model in models if not model["needs_torch"]]
 
 
 def define_build(target: str) -> None:
@@ -39,8 +41,8 @@ def define_build(target: str) -> None:
 
     @nox.session(name=f"build-{target}", venv_backend=PIP, reuse_venv=True)
     def session_for_target(session: nox.Session) -> None:
-        for model in install_for(session, session.posargs):
-            session.run("assay", "build", model, "--target", target, "-o", f"artifacts/{target}/{model}")
+        default = install_for(session)
+        session.run("assay", "build", "--target", target, *(session.posargs or default))
 
     session_for_target.__doc__ = f"Build models for {target}: those named after `--`, else all without torch."
 
@@ -52,7 +54,7 @@ for name in TARGETS:
 @nox.session(venv_backend=PIP, reuse_venv=True)
 def bench(session: nox.Session) -> None:
     """Build, verify and measure the default set beside ONNX Runtime (or `-- MODEL --threads N` ...)."""
-    install_for(session, [argument for argument in session.posargs if not argument.startswith("-")])
+    install_for(session)
     session.run("assay", "bench", *(session.posargs or ["--set", "default"]))
 
 

@@ -76,7 +76,7 @@ def violations(root: Path, base_packages: frozenset[str]) -> list[str]:
             where = f"{path.relative_to(root)}:{imported.line}: assay.{part} imports {imported.module}"
             if top == "assay":
                 other = rest.partition(".")[0]
-                if other != part and other not in ALLOWED[part]:
+                if other not in {"", part} | ALLOWED[part]:
                     found.append(f"{where}; it may import only {', '.join(sorted(ALLOWED[part]))}")
             elif part in SMALL and top not in base_packages and top not in sys.stdlib_module_names:
                 found.append(f"{where}, which the base install does not bring")

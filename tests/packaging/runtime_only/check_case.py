@@ -34,13 +34,13 @@ def check_outputs(artifact: Path, folder: Path) -> None:
         tolerance = json.loads((folder / "tolerance.json").read_text())
         for name in expected:
             np.testing.assert_allclose(outputs[name], expected[name], **tolerance, err_msg=name)
-            print(f"{artifact.name}: {name} agrees with ONNX Runtime's; loaded in {loaded:.3f} s")
+            print(f"{artifact.name}: {name} agrees with ONNX Runtime's; loaded in {loaded:.3f} s", flush=True)
 
 
 def check_command(artifact: Path, folder: Path) -> None:
     """Run ``artifact`` through the ``assay`` command; raises CalledProcessError when it fails."""
-    command = [str(Path(sys.executable).with_name("assay")), "run", str(artifact), str(folder / "inputs.npz")]
-    subprocess.run(command, check=True)
+    assay = Path(sys.executable).with_name("assay")
+    subprocess.run([str(assay), "run", str(artifact), "--input", str(folder / "inputs.npz")], check=True)
 
 
 def main(folder: Path) -> None:
