@@ -1,0 +1,203 @@
+"""One `assay bench`: build what is not built, measure model after model, keep records and failures."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from assay.cli.artifacts import is_artifact, model_behind, registered_model, spec_from_manifest
+from assay.cli.failures import as_assay_error, report_failure
+from assay.cli.output import Output
+from assay.errors import ArtifactError, BenchmarkError
+
+if TYPE_CHECKING:
+    from assay.models.export import CanonicalModel
+    from assay.models.spec import ModelSpec
+    from assay.results.record import Record
+    from assay.results.report import Row
+
+__all__ = ["Plan", "Session"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Plan:
+    """What to measure of every model; ``seconds`` is the least time of the samples of a round."""
+
+    threads: tuple[int, ...]
+    engines: tuple[str, ...]
+    rounds: int
+    seconds: float
+    seed: int
+    sizes: Mapping[str, int]
+    model: str | None
+    target: str
+    scheme: str
+    profile: str
+    cache: Path | None
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Subject:
+    """A model that is ready to be measured. ``compile_seconds`` is None where the build was cached."""
+
+    spec: ModelSpec
+    artifact: Path
+    canonical: CanonicalModel | None
+    compile_seconds: float | None
+
+
+class Session:
+    """Collects what a plan gives for one name after the other."""
+
+    def __init__(self, plan: Plan, output: Output) -> None:
+        from assay.results.record import new_run_id
+
+        self._plan = plan
+        self._output = output
+        self._run_id = new_run_id()
+        self.records: list[Record] = []
+        self.problems: list[Row] = []
+        self.exit_code = 0
+
+    def measure(self, names: list[str]) -> None:
+        """Measure each of ``names``, models or artifacts; a wrong name raises before anything is measured."""
+        self._check_names(names)
+        for name in names:
+            try:
+                self._measure(name)
+            except Exception as error:
+                known = as_assay_error(error)
+                if known is None or len(names) == 1:
+                    raise
+                self._note_problem(name, "assay", known.message)
+                self._output.note(f"{name} failed:")
+                self.exit_code = self.exit_code or report_failure(error, self._output)
+
+    def _check_names(self, names: list[str]) -> None:
+        from assay.benchmarks.machine import choose_cpus
+        from assay.benchmarks.peers import engines
+
+        for engine in self._plan.engines:
+            engines()[engine]
+        choose_cpus(max(self._plan.threads))
+        models = [name for name in names if not is_artifact(name)]
+        if models:
+            from assay.compile.profiles import profiles
+            from assay.compile.schemes import schemes
+            from assay.compile.targets import find_target
+            from assay.models.registry import find_model
+
+            find_target(self._plan.target)
+            schemes()[self._plan.scheme]
+            profiles()[self._plan.profile]
+            for name in models:
+                find_model(name)
+
+    def _measure(self, name: str) -> None:
+        from assay.benchmarks.harness import bench, unavailable_engines
+
+        plan = self._plan
+        subject = self._open(Path(name)) if is_artifact(name) else self._build(name)
+        missing = unavailable_engines(plan.engines, subject.spec.name, subject.artifact, subject.canonical)
+        for engine, reason in missing.items():
+            self._note_problem(subject.spec.name, engine, f"not available: {reason}")
+            self._output.note(f"{engine} is left out: {reason}")
+        chosen = [engine for engine in plan.engines if engine not in missing]
+        if not chosen:
+            raise BenchmarkError(f"No engine that was asked for can run {subject.spec.name}.")
+        for threads in plan.threads:
+            self.records += bench(
+                subject.spec,
+                subject.artifact,
+                subject.canonical,
+                run_id=self._run_id,
+                engines_to_run=chosen,
+                threads=threads,
+                rounds=plan.rounds,
+                seconds_per_round=plan.seconds,
+                sizes=plan.sizes,
+                seed=plan.seed,
+                compile_seconds=subject.compile_seconds,
+                progress=self._output.progress(animated=False),
+            )
+
+    def _build(self, name: str) -> _Subject:
+        from assay.compile.build import build_artifact
+        from assay.models.registry import find_model
+
+        plan = self._plan
+        result = build_artifact(
+            find_model(name),
+            target=plan.target,
+            scheme=plan.scheme,
+            profile=plan.profile,
+            cache=plan.cache,
+            progress=self._output.progress(),
+        )
+        seconds = None if result.cached else sum(result.seconds.values())
+        return _Subject(
+            spec=result.canonical.spec,
+            artifact=result.path,
+            canonical=result.canonical,
+            compile_seconds=seconds,
+        )
+
+    def _open(self, path: Path) -> _Subject:
+        """An artifact that is there; peers run the model behind it, where that is known and the same."""
+        from assay.runtime.artifact import open_artifact
+
+        manifest = open_artifact(path).manifest
+        canonical = None
+        peers = [engine for engine in self._plan.engines if engine != "assay"]
+        if peers and (self._plan.model is not None or registered_model(manifest) is not None):
+            from assay.compile.cache import BuildCache
+
+            spec = model_behind(manifest, self._plan.model)
+            canonical = BuildCache(self._plan.cache).canonical(spec, self._output.progress())
+            if canonical.digest != manifest.model.canonical_digest:
+                raise ArtifactError(
+                    f"{path} was built from another model than {spec.name!r} is now.",
+                    hint="Build it again, or name the model that it was built from with --model.",
+                )
+        return _Subject(
+            spec=spec_from_manifest(manifest), artifact=path, canonical=canonical, compile_seconds=None
+        )
+
+    def _note_problem(self, model: str, engine: str, problem: str) -> None:
+        from assay.results.report import Row
+
+        self.problems.append(Row(model=model, engine=engine, threads=None, metric="latency", problem=problem))
+
+    def save(self, folder: Path | None) -> Path | None:
+        """Write the records, if there are any, to ``folder``; the path of the file."""
+        if not self.records:
+            return None
+        from assay.benchmarks.provenance import find_checkout
+        from assay.results.record import write_records
+
+        if folder is None:
+            checkout = find_checkout()
+            folder = (checkout.root if checkout else Path()) / "results" / "runs"
+        return write_records(folder, self.records)
+
+    def show(self, *, markdown: bool) -> None:
+        """Print the records: as JSON, as Markdown, or as tables."""
+        from assay.results.costs import cost_markdown, cost_rows, cost_table
+        from assay.results.record import encode_records
+        from assay.results.report import markdown_table, report_rows, rich_table
+
+        if self._output.json:
+            self._output.print_line(encode_records(self.records).decode().rstrip())
+            return
+        rows = [*report_rows(self.records), *self.problems]
+        costs = cost_rows(self.records)
+        title = f"Latency at {self._plan.rounds} rounds"
+        if markdown:
+            self._output.print_line(markdown_table(rows) + "\n" + cost_markdown(costs).rstrip())
+            return
+        tables: list[Any] = [rich_table(rows, title=title)]
+        if costs and not self._output.quiet:
+            tables.append(cost_table(costs, title="What else it costs"))
+        self._output.print(*tables)

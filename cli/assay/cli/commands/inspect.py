@@ -1,0 +1,106 @@
+"""``assay inspect``."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from assay.cli.options import output_options
+from assay.cli.output import Output
+
+if TYPE_CHECKING:
+    from assay.runtime.manifest import Manifest
+
+__all__ = ["command"]
+
+
+@click.command("inspect")
+@click.argument("artifact", type=click.Path(path_type=Path))
+@output_options
+@click.pass_obj
+def command(output: Output, artifact: Path) -> None:
+    """Show what is in an artifact.
+
+    Every file's digest is checked first. Shown are the model, the target, the interface, and the errors
+    that were measured against ONNX Runtime when it was built; -v adds files and tools.
+
+    \b
+    Example:
+      assay inspect artifacts/silero-vad-x86-64-v3-f32-release
+    """
+    from assay.runtime.artifact import open_artifact
+    from assay.runtime.manifest import encode_manifest
+
+    manifest = open_artifact(artifact).manifest
+    if not manifest.target.executed:
+        note = manifest.verification.note or ""
+        output.warn(
+            f"COMPILED, NOT EXECUTED: no machine has run this code for {manifest.target.name}, "
+            f"and its numbers were never compared. {note}".rstrip()
+        )
+    if output.json:
+        output.print_json({"path": str(artifact), "manifest": json.loads(encode_manifest(manifest))})
+        return
+    output.print(_overview(artifact, manifest), _interface(manifest), _errors(manifest))
+    if output.verbosity:
+        output.print(_files(manifest))
+
+
+def _overview(artifact: Path, manifest: Manifest) -> Any:
+    from rich.table import Table
+
+    model, target = manifest.model, manifest.target
+    executed = "executed and compared" if target.executed else "COMPILED, NOT EXECUTED"
+    size = sum(file.bytes for file in manifest.files.values())
+    table = Table(show_header=False, title=str(artifact), title_justify="left")
+    for key, value in {
+        "model": f"{model.name}: {model.description}",
+        "weights": f"{model.weights}, {sum(weight.bytes for weight in manifest.weights) / 1e6:.1f} MB",
+        "licence": model.licence,
+        "target": f"{target.name} ({target.triple}, {target.cpu}), {executed}",
+        "CPU features": ", ".join(target.features) or "none beyond the base",
+        "scheme, profile": f"{manifest.scheme}, {manifest.profile}",
+        "size": f"{size / 1e6:.1f} MB in {len(manifest.files)} files",
+        "built with": f"assay {manifest.assay_version}",
+        "canonical ONNX": model.canonical_digest,
+    }.items():
+        table.add_row(key, value)
+    return table
+
+
+def _interface(manifest: Manifest) -> Any:
+    from rich.table import Table
+
+    table = Table("", "name", "dtype", "shape", title="Interface", title_justify="left")
+    for item in manifest.inputs:
+        dims = [
+            str(dim) if isinstance(dim, int) else f"{dim.name} ({dim.minimum} to {dim.maximum})"
+            for dim in item.shape
+        ]
+        table.add_row("input", item.name, item.dtype, ", ".join(dims))
+    for result in manifest.outputs:
+        table.add_row("output", result.name, result.dtype, ", ".join(str(dim) for dim in result.shape))
+    return table
+
+
+def _errors(manifest: Manifest) -> Any:
+    from assay.cli.cases import cases_table
+
+    verification = manifest.verification
+    if not verification.executed:
+        return f"Never compared with {verification.reference}. {verification.note or ''}".rstrip()
+    return cases_table(verification.cases, title=f"Errors against {verification.reference}")
+
+
+def _files(manifest: Manifest) -> Any:
+    from rich.table import Table
+
+    table = Table("file or tool", "bytes", "SHA-256 or version", title="Contents", title_justify="left")
+    for name, file in manifest.files.items():
+        table.add_row(name, f"{file.bytes:,}", file.sha256)
+    for name, version in manifest.tools.items():
+        table.add_row(name, "", version)
+    return table

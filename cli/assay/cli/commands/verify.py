@@ -1,0 +1,50 @@
+"""``assay verify``."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+from assay.cli.options import cache_option, output_options
+from assay.cli.output import Output
+
+__all__ = ["command"]
+
+
+@click.command("verify")
+@click.argument("artifact", type=click.Path(path_type=Path))
+@click.option("--model", help="The model that it was built from, where its name is not enough: an ONNX file.")
+@cache_option
+@output_options
+@click.pass_obj
+def command(output: Output, artifact: Path, model: str | None, cache: Path | None) -> None:
+    """Compare an artifact's outputs with ONNX Runtime's again.
+
+    Every file's digest is checked, the model is exported anew (or taken from the cache), and the outputs are
+    compared on representative inputs at several sizes of each symbolic dimension.
+
+    \b
+    Example:
+      assay verify artifacts/silero-vad-x86-64-v3-f32-release
+      assay verify model-avx2 --model model.onnx
+    """
+    from assay.cli.artifacts import model_behind
+    from assay.runtime.artifact import open_artifact
+
+    manifest = open_artifact(artifact).manifest
+    spec = model_behind(manifest, model)
+
+    from assay.compile.build import verify_again
+
+    cases = verify_again(artifact, spec, cache=cache, progress=output.progress())
+    if output.json:
+        import msgspec
+
+        output.print_json({"path": str(artifact), "cases": msgspec.to_builtins(cases)})
+        return
+    from assay.cli.cases import cases_table
+
+    if not output.quiet:
+        output.print(cases_table(cases, title=f"{manifest.model.name}: errors against ONNX Runtime"))
+    output.print_line(f"{artifact} agrees with ONNX Runtime.")

@@ -1,0 +1,94 @@
+"""Options that several verbs share."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any, TypeVar
+
+import click
+
+from assay.cli.output import Output
+from assay.errors import UsageError
+
+__all__ = ["build_options", "cache_option", "output_options", "parse_sizes", "size_option", "threads_type"]
+
+F = TypeVar("F", bound=Callable[..., Any])
+
+threads_type = click.IntRange(min=1)
+
+
+def output_options(function: F) -> F:
+    """``--json``, ``--quiet`` and ``--verbose``; they end up in the ``Output`` of ``click.pass_obj``."""
+
+    def keep(name: str) -> Callable[[click.Context, click.Parameter, Any], None]:
+        def callback(ctx: click.Context, parameter: click.Parameter, value: Any) -> None:
+            output = ctx.find_object(Output)
+            if output is not None and value:
+                setattr(output, name, value)
+
+        return callback
+
+    settings: dict[str, Any] = {"expose_value": False, "is_eager": True}
+    for option in (
+        click.option(
+            "-v",
+            "--verbose",
+            count=True,
+            callback=keep("verbosity"),
+            help="Show every step with its time; -vv adds a traceback to errors.",
+            **settings,
+        ),
+        click.option(
+            "-q", "--quiet", is_flag=True, callback=keep("quiet"), help="Results and errors only.", **settings
+        ),
+        click.option(
+            "--json", is_flag=True, callback=keep("json"), help="Results and errors as JSON.", **settings
+        ),
+    ):
+        function = option(function)
+    return function
+
+
+def build_options(function: F) -> F:
+    """What a build depends on: ``--target``, ``--scheme`` and ``--profile``."""
+    for option in (
+        click.option("--profile", default="release", show_default=True, help="How hard the build works."),
+        click.option(
+            "--scheme", default="f32", show_default=True, help="How weights are stored and multiplied."
+        ),
+        click.option(
+            "--target",
+            default="native",
+            show_default=True,
+            help="What to compile for; `assay targets` lists them.",
+        ),
+    ):
+        function = option(function)
+    return function
+
+
+cache_option = click.option(
+    "--cache",
+    type=click.Path(file_okay=False, path_type=Path),
+    help="Folder of the build cache.  [default: the user's cache folder]",
+)
+
+size_option = click.option(
+    "--size",
+    "sizes",
+    multiple=True,
+    metavar="DIM=N",
+    help="Size of a symbolic dimension, such as sequence=64; may be repeated.",
+)
+
+
+def parse_sizes(arguments: Sequence[str]) -> dict[str, int]:
+    """Sizes by dimension from ``DIM=N`` arguments. Raises UsageError."""
+    sizes = {}
+    for argument in arguments:
+        name, separator, number = argument.partition("=")
+        if not (name and separator and number.isdecimal()):
+            raise UsageError(f"--size takes DIM=N, such as sequence=64, not {argument!r}.")
+        sizes[name] = int(number)
+    return sizes
