@@ -89,11 +89,13 @@ def _load(path: Path) -> dict[str, npt.NDArray[Any]]:
     import numpy as np
 
     try:
-        loaded = np.load(path, allow_pickle=False)
-        if isinstance(loaded, np.ndarray):
-            return {"array": loaded}
-        with loaded as archive:
-            return {name: archive[name] for name in archive.files}
+        # Opened here: NumPy leaves a damaged archive open.
+        with path.open("rb") as stream:
+            loaded = np.load(stream, allow_pickle=False)
+            if isinstance(loaded, np.ndarray):
+                return {"array": loaded}
+            with loaded as archive:
+                return {name: archive[name] for name in archive.files}
     except (OSError, ValueError, EOFError, zipfile.BadZipFile) as error:
         raise UsageError(f"{str(path)!r} cannot be read as NumPy arrays: {error}") from error
 

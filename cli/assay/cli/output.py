@@ -12,12 +12,9 @@ import click
 from assay.progress import Progress, SilentProgress
 
 if TYPE_CHECKING:
-    from rich.console import Console, RenderableType
+    from rich.console import RenderableType
 
 __all__ = ["Output"]
-
-# Of a table that goes into a file or a pipe, which has no width.
-_PIPE_WIDTH = 160
 
 
 @dataclass(kw_only=True)
@@ -38,7 +35,9 @@ class Output:
 
     def print(self, *renderables: RenderableType) -> None:
         """Tables and other results for people on stdout."""
-        console = _console(sys.stdout)
+        from assay.cli.console import make_console
+
+        console = make_console(sys.stdout)
         for renderable in renderables:
             console.print(renderable)
 
@@ -64,17 +63,7 @@ class Output:
         from assay.cli.steps import AnimatedSteps, LineSteps
 
         if sys.stderr.isatty() and animated and not self.verbosity:
-            return AnimatedSteps(_console(sys.stderr))
+            from assay.cli.console import make_console
+
+            return AnimatedSteps(make_console(sys.stderr))
         return LineSteps(everything=self.verbosity > 0)
-
-
-def _console(stream: Any) -> Console:
-    from rich.console import Console
-
-    return Console(
-        file=stream,
-        width=None if stream.isatty() else _PIPE_WIDTH,
-        highlight=False,
-        markup=False,
-        emoji=False,
-    )

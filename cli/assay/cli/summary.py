@@ -36,9 +36,11 @@ def _summary(name: str, array: npt.NDArray[Any], *, classifier: bool) -> dict[st
         "mean": float(finite.mean()) if finite.size else None,
         "not_finite": int(values.size - finite.size),
     }
-    if classifier and array.ndim == 2 and array.shape[0] and array.shape[1] > _TOP:
-        best = np.argsort(-values[0], kind="stable")[:_TOP]
-        found["top"] = [{"class": int(index), "score": float(values[0, index])} for index in best]
+    # Classic networks end in [batch, classes, 1, 1].
+    if classifier and array.ndim >= 2 and array.shape[1] > _TOP and array[0].size == array.shape[1]:
+        scores = values[0].ravel()
+        best = np.argsort(-scores, kind="stable")[:_TOP]
+        found["top"] = [{"class": int(index), "score": float(scores[index])} for index in best]
     return found
 
 

@@ -120,9 +120,11 @@ def _tell(output: Output, result: BuildResult) -> None:
         note = manifest.verification.note or "Compiled, never executed."
         output.warn(f"{manifest.model.name} for {manifest.target.name}: {note}")
     elif worst is not None:
+        count = len(manifest.verification.cases)
+        comparisons = f"{count} comparison" + ("" if count == 1 else "s")
         output.note(
-            f"  {how}; agrees with {manifest.verification.reference} in {len(manifest.verification.cases)} "
-            f"comparisons, largest absolute error {worst.max_absolute_error:.1e}"
+            f"  {how}; agrees with {manifest.verification.reference} in {comparisons}, "
+            f"largest absolute error {worst.max_absolute_error:.1e}"
         )
 
 

@@ -1,0 +1,47 @@
+from __future__ import annotations
+
+import json
+
+import msgspec
+
+
+def test_the_manifest_as_json(cli, make_artifact):
+    path = make_artifact()
+    found = cli.json("inspect", path)
+    assert found["path"] == str(path)
+    assert found["manifest"]["model"]["name"] == "pair"
+
+
+def test_model_interface_and_errors_for_people(cli, make_artifact):
+    text = cli("inspect", make_artifact()).stdout
+    for part in (
+        "pair: A test.",
+        "batch (1 to 8), 4",
+        "1.00e-06",
+        "onnxruntime 1.0",
+        "executed and compared",
+    ):
+        assert part in text
+    assert "lib/model.so" not in text
+    assert "lib/model.so" in cli("inspect", make_artifact(), "-v").stdout
+
+
+def test_what_was_never_executed_is_said_loudly(cli, make_artifact, manifest):
+    target = msgspec.structs.replace(manifest.target, executed=False)
+    verification = msgspec.structs.replace(
+        manifest.verification, executed=False, cases=(), note="This CPU lacks avx512f."
+    )
+    path = make_artifact(target=target, verification=verification)
+    result = cli("inspect", path)
+    assert "COMPILED, NOT EXECUTED" in result.stderr
+    assert "COMPILED, NOT EXECUTED" in result.stdout
+    assert "This CPU lacks avx512f." in result.stderr
+    quiet = cli("inspect", path, "-q", "--json")
+    assert "NOT EXECUTED" in json.loads(quiet.stderr)["warning"]
+
+
+def test_a_flipped_bit_is_found(cli, make_artifact):
+    path = make_artifact()
+    library = path / "lib" / "model.so"
+    library.write_bytes(b"nOne")
+    assert "lib/model.so" in cli.error("inspect", path, code=9)["message"]
