@@ -9,7 +9,9 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, get_args
+
+import msgspec
 
 from assay.compile.cache import BuildCache, installed_versions, key_of, source_digest
 from assay.compile.divergence import first_divergence
@@ -18,13 +20,14 @@ from assay.compile.schemes import Scheme, schemes
 from assay.compile.targets import Target, find_target
 from assay.compile.tvm_import import import_tvm
 from assay.compile.verify import Case, make_cases, reference_version, verify_artifact
-from assay.errors import ArtifactError, CpuFeatureError, VerificationError
+from assay.errors import ArtifactError, CpuFeatureError, ModelError, VerificationError
 from assay.models.export import CanonicalModel
-from assay.models.spec import Dim, ModelSpec, SymbolicDim
+from assay.models.spec import Dim, DType, ModelSpec, SymbolicDim
 from assay.progress import Progress, SilentProgress
 from assay.runtime.artifact import WEIGHTS, open_artifact, write_artifact
 from assay.runtime.cpu import check_features, check_triple
 from assay.runtime.manifest import (
+    DTypeName,
     Entry,
     Input,
     Manifest,
@@ -87,7 +90,8 @@ def build_artifact(
 ) -> BuildResult:
     """Build ``spec`` for ``target``; without ``output`` the artifact stays in the cache.
 
-    Raises the errors of each step: ModelError and its kinds, UnknownNameError, VerificationError, StorageError.
+    Raises the errors of each step: ModelError and its kinds, UnknownNameError, VerificationError,
+    StorageError.
     """
     timed = _TimedProgress(progress or SilentProgress())
     chosen, how, effort = find_target(target), schemes()[scheme], profiles()[profile]
@@ -178,8 +182,7 @@ def _build(
         manifest = _verified(canonical, target, manifest, files, scratch, progress)
         with progress.step("write artifact"):
             write_artifact(entry, manifest, files)
-    sealed = open_artifact(entry, verify=False).manifest
-    return sealed
+    return open_artifact(entry, verify=False).manifest
 
 
 def lower_canonical(
@@ -217,15 +220,15 @@ def _verified(
     if reason is not None:
         note = f"Compiled, never executed: {reason}"
         verification = Verification(reference=reference_version(), executed=False, note=note)
-        return _replace(manifest, verification=verification)
+        return msgspec.structs.replace(manifest, verification=verification)
     with progress.step("run ONNX Runtime"):
         cases = make_cases(canonical)
     with progress.step("verify"):
         staged = write_artifact(scratch / "staged", manifest, files)
         verified = _check(staged, canonical, cases, target, progress)
-    executed = _replace(manifest.target, executed=True)
+    executed = msgspec.structs.replace(manifest.target, executed=True)
     verification = Verification(reference=reference_version(), executed=True, cases=tuple(verified))
-    return _replace(manifest, target=executed, verification=verification)
+    return msgspec.structs.replace(manifest, target=executed, verification=verification)
 
 
 def _check(
@@ -240,12 +243,6 @@ def _check(
             f"{error.message} {culprit}",
             hint="Nothing was written. If the model is right, please report this with the model.",
         ) from error
-
-
-def _replace(struct: Any, **changes: Any) -> Any:
-    import msgspec
-
-    return msgspec.structs.replace(struct, **changes)
 
 
 def _manifest(
@@ -272,11 +269,11 @@ def _manifest(
         scheme=scheme.name,
         profile=profile.name,
         inputs=tuple(
-            Input(name=i.name, dtype=i.dtype.value, shape=tuple(_size(d) for d in i.shape))
+            Input(name=i.name, dtype=_dtype(i.dtype), shape=tuple(_size(d) for d in i.shape))
             for i in spec.inputs
         ),
         outputs=tuple(
-            Output(name=o.name, dtype=o.dtype.value, shape=tuple(o.shape)) for o in canonical.outputs
+            Output(name=o.name, dtype=_dtype(o.dtype), shape=tuple(o.shape)) for o in canonical.outputs
         ),
         weights=tuple(
             Weight(name=n, dtype=str(a.dtype), shape=a.shape, bytes=a.nbytes)  # type: ignore[arg-type]
@@ -286,6 +283,17 @@ def _manifest(
         tools=installed_versions(_TOOLS + (("torch", "transformers") if spec.needs_torch else ())),
         verification=Verification(reference=reference_version(), executed=False, note="not verified yet"),
     )
+
+
+def _dtype(dtype: DType) -> DTypeName:
+    """The name in the manifest. Raises ModelError for a dtype that the runtime does not take."""
+    if dtype.value not in get_args(DTypeName):
+        raise ModelError(
+            f"Inputs and outputs of {dtype.value} cannot be compiled.",
+            hint=f"Known: {', '.join(get_args(DTypeName))}. Put a Cast in the model.",
+        )
+    name: DTypeName = dtype.value  # type: ignore[assignment]
+    return name
 
 
 def _size(dim: Dim) -> int | SymbolicSize:

@@ -19,7 +19,7 @@ _MOST_OUTPUTS = 256
 
 
 def first_divergence(canonical: CanonicalModel, cases: list[Case], target: Target) -> str:
-    """One sentence that names the first operator whose result differs from ONNX Runtime's, or says why it cannot."""
+    """One sentence: the first operator whose result differs from ONNX Runtime's, or why none is named."""
     import onnx
 
     model = onnx.load(canonical.path)

@@ -21,7 +21,8 @@ _EMULATIONS = {"x86_64": "elf_x86_64", "aarch64": "aarch64linux", "riscv64": "el
 def emit_library(executable: Any, target: Target, folder: Path) -> Path:
     """Write ``model.so`` into ``folder``.
 
-    What it needs (libm, TVM's runtime) is found in the process that loads it: so it depends on no libc version.
+    What it needs (libm, TVM's runtime) is found in the process that loads it, so it depends on no libc
+    version.
     Raises MissingDependencyError where the linker is not installed.
     """
     library = folder / "model.so"

@@ -61,7 +61,7 @@ def _first_line(error: BaseException) -> str:
 
 @contextlib.contextmanager
 def _hooked(importer: Any) -> Iterator[list[str]]:
-    """Note which operator the importer is at, since its own errors do not say, and put our converters first."""
+    """Note which operator the importer is at, which its errors do not say, and put our converters first."""
     from assay.compile.converters import CONVERTERS
 
     current: list[str] = []

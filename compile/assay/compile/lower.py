@@ -44,8 +44,9 @@ def lower(
     maxima: Mapping[str, int],
     progress: Progress | None = None,
 ) -> Lowered:
-    """Compile ``module`` for ``target``. ``sizes`` and ``maxima`` of the symbolic dimensions guide the schedules
-    and bound the memory plan.
+    """Compile ``module`` for ``target``.
+
+    ``sizes`` and ``maxima`` of the symbolic dimensions guide the schedules and bound the memory plan.
     """
     progress = progress or SilentProgress()
     tvm = import_tvm()

@@ -126,14 +126,15 @@ def compare(
     sizes: Mapping[str, int],
     tolerance: Tolerance,
 ) -> VerifiedCase:
-    """Errors of one output; raises VerificationError over tolerance, or for NaN that the reference has not."""
+    """Errors of one output; raises VerificationError over tolerance, or for NaN that only we have."""
     import numpy as np
 
     where = ", ".join(f"{k}={v}" for k, v in sizes.items())
     at = f"Output {name!r}" + (f" at {where}" if where else "")
     if actual.shape != expected.shape or actual.dtype != expected.dtype:
         raise VerificationError(
-            f"{at} is {actual.dtype}{list(actual.shape)}; ONNX Runtime gives {expected.dtype}{list(expected.shape)}."
+            f"{at} is {actual.dtype}{list(actual.shape)}; ONNX Runtime gives "
+            f"{expected.dtype}{list(expected.shape)}."
         )
     if expected.dtype.kind != "f":
         wrong = int(np.count_nonzero(actual != expected))
@@ -173,8 +174,8 @@ def _errors(
     if not excess[worst] <= 0:
         raise VerificationError(
             f"{at} differs from ONNX Runtime's by {difference[worst]:.3g} at element {worst} "
-            f"({a[worst]:.6g} instead of {e[worst]:.6g}); the tolerance is {tolerance.absolute:g} absolute plus "
-            f"{tolerance.relative:g} relative."
+            f"({a[worst]:.6g} instead of {e[worst]:.6g}); the tolerance is {tolerance.absolute:g} absolute "
+            f"plus {tolerance.relative:g} relative."
         )
     return _case(name, sizes, tolerance, absolute, relative, min(cosine, 1.0))
 
@@ -182,7 +183,8 @@ def _errors(
 def _case(
     name: str, sizes: Mapping[str, int], tolerance: Tolerance, absolute: float, relative: float, cosine: float
 ) -> VerifiedCase:
-    # Three digits are what the errors are worth, and keep the manifest the same where sums differ in the last bit.
+    # Three digits are what the errors are worth, and keep the manifest the same where sums differ in the
+    # last bit.
     return VerifiedCase(
         sizes=dict(sizes),
         output=name,

@@ -12,7 +12,10 @@ from assay.runtime import load
 
 
 def main(arguments: list[str]) -> int:
-    """Write FOLDER/outputsN.npz for each FOLDER/inputsN.npz, arrays in the order of the interface; the message of an error goes to stderr."""
+    """Write FOLDER/outputsN.npz for each FOLDER/inputsN.npz, arrays in the order of the interface.
+
+    The message of an error goes to stderr.
+    """
     artifact, folder, count = arguments[0], Path(arguments[1]), int(arguments[2])
     try:
         model = load(artifact)

@@ -1,4 +1,4 @@
-"""ONNX operators that we translate ourselves, because TVM's translation is wrong, slow, or hides what it does.
+"""ONNX operators that we translate ourselves, where TVM's translation is wrong, slow, or hides what it does.
 
 One operator, one function, one line in ``CONVERTERS``. A converter takes the block builder, the operator's
 inputs, its attributes and the opset, and returns an expression, or None to leave the case to TVM.

@@ -1,4 +1,4 @@
-"""Clip with constant bounds as one elementwise operator: TVM's own form tests the bounds for NaN at run time."""
+"""Clip with constant bounds as elementwise operators: TVM's form tests the bounds for NaN at run time."""
 
 from __future__ import annotations
 

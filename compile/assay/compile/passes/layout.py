@@ -22,8 +22,8 @@ _TO_FIRST = (0, 3, 1, 2)
 _UNARY = frozenset(
     f"relax.{name}"
     for name in (
-        "nn.relu", "nn.leakyrelu", "nn.gelu", "nn.gelu_tanh", "nn.silu", "nn.softplus", "sigmoid", "tanh", "exp",
-        "log", "sqrt", "rsqrt", "negative", "abs", "clip", "erf", "astype", "square", "floor", "round",
+        "nn.relu", "nn.leakyrelu", "nn.gelu", "nn.gelu_tanh", "nn.silu", "nn.softplus", "sigmoid", "tanh",
+        "exp", "log", "sqrt", "rsqrt", "negative", "abs", "clip", "erf", "astype", "square", "floor", "round",
     )
 )  # fmt: skip
 _BINARY = frozenset(
@@ -79,8 +79,8 @@ class _ChannelsLast(PyExprMutator):  # type: ignore[misc]
             return None
         name = call.op.name
         if name == "relax.permute_dims":
-            axes = None if call.attrs.axes is None else tuple(_ints(call.attrs.axes))
-            return call.args[0] if axes == _TO_FIRST and array_of(call.args[0]) is None else None
+            permutation = None if call.attrs.axes is None else tuple(_ints(call.attrs.axes))
+            return call.args[0] if permutation == _TO_FIRST and array_of(call.args[0]) is None else None
         if name == "relax.nn.conv2d":
             return self._conv2d(call)
         if name in _POOLS:

@@ -52,7 +52,7 @@ class _Normalizer(PyExprMutator):  # type: ignore[misc]
 
 
 def normalize(module: Any) -> Any:
-    """``module`` with squeeze and its like as reshape, and one-dimensional convolutions as two-dimensional ones."""
+    """``module`` with squeeze and its like as reshape, and convolutions over one axis as over two."""
     normalizer = _Normalizer(module)
     main = module.get_global_var("main")
     normalizer.builder_.update_func(main, normalizer.visit_expr(module["main"]))

@@ -1,1 +1,1 @@
-"""Schedules: how each kind of loop nest is tiled, vectorized and shared between threads. One family a file."""
+"""Schedules: how each kind of loop nest is tiled, vectorized and shared by threads; one family a file."""

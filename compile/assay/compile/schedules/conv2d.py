@@ -118,7 +118,7 @@ def _pair(value: Any) -> tuple[int, int]:
 
 
 def emit_conv2d(function: FusedFunction, anchor: Block, epilogue: Epilogue, context: ScheduleContext) -> Stmt:
-    """Output pixels are the rows; a filter row's taps and channels are contiguous in NHWC, so one loop walks both."""
+    """Output pixels are the rows; in NHWC one loop walks the taps of a filter row and their channels."""
     x, b = (access.source for access in loads_of(anchor.value) if not access.source.same_as(anchor.output))
     kernel, strides, dilation = (
         _pair(anchor.annotations[f"assay.{k}"]) for k in ("kernel", "strides", "dilation")

@@ -102,7 +102,7 @@ class Epilogue:
 
 
 def _iterators_at(block: Block, chain: Sequence[Buffer], index: Sequence[Expr]) -> dict[Expr, Expr] | None:
-    """The block's iterators such that its load of the chain is at ``index``; None where it is not elementwise."""
+    """The block's iterators for which it loads the chain at ``index``; None where it is not elementwise."""
     variables: dict[Expr, Expr] = {}
     for access in loads_of(block.value):
         if not any(access.source.same_as(buffer) for buffer in chain):

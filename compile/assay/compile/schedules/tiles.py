@@ -10,7 +10,7 @@ from assay.compile.targets.target import VectorUnit
 
 __all__ = ["Tile", "choose_panel_width", "choose_tile", "rows_that_fit"]
 
-# Cycles until a multiply-add's result can be used again (Agner Fog's instruction tables: Haswell 5, later 4).
+# Cycles until a multiply-add's result can be used (Agner Fog's instruction tables: Haswell 5, later 4).
 _LATENCY = 4
 # A load costs a little even where the multiply-adds hide it.
 _LOAD_WEIGHT = 0.1
@@ -36,7 +36,7 @@ def rows_that_fit(unit: VectorUnit, cols: int) -> int:
 
 
 def _tile_cycles(rows: int, vectors: int) -> float:
-    """Cycles per step of K: two multiply-adds and two loads a cycle, and each accumulator once per latency."""
+    """Cycles per step of K: two multiply-adds and two loads a cycle, each accumulator once per latency."""
     multiply_adds = rows * vectors / 2
     loads = (rows + vectors) / 2
     return max(multiply_adds, loads, _LATENCY) + _LOAD_WEIGHT * loads
@@ -73,14 +73,14 @@ def choose_panel_width(unit: VectorUnit, rows: int, cols: int) -> int:
 
 @cache
 def choose_rows(unit: VectorUnit, rows: int, width: int) -> int:
-    """MR for ``rows`` outputs over panels of ``width`` columns: the tile height of least cost, taller on a tie."""
+    """MR for ``rows`` outputs over panels of ``width`` columns: the cheapest height, taller on a tie."""
     lanes = unit.lanes()
     heights = range(1, min(rows, rows_that_fit(unit, width)) + 1)
     return min(heights, key=lambda h: (_cost(rows, width, h, width, lanes), -h))
 
 
 def choose_tile(unit: VectorUnit, rows: int, width: int, depth: int | None) -> Tile:
-    """The tile for ``rows`` outputs, panels of ``width`` columns and a reduction of ``depth`` (None: symbolic)."""
+    """The tile for ``rows`` outputs, panels of ``width`` columns, a reduction of ``depth`` (None: unknown)."""
     height = choose_rows(unit, rows, width)
     unroll = 4 if depth is None or depth >= 16 else 1
     while height * (width // unit.lanes()) * unroll > 64 and unroll > 1:

@@ -25,7 +25,7 @@ def targets() -> Registry[Target]:
 
 
 def find_target(name: str) -> Target:
-    """The target of that name or alias; ``native`` is detected. Raises UnknownNameError or CpuFeatureError."""
+    """The target of that name or alias; ``native`` is detected. Raises UnknownNameError, CpuFeatureError."""
     if name == "native":
         return native_target(targets().values())
     return targets()[name]

@@ -1,4 +1,4 @@
-"""What is compiled for: a target, and the vector unit that its schedules count with. Free of heavy imports."""
+"""What is compiled for: a target and the vector unit that its schedules count with. No heavy imports."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ class VectorUnit:
 class Target:
     """One target: LLVM's triple and CPU, the CPU features that its code needs, its vector unit.
 
-    ``features`` are named as Linux names them in /proc/cpuinfo; an artifact is refused on a CPU that lacks one.
+    ``features`` are named as in Linux's /proc/cpuinfo; an artifact is refused on a CPU that lacks one.
     """
 
     name: str

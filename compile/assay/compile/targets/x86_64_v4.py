@@ -13,8 +13,8 @@ TARGET = Target(
     triple="x86_64-linux-gnu",
     cpu="x86-64-v4",
     features=(
-        "avx", "avx2", "avx512bw", "avx512cd", "avx512dq", "avx512f", "avx512vl", "bmi1", "bmi2", "f16c", "fma",
-        "movbe",
+        "avx", "avx2", "avx512bw", "avx512cd", "avx512dq", "avx512f", "avx512vl", "bmi1", "bmi2", "f16c",
+        "fma", "movbe",
     ),
     vector_unit=VectorUnit(bits=512, registers=32, l2_bytes=1024 * 1024),
     # LLVM splits wide loops into 256-bit halves on some AVX-512 cores unless told otherwise.
