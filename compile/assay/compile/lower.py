@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from assay.compile.profiles.profile import Profile
 from assay.compile.targets.target import Target
 from assay.compile.tvm_import import import_tvm
+from assay.errors import AssayError
 from assay.progress import Progress, SilentProgress
 
 if TYPE_CHECKING:
@@ -46,7 +48,8 @@ def lower(
 ) -> Lowered:
     """Compile ``module`` for ``target``.
 
-    ``sizes`` and ``maxima`` of the symbolic dimensions guide the schedules and bound the memory plan.
+    ``sizes`` and ``maxima`` of the symbolic dimensions guide the schedules and bound the memory plan. Raises
+    AssayError naming the step that failed.
     """
     progress = progress or SilentProgress()
     tvm = import_tvm()
@@ -61,28 +64,45 @@ def lower(
 
     transform = relax.transform
     context = ScheduleContext(unit=target.vector_unit, sizes=sizes)
-    with progress.step("layout"):
+    with _step(progress, "layout"):
         module = normalize(module)
         module = fold_constant_movement(module)
         module = fold_constant_movement(to_channels_last(module))
-    with progress.step("pack weights"):
+    with _step(progress, "pack weights"):
         module = convert_contractions(module, context)
-    with progress.step("fuse"):
+    with _step(progress, "fuse"):
         passes = [transform.LegalizeOps(skip_ops=["relax.reshape"]), transform.AnnotateTIROpPattern()]
         if profile.fuse:
             passes += [transform.FuseOps(), transform.FuseTIR()]
         module = tvm.transform.Sequential([*passes, transform.DeadCodeElimination()])(module)
         module, weights = extract_weights(module)
-    with progress.step("schedule"):
+    with _step(progress, "schedule"):
         module, unscheduled = _schedule(module, context)
     if maxima:
         bounds = {name: tvm.tirx.IntImm("int64", value) for name, value in maxima.items()}
         module.update_func(
             module.get_global_var("main"), module["main"].with_attr("tir_var_upper_bound", bounds)
         )
-    with progress.step("generate code"):
+    with _step(progress, "generate code"):
         executable = tvm.compile(module, target=llvm_target(target), relax_pipeline=_build_pipeline(tvm))
     return Lowered(executable=executable, weights=weights, unscheduled=tuple(unscheduled))
+
+
+@contextmanager
+def _step(progress: Progress, name: str) -> Iterator[None]:
+    """One step of the compiler; whatever TVM raises in it, of whatever type, becomes one sentence."""
+    with progress.step(name):
+        try:
+            yield
+        except (AssayError, OSError, MemoryError):
+            raise
+        except Exception as error:
+            lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+            reason = lines[0].rstrip(".") if lines else "no reason given"
+            raise AssayError(
+                f"The model cannot be compiled: the step {name!r} failed with {type(error).__name__}: {reason}.",
+                hint="This is a fault of the compiler. Please report it with the model.",
+            ) from error
 
 
 def _schedule(module: Any, context: Any) -> tuple[Any, list[str]]:

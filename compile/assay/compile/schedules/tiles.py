@@ -80,7 +80,7 @@ def choose_rows(unit: VectorUnit, rows: int, width: int) -> int:
 
 
 def choose_tile(unit: VectorUnit, rows: int, width: int, depth: int | None) -> Tile:
-    """The tile for ``rows`` outputs, panels of ``width`` columns, a reduction of ``depth`` (None: unknown)."""
+    """The tile for ``rows`` outputs, panels of ``width`` columns and a reduction of ``depth`` (None: any)."""
     height = choose_rows(unit, rows, width)
     unroll = 4 if depth is None or depth >= 16 else 1
     while height * (width // unit.lanes()) * unroll > 64 and unroll > 1:
