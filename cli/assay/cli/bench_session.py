@@ -73,7 +73,8 @@ class Session:
                     raise
                 self._note_problem(name, "assay", known.message)
                 self._output.note(f"{name} failed:")
-                self.exit_code = self.exit_code or report_failure(error, self._output)
+                code = report_failure(error, self._output)
+                self.exit_code = self.exit_code or code
 
     def _check_names(self, names: list[str]) -> None:
         from assay.benchmarks.machine import choose_cpus

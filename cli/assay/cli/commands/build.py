@@ -92,7 +92,8 @@ def command(
             if len(specs) == 1 or as_assay_error(error) is None:
                 raise
             output.note(f"{name} failed:")
-            code = code or report_failure(error, output)
+            failed = report_failure(error, output)
+            code = code or failed
             continue
         results.append(result)
         if not output.json:
