@@ -262,7 +262,7 @@ def test_a_folder_without_permission_is_a_storage_error(linear_file: Path, tmp_p
 def test_a_full_disk_is_a_storage_error_that_leaves_nothing(
     linear_file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def full(*_: object) -> bool:
+    def full(*_: object, **__: object) -> bool:
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr(canonical, "save", full)

@@ -1,11 +1,13 @@
 from __future__ import annotations
 
+import hashlib
 from pathlib import Path
 
 import numpy as np
 import onnx
 import pytest
 
+from assay.errors import ModelError
 from assay.models.export import weights
 from assay.models.export.safe_load import load_safely
 
@@ -34,7 +36,8 @@ def test_large_weights_become_inputs(wide: onnx.ModelProto) -> None:
 
 def test_small_models_are_one_file(wide: onnx.ModelProto, tmp_path: Path) -> None:
     path = tmp_path / "model.onnx"
-    assert not weights.save(wide, path, "model.bin")
+    digests = weights.save(wide, path, "model.bin")
+    assert digests == {"model.onnx": hashlib.sha256(path.read_bytes()).hexdigest()}
     assert onnx.load_model(path) == wide
     assert [item.name for item in tmp_path.iterdir()] == ["model.onnx"]
 
@@ -45,10 +48,23 @@ def test_large_models_keep_their_weights_apart(
     monkeypatch.setattr(weights, "INLINE_BYTES", 1000)
     before = wide.SerializeToString(deterministic=True)
     path = tmp_path / "model.onnx"
-    assert weights.save(wide, path, "model.bin")
+    digests = weights.save(wide, path, "model.bin")
+    assert digests == {
+        item.name: hashlib.sha256(item.read_bytes()).hexdigest() for item in tmp_path.iterdir()
+    }
     assert wide.SerializeToString(deterministic=True) == before
     assert path.stat().st_size < 4000
     assert (tmp_path / "model.bin").stat().st_size == 40_000
     loaded = load_safely(path).model
     for wanted, found in zip(wide.graph.initializer, loaded.graph.initializer, strict=True):
         np.testing.assert_array_equal(onnx.numpy_helper.to_array(wanted), onnx.numpy_helper.to_array(found))
+
+
+def test_a_weight_of_the_wrong_size_is_not_saved(
+    wide: onnx.ModelProto, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(weights, "INLINE_BYTES", 1000)
+    wide.graph.initializer[2].ClearField("float_data")
+    wide.graph.initializer[2].raw_data = b"1234"
+    with pytest.raises(ModelError, match=r"'wide' has 4 bytes; its shape needs 40000"):
+        weights.save(wide, tmp_path / "model.onnx", "model.bin")

@@ -99,4 +99,4 @@ def test_a_model_without_generated_weights_is_refused(linear_file: Path, tmp_pat
     (tmp_path / "out").mkdir()
     with pytest.raises(ModelError):
         RandomWeights(source=OnnxFile(path=linear_file)).onnx_path(tmp_path / "out")
-    assert list((tmp_path / "out").iterdir()) == []
+    assert list((tmp_path / "out").glob("*.onnx")) == []

@@ -13,10 +13,10 @@ from assay.models.export import functions, interface
 from assay.models.export.agreement import check_agreement
 from assay.models.export.interface import OutputSpec
 from assay.models.export.optimize import optimize
-from assay.models.export.rewrite import rewrite
+from assay.models.export.rewrite import may_rewrite, rewrite
 from assay.models.export.safe_load import load_safely
 from assay.models.export.strip import remove_unused, strip_provenance
-from assay.models.export.weights import save, weight_bytes, without_weights
+from assay.models.export.weights import INLINE_BYTES, save, weight_bytes, without_weights
 from assay.models.spec import ModelSpec
 from assay.progress import Progress, SilentProgress
 
@@ -27,17 +27,15 @@ __all__ = ["CanonicalModel", "canonicalize", "export_canonical"]
 
 _FILE = "canonical.onnx"
 _DATA_FILE = "canonical.bin"
-# Models with more weights are checked without them, for time.
-_CHECKED_WHOLE_BYTES = 1 << 24
 
 
 @dataclass(frozen=True, kw_only=True)
 class CanonicalModel:
     """A model in canonical form on disk.
 
-    ``path`` is the ONNX file, with external data beside it when it is over 1 GiB. ``spec`` has the interface
-    in the graph's order. The digests, "sha256:…", are those of what the provider gave and of the file at
-    ``path`` (with its external data).
+    ``path`` is the ONNX file, with external data beside it where the weights are over 64 MiB. ``spec`` has
+    the inputs in the graph's order. The digests, "sha256:…", are those of what the provider gave and of the
+    file at ``path`` (with its external data).
     """
 
     spec: ModelSpec
@@ -87,28 +85,28 @@ def canonicalize(
     the order of their names. Where anything but ONNX Runtime changed the graph, its outputs are compared.
     """
     progress = progress or SilentProgress()
-    reference = source = scratch / "reference.onnx"
     with progress.step("check ONNX"):
         _check(model)
         functions.check_operators(model)
         interface.drop_initializer_inputs(model)
         interface.bind_inputs(model.graph, spec.inputs)
         strip_provenance(model)
+    changes = functions.needs_inlining(model)
+    reference = scratch / "reference.onnx"
+    if changes or may_rewrite(model):
         save(model, reference, "reference.bin")
-    inlined = functions.needs_inlining(model)
-    if inlined:
+    if changes:
         with progress.step("inline functions"):
-            source = scratch / "inlined.onnx"
-            save(functions.inline(model), source, "inlined.bin")
+            model = functions.inline(model)
     with progress.step("fold and simplify"):
-        model = optimize(source)
+        model = optimize(model, scratch)
         strip_provenance(model)
-        rewritten = rewrite(model, _ranks(_infer_shapes(model).graph))
+        changes |= rewrite(model, _ranks(_infer_shapes(model).graph))
         remove_unused(model)
         model.graph.initializer.sort(key=lambda tensor: str(tensor.name))
         interface.declare_outputs(model.graph, _infer_shapes(model).graph)
         _check(model)
-    if inlined or rewritten:
+    if changes:
         with progress.step("compare with the source"):
             changed = scratch / "changed.onnx"
             save(model, changed, "changed.bin")
@@ -120,7 +118,7 @@ def _check(model: onnx.ModelProto) -> None:
     import onnx
 
     # The checker makes copies of what it checks; ONNX Runtime checks the weights when it loads them.
-    light = without_weights(model) if weight_bytes(model) > _CHECKED_WHOLE_BYTES else model
+    light = without_weights(model) if weight_bytes(model) > INLINE_BYTES else model
     try:
         onnx.checker.check_model(light)
     except onnx.checker.ValidationError as error:
@@ -149,15 +147,10 @@ def _ranks(graph: onnx.GraphProto) -> dict[str, int]:
 
 def _write(model: onnx.ModelProto, folder: Path, scratch: Path) -> str:
     """Write ``model`` atomically into ``folder``; the digest of the file, and of the external data if any."""
-    apart = save(model, scratch / _FILE, _DATA_FILE)
-    names = [_DATA_FILE, _FILE] if apart else [_FILE]
-    digests = [_sha256(scratch / name) for name in names]
+    digests = save(model, scratch / _FILE, _DATA_FILE)
     # The data first: the graph is what makes the export count as there.
-    for name in names:
+    for name in sorted(digests, reverse=True, key=_FILE.__ne__):
         (scratch / name).replace(folder / name)
-    return f"sha256:{digests[0] if not apart else hashlib.sha256(''.join(digests).encode()).hexdigest()}"
-
-
-def _sha256(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
+    if len(digests) == 1:
+        return f"sha256:{digests[_FILE]}"
+    return f"sha256:{hashlib.sha256(''.join(digests.values()).encode()).hexdigest()}"

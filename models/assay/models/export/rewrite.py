@@ -10,7 +10,14 @@ if TYPE_CHECKING:
     import numpy.typing as npt
     import onnx
 
-__all__ = ["rewrite"]
+__all__ = ["may_rewrite", "rewrite"]
+
+_REWRITTEN = frozenset({"BatchNormalization", "Neg", "Pow", "Sum"})
+
+
+def may_rewrite(model: onnx.ModelProto) -> bool:
+    """Whether the model has an operator that ``rewrite`` looks at."""
+    return any(node.op_type in _REWRITTEN for node in model.graph.node)
 
 
 def rewrite(model: onnx.ModelProto, ranks: Mapping[str, int]) -> bool:

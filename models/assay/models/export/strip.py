@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     import onnx
 
-__all__ = ["remove_unused", "strip_provenance"]
+__all__ = ["names_in_subgraphs", "remove_unused", "strip_provenance"]
 
 
 def strip_provenance(model: onnx.ModelProto) -> None:
@@ -78,11 +78,14 @@ def remove_unused(model: onnx.ModelProto) -> None:
 
 
 def _names_read(node: onnx.NodeProto) -> set[str]:
-    """Values that ``node`` reads, those that its subgraphs take from outside included."""
-    names = {name for name in node.input if name}
+    return {name for name in node.input if name} | names_in_subgraphs(node)
+
+
+def names_in_subgraphs(node: onnx.NodeProto) -> set[str]:
+    """Names that the subgraphs of ``node`` read, of values from outside among them."""
+    names: set[str] = set()
     for attribute in node.attribute:
-        graphs = [*attribute.graphs, *([attribute.g] if attribute.HasField("g") else [])]
-        for graph in graphs:
+        for graph in (*attribute.graphs, *([attribute.g] if attribute.HasField("g") else [])):
             names.update(value.name for value in graph.output)
             for inner in graph.node:
                 names |= _names_read(inner)

@@ -29,7 +29,7 @@ def export_module(
 ) -> None:
     """Write ``module`` as ONNX to ``path``; raises ModelError if torch cannot.
 
-    Weights beyond 1 GiB lie beside it. Symbolic dimensions become dimensions of the same names. Stack traces
+    Weights beyond 64 MiB lie beside it. Symbolic dimensions become dimensions of the same names. Stack traces
     and other provenance, which differ between machines, are left out.
     """
     import torch

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, BinaryIO
 
 from assay.errors import ModelError
 from assay.models.providers.seeded import Role, draw
@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 
 __all__ = ["RandomWeights"]
 
+_DATA_FILE = "random.bin"
 # Input positions that are weights, by operator: those of kernels carry the bias as well.
 _POSITIONS = {
     "Conv": {1: Role.KERNEL, 2: Role.BIAS},
@@ -53,15 +54,18 @@ class RandomWeights:
 
         model = load_safely(self.source.onnx_path(folder)).model
         drop_initializer_inputs(model)
-        if not self._fill(model):
-            raise ModelError("The model has no generated weights to replace by random ones.")
+        with (folder / _DATA_FILE).open("wb") as data:
+            if not self._fill(model, data):
+                raise ModelError("The model has no generated weights to replace by random ones.")
         path = folder / "random.onnx"
         path.write_bytes(model.SerializeToString(deterministic=True))
         return path
 
-    def _fill(self, model: onnx.ModelProto) -> int:
-        """Replace the weights in place; how many were generated ones."""
+    def _fill(self, model: onnx.ModelProto, data: BinaryIO) -> int:
+        """Replace the weights in place by tensors in ``data``; how many were generated ones."""
         import onnx
+
+        from assay.models.export.weights import write_external
 
         graph = model.graph
         uses = _Uses(graph)
@@ -80,7 +84,10 @@ class RandomWeights:
                 if uses.is_read(tensor.name):
                     shapes[tensor.name] = tuple(tensor.dims)
         for name, shape in shapes.items():
-            graph.initializer.append(onnx.numpy_helper.from_array(self._draw(name, shape, uses), name))
+            tensor = write_external(data, _DATA_FILE, self._draw(name, shape, uses).data)
+            tensor.name, tensor.data_type = name, onnx.TensorProto.FLOAT
+            tensor.dims.extend(shape)
+            graph.initializer.append(tensor)
         unread = {node.input[0] for node in generators}
         for node in generators:
             graph.node.remove(node)
