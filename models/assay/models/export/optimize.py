@@ -17,8 +17,8 @@ __all__ = ["optimize"]
 # It wraps a matrix multiplication of more than two dimensions in reshapes to make a Gemm of it.
 _DISABLED = ["MatMulAddFusion"]
 
-# Where the optimiser has nothing to fold, weights of at least these bytes are kept from it, for time: positions
-# of such weights by operator.
+# Where the optimiser has nothing to fold, weights of at least these bytes are kept from it, for time:
+# positions of such weights by operator.
 _HELD_BYTES = 1 << 20
 _HELD_POSITIONS = {"MatMul": (0, 1), "Gemm": (0, 1), "Gather": (0,)}
 
