@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import importlib.metadata
-import tempfile
+import shutil
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -19,10 +19,17 @@ from assay.compile.profiles import Profile, profiles
 from assay.compile.schemes import Scheme, schemes
 from assay.compile.targets import Target, find_target
 from assay.compile.tvm_import import import_tvm
-from assay.compile.verify import Case, make_cases, reference_version, verify_artifact
+from assay.compile.verify import (
+    Case,
+    compare_outputs,
+    make_cases,
+    reference_version,
+    run_artifact,
+    verify_artifact,
+)
 from assay.errors import ArtifactError, CpuFeatureError, ModelError, VerificationError
 from assay.models.export import CanonicalModel
-from assay.models.spec import Dim, DType, ModelSpec, SymbolicDim
+from assay.models.spec import Array, Dim, DType, ModelSpec, SymbolicDim
 from assay.progress import Progress, SilentProgress
 from assay.runtime.artifact import WEIGHTS, open_artifact, write_artifact
 from assay.runtime.cpu import check_features, check_triple
@@ -113,10 +120,13 @@ def build_artifact(
 
 
 def _known(entry: Path) -> Manifest | None:
-    """The manifest of an earlier build, or None where there is none or it is damaged."""
+    """The manifest of an earlier build, or None where there is none; a damaged one is removed."""
+    if not entry.exists():
+        return None
     try:
         return open_artifact(entry).manifest
     except ArtifactError:
+        shutil.rmtree(entry)
         return None
 
 
@@ -166,8 +176,7 @@ def _build(
     """Compile into a scratch folder beside ``entry``, verify, and only then write ``entry``."""
     from assay.compile.emit import emit_library, runtime_library
 
-    with tempfile.TemporaryDirectory(prefix=".build-", dir=entry.parent) as name:
-        scratch = Path(name)
+    with _scratch(entry) as scratch:
         with progress.step("start the compiler"):
             import_tvm()
         lowered = lower_canonical(canonical, target, profile, progress)
@@ -183,6 +192,18 @@ def _build(
         with progress.step("write artifact"):
             write_artifact(entry, manifest, files)
     return open_artifact(entry, verify=False).manifest
+
+
+@contextmanager
+def _scratch(entry: Path) -> Iterator[Path]:
+    """An empty folder beside ``entry``, whose lock is held: whatever lies there is of a dead process."""
+    folder = entry.parent / f".build-{entry.name}"
+    shutil.rmtree(folder, ignore_errors=True)
+    folder.mkdir()
+    try:
+        yield folder
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
 
 
 def lower_canonical(
@@ -225,17 +246,22 @@ def _verified(
         cases = make_cases(canonical)
     with progress.step("verify"):
         staged = write_artifact(scratch / "staged", manifest, files)
-        verified = _check(staged, canonical, cases, target, progress)
+        outputs = run_artifact(staged, cases)
+        verified = _check(outputs, canonical, cases, target, progress)
     executed = msgspec.structs.replace(manifest.target, executed=True)
     verification = Verification(reference=reference_version(), executed=True, cases=tuple(verified))
     return msgspec.structs.replace(manifest, target=executed, verification=verification)
 
 
 def _check(
-    staged: Path, canonical: CanonicalModel, cases: list[Case], target: Target, progress: Progress
+    outputs: list[dict[str, Array]],
+    canonical: CanonicalModel,
+    cases: list[Case],
+    target: Target,
+    progress: Progress,
 ) -> list[VerifiedCase]:
     try:
-        return verify_artifact(staged, cases, canonical.spec.tolerance)
+        return compare_outputs(outputs, cases, canonical.spec.tolerance)
     except VerificationError as error:
         with progress.step("look for the operator that diverges first"):
             culprit = first_divergence(canonical, cases, target)
@@ -304,7 +330,7 @@ def _size(dim: Dim) -> int | SymbolicSize:
 
 def verify_again(
     path: Path, spec: ModelSpec, *, cache: Path | None = None, progress: Progress | None = None
-) -> Any:
+) -> list[VerifiedCase]:
     """Compare an existing artifact with ONNX Runtime on the model that it was built from.
 
     Raises ArtifactError where the artifact is of another model, VerificationError where it is wrong.

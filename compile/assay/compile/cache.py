@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 
 __all__ = ["BuildCache", "default_cache_folder", "installed_versions", "source_digest"]
 
+_DIGESTS = "digests.json"
 _EXPORT_TOOLS = ("numpy", "onnx", "onnxruntime", "onnxscript", "torch", "transformers")
 
 
@@ -93,13 +94,25 @@ class BuildCache:
             [spec.name, source_digest("assay.models"), installed_versions(_EXPORT_TOOLS), repr(spec)]
         )
         with self.locked("canonical", key) as folder:
-            known = _read_canonical(spec, folder)
-            if known is not None:
-                return known
+            earlier = _read_canonical(spec, folder)
+            if earlier is not None:
+                return earlier
             exported = export_canonical(spec, folder, progress=progress)
-            digests = {"source_digest": exported.source_digest, "digest": exported.digest}
-            (folder / "digests.json").write_text(json.dumps(digests))
+            known = {
+                "digests": {"source_digest": exported.source_digest, "digest": exported.digest},
+                "files": _file_digests(folder),
+            }
+            (folder / _DIGESTS).write_text(json.dumps(known))
             return exported
+
+
+def _file_digests(folder: Path) -> dict[str, str]:
+    """SHA-256 of each file of an export by name."""
+    digests = {}
+    for path in sorted(folder.glob("canonical.*")):
+        with path.open("rb") as stream:
+            digests[path.name] = hashlib.file_digest(stream, "sha256").hexdigest()
+    return digests
 
 
 def _read_canonical(spec: ModelSpec, folder: Path) -> CanonicalModel | None:
@@ -107,7 +120,9 @@ def _read_canonical(spec: ModelSpec, folder: Path) -> CanonicalModel | None:
     import onnx
 
     try:
-        digests = json.loads((folder / "digests.json").read_text())
+        known = json.loads((folder / _DIGESTS).read_text())
+        if known["files"] != _file_digests(folder):
+            return None
         path = folder / "canonical.onnx"
         graph = onnx.load(path, load_external_data=False).graph
         found = {item.name: item for item in spec.inputs}
@@ -115,7 +130,7 @@ def _read_canonical(spec: ModelSpec, folder: Path) -> CanonicalModel | None:
             spec=replace(spec, inputs=tuple(found[value.name] for value in graph.input)),
             path=path,
             outputs=read_outputs(graph),
-            **digests,
+            **known["digests"],
         )
     except (OSError, ValueError, KeyError, TypeError, AssayError, RuntimeError):
         return None

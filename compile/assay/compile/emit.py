@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import errno
+import os
+import signal
 import subprocess
 import sys
 import tempfile
@@ -23,7 +26,8 @@ def emit_library(executable: Any, target: Target, folder: Path) -> Path:
 
     What it needs (libm, TVM's runtime) is found in the process that loads it, so it depends on no libc
     version.
-    Raises MissingDependencyError where the linker is not installed.
+    Raises MissingDependencyError where the linker is not installed, StorageError where there is no room, and
+    AssayError with the linker's message.
     """
     library = folder / "model.so"
     try:
@@ -46,10 +50,25 @@ def _linker(target: Target) -> Any:
         if "No module named ziglang" in result.stderr:
             raise MissingDependencyError("ziglang", "compile")
         if result.returncode:
-            raise AssayError(f"The linker failed: {result.stderr.strip()[-400:]}")
+            raise _failure(output, result)
 
     link.object_format = "o"  # type: ignore[attr-defined]
     return link
+
+
+def _failure(output: str, result: subprocess.CompletedProcess[str]) -> AssayError:
+    """What went wrong in the linker: no room for the library, or anything else."""
+    reason = result.stderr.strip()[-400:] or f"it ended with status {result.returncode} and no message"
+    # LLD maps its output: where the file system has no room, or a limit is reached, it is ended by a signal.
+    no_room = result.returncode in (-signal.SIGXFSZ, -signal.SIGBUS) or any(
+        os.strerror(number) in reason for number in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+    )
+    if no_room:
+        return StorageError(
+            f"The linker cannot write {Path(output).name}: {reason}.",
+            hint="Free some room on the disk, or choose another folder with --cache.",
+        )
+    return AssayError(f"The linker failed: {reason}")
 
 
 def runtime_library() -> Path:

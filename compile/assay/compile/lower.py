@@ -100,8 +100,8 @@ def _step(progress: Progress, name: str) -> Iterator[None]:
             lines = [line.strip() for line in str(error).splitlines() if line.strip()]
             reason = lines[0].rstrip(".") if lines else "no reason given"
             raise AssayError(
-                f"The model cannot be compiled: the step {name!r} failed with {type(error).__name__}: {reason}.",
-                hint="This is a fault of the compiler. Please report it with the model.",
+                f"The step {name!r} of the compiler failed with {type(error).__name__}: {reason}.",
+                hint="The model is not to blame: please report this with the smallest model that shows it.",
             ) from error
 
 

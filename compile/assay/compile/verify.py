@@ -21,7 +21,16 @@ if TYPE_CHECKING:
     from assay.models.export import CanonicalModel
     from assay.models.spec import Tolerance
 
-__all__ = ["Case", "compare", "make_cases", "reference_outputs", "reference_version", "verify_artifact"]
+__all__ = [
+    "Case",
+    "compare",
+    "compare_outputs",
+    "make_cases",
+    "reference_outputs",
+    "reference_version",
+    "run_artifact",
+    "verify_artifact",
+]
 
 _TIMEOUT_SECONDS = 600
 
@@ -77,14 +86,25 @@ def verify_artifact(path: Path, cases: Sequence[Case], tolerance: Tolerance) -> 
 
     Raises VerificationError naming the output, the input sizes and the error where one is over ``tolerance``.
     """
-    verified = []
-    for case, outputs in zip(cases, _run(path, cases), strict=True):
-        for name, expected in case.expected.items():
-            verified.append(compare(name, outputs[name], expected, case.sizes, tolerance))
-    return verified
+    return compare_outputs(run_artifact(path, cases), cases, tolerance)
 
 
-def _run(path: Path, cases: Sequence[Case]) -> list[dict[str, npt.NDArray[Any]]]:
+def compare_outputs(
+    outputs: Sequence[Mapping[str, npt.NDArray[Any]]], cases: Sequence[Case], tolerance: Tolerance
+) -> list[VerifiedCase]:
+    """Errors of every output of every case; raises VerificationError where one is over ``tolerance``."""
+    return [
+        compare(name, actual[name], expected, case.sizes, tolerance)
+        for case, actual in zip(cases, outputs, strict=True)
+        for name, expected in case.expected.items()
+    ]
+
+
+def run_artifact(path: Path, cases: Sequence[Case]) -> list[dict[str, npt.NDArray[Any]]]:
+    """The artifact's outputs by name for each case, from a process of its own.
+
+    Raises VerificationError where it crashes, refuses the inputs, or takes too long.
+    """
     import numpy as np
 
     with tempfile.TemporaryDirectory(prefix="assay-verify-") as name:
