@@ -24,9 +24,9 @@ def test_a_pipe_gets_the_steps_that_took_over_a_second(capsys, monkeypatch):
 
 
 def test_verbose_gets_every_step(capsys):
-    with LineSteps(everything=True).step("quick"):
+    with LineSteps(prefix="[1/2] tiny: ", everything=True).step("quick"):
         pass
-    assert "quick: 0.0 s" in capsys.readouterr().err
+    assert "[1/2] tiny: quick: 0.0 s" in capsys.readouterr().err
 
 
 def test_a_step_that_fails_is_not_told_as_done(capsys):

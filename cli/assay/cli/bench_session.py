@@ -57,6 +57,7 @@ class Session:
         self._plan = plan
         self._output = output
         self._run_id = new_run_id()
+        self._prefix = ""
         self.records: list[Record] = []
         self.problems: list[Row] = []
         self.exit_code = 0
@@ -64,7 +65,8 @@ class Session:
     def measure(self, names: list[str]) -> None:
         """Measure each of ``names``, models or artifacts; a wrong name raises before anything is measured."""
         self._check_names(names)
-        for name in names:
+        for number, name in enumerate(names, start=1):
+            self._prefix = f"[{number}/{len(names)}] " if len(names) > 1 else ""
             try:
                 self._measure(name)
             except Exception as error:
@@ -121,7 +123,7 @@ class Session:
                 sizes=plan.sizes,
                 seed=plan.seed,
                 compile_seconds=subject.compile_seconds,
-                progress=self._output.progress(animated=False),
+                progress=self._output.progress(self._prefix, animated=False),
             )
 
     def _build(self, name: str) -> _Subject:
@@ -135,7 +137,7 @@ class Session:
             scheme=plan.scheme,
             profile=plan.profile,
             cache=plan.cache,
-            progress=self._output.progress(),
+            progress=self._output.progress(f"{self._prefix}{name}: "),
         )
         seconds = None if result.cached else sum(result.seconds.values())
         return _Subject(
@@ -156,7 +158,9 @@ class Session:
             from assay.compile.cache import BuildCache
 
             spec = model_behind(manifest, self._plan.model)
-            canonical = BuildCache(self._plan.cache).canonical(spec, self._output.progress())
+            canonical = BuildCache(self._plan.cache).canonical(
+                spec, self._output.progress(f"{self._prefix}{spec.name}: ")
+            )
             if canonical.digest != manifest.model.canonical_digest:
                 raise ArtifactError(
                     f"{path} was built from another model than {spec.name!r} is now.",

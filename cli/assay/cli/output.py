@@ -53,10 +53,11 @@ class Output:
         else:
             click.echo(f"{click.style('warning:', fg='yellow', bold=True)} {text}", err=True)
 
-    def progress(self, *, animated: bool = True) -> Progress:
+    def progress(self, prefix: str = "", *, animated: bool = True) -> Progress:
         """What shows steps: nothing when quiet, everything with ``-v``, otherwise those over a second.
 
-        ``animated`` is for steps that nothing is measured in: the animation takes time of a CPU.
+        ``prefix`` stands before the name of each step. ``animated`` is for steps that nothing is measured in:
+        the animation takes time of a CPU.
         """
         if self.quiet or (self.json and not self.verbosity):
             return SilentProgress()
@@ -65,5 +66,5 @@ class Output:
         if sys.stderr.isatty() and animated and not self.verbosity:
             from assay.cli.console import make_console
 
-            return AnimatedSteps(make_console(sys.stderr))
-        return LineSteps(everything=self.verbosity > 0)
+            return AnimatedSteps(make_console(sys.stderr), prefix=prefix)
+        return LineSteps(prefix=prefix, everything=self.verbosity > 0)

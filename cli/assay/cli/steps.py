@@ -22,7 +22,7 @@ _WORTH_TELLING_SECONDS = 1.0
 class AnimatedSteps:
     """The steps under way, each with a spinner and the time that it has taken; gone when they are over."""
 
-    def __init__(self, console: Console) -> None:
+    def __init__(self, console: Console, *, prefix: str = "") -> None:
         from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 
         self._progress = Progress(
@@ -32,6 +32,7 @@ class AnimatedSteps:
             console=console,
             transient=True,
         )
+        self._prefix = prefix
         self._running: list[TaskID] = []
 
     @contextmanager
@@ -39,7 +40,7 @@ class AnimatedSteps:
         """Show the step ``name`` until the block ends."""
         if not self._running:
             self._progress.start()
-        task = self._progress.add_task(name, total=None)
+        task = self._progress.add_task(self._prefix + name, total=None)
         self._running.append(task)
         try:
             yield
@@ -56,13 +57,15 @@ class LineSteps:
     It runs no thread of its own, so that it may be used while something is measured.
     """
 
-    def __init__(self, *, everything: bool) -> None:
+    def __init__(self, *, prefix: str = "", everything: bool) -> None:
+        self._prefix = prefix
         self._everything = everything
         self._terminal = sys.stderr.isatty()
 
     @contextmanager
     def step(self, name: str) -> Iterator[None]:
         """Show the step ``name`` when the block ends, if it took long enough or all are wanted."""
+        name = self._prefix + name
         start = perf_counter()
         if self._terminal:
             click.echo(f"\r\x1b[K  {name} ...", err=True, nl=False)

@@ -76,7 +76,8 @@ def command(
         raise UsageError("Two of the models have the same name, and so the same place.")
     results: list[BuildResult] = []
     code = 0
-    for name, spec in specs.items():
+    for number, (name, spec) in enumerate(specs.items(), start=1):
+        prefix = f"[{number}/{len(specs)}] {spec.name}: " if len(specs) > 1 else ""
         try:
             result = build_artifact(
                 spec,
@@ -86,7 +87,7 @@ def command(
                 output=places[name],
                 cache=cache,
                 packed=packed,
-                progress=output.progress(),
+                progress=output.progress(prefix),
             )
         except Exception as error:
             if len(specs) == 1 or as_assay_error(error) is None:
