@@ -157,7 +157,9 @@ class _Emitter:
     def _tile(self, group: Expr, panel: Expr, row: Expr, height: int) -> Stmt:
         width, lanes = self.c.panel_width, self.lanes
         vectors = width // lanes
-        accumulators, declaration = allocate([height * width], "float32", "accumulators", "local")
+        # One array a row: TVM keeps only small ones on the stack, from where LLVM takes them to registers.
+        rows = [allocate([width], "float32", "accumulators", "local") for _ in range(height)]
+        accumulators = [buffer for buffer, _ in rows]
         statements: list[Stmt] = []
         offsets: list[Expr] = []
         for i in range(height):
@@ -165,23 +167,23 @@ class _Emitter:
             statements += more
             offsets.append(offset)
         base, more = bind("b_panel", self.c.b_offset(group, panel))
-        statements += [*more, declaration]
+        statements += [*more, *(declaration for _, declaration in rows)]
         zero = broadcast(const_like(0.0, "float32"), lanes)
         places = [(i, j) for i in range(height) for j in range(vectors)]
-        statements += [store(accumulators, zero, lanes_at(i * width + j * lanes, lanes)) for i, j in places]
+        statements += [store(accumulators[i], zero, lanes_at(j * lanes, lanes)) for i, j in places]
 
         def step(a_extra: Expr, b_row: Expr) -> list[Stmt]:
             """One step of K: every accumulator takes one multiply-add."""
             result = []
             for i, j in places:
-                at = lanes_at(i * width + j * lanes, lanes)
+                at = lanes_at(j * lanes, lanes)
                 a = broadcast(load(self.c.a, offsets[i] + a_extra), lanes)
                 b = load(self.c.b, lanes_at(base + b_row * width + j * lanes, lanes))
-                result.append(store(accumulators, load(accumulators, at) + a * b, at))
+                result.append(store(accumulators[i], load(accumulators[i], at) + a * b, at))
             return result
 
         statements.append(self._reduction(step))
-        statements.append(self._store(accumulators, group, panel, row, height))
+        statements.append(self._store(accumulators, group, panel, row))
         return seq(statements)
 
     def _reduction(self, step: Callable[[Expr, Expr], list[Stmt]]) -> Stmt:
@@ -217,13 +219,14 @@ class _Emitter:
 
         return nest(0, i64(0), i64(0))
 
-    def _store(self, accumulators: Buffer, group: Expr, panel: Expr, row: Expr, height: int) -> Stmt:
+    def _store(self, accumulators: Sequence[Buffer], group: Expr, panel: Expr, row: Expr) -> Stmt:
         width, lanes = self.c.panel_width, self.lanes
+        heights = range(len(accumulators))
 
-        def element(i: int, col: Expr, at: Expr, registers: Registers) -> Stmt:
-            index = self.c.out_index(group, row + i, col)
-            flat = self.c.out_flat(group, row + i, col)
-            return seq(self.epilogue.emit(index, flat, load(accumulators, at), registers))
+        def element(i: int, col: Expr, value: Expr, registers: Registers) -> Stmt:
+            at = panel * width + col
+            index, flat = self.c.out_index(group, row + i, at), self.c.out_flat(group, row + i, at)
+            return seq(self.epilogue.emit(index, flat, value, registers))
 
         def full() -> Stmt:
             return seq(
@@ -231,38 +234,35 @@ class _Emitter:
                     with_registers(
                         lanes,
                         lambda lane, registers, i=i, j=j: element(  # type: ignore[misc]
-                            i, panel * width + j * lanes + lane, i64(i * width + j * lanes) + lane, registers
+                            i, i64(j) + lane, load(accumulators[i], i64(j) + lane), registers
                         ),
                     )
-                    for i in range(height)
-                    for j in range(width // lanes)
+                    for i in heights
+                    for j in range(0, width, lanes)
                 )
             )
 
         def partial() -> Stmt:
             """The columns of the last panel that exist, through memory: registers cannot be indexed."""
-            nonlocal accumulators
-            spill, declaration = allocate([height * width], "float32", "spill", "local")
-            places = range(0, height * width, lanes)
-            copies = [
-                store(spill, load(accumulators, lanes_at(at, lanes)), lanes_at(at, lanes)) for at in places
-            ]
-            accumulators = spill
             left = simplify(i64(self.c.cols) - panel * width)
-            rows = [
-                loop(
-                    left,
-                    lambda col, i=i: with_registers(  # type: ignore[misc]
-                        1, lambda _, registers: element(i, panel * width + col, i * width + col, registers)
-                    ),
-                    "col",
+            statements: list[Stmt] = []
+            for i in heights:
+                spill, declaration = allocate([width], "float32", "spill", "local")
+                statements.append(declaration)
+                for j in range(0, width, lanes):
+                    at = lanes_at(j, lanes)
+                    statements.append(store(spill, load(accumulators[i], at), at))
+                statements.append(
+                    loop(
+                        left,
+                        lambda col, i=i, spill=spill: with_registers(  # type: ignore[misc]
+                            1, lambda _, registers: element(i, col, load(spill, col), registers)
+                        ),
+                        "col",
+                    )
                 )
-                for i in range(height)
-            ]
-            return seq(declaration, *copies, *rows)
+            return seq(statements)
 
-        remainder = as_int(floormod(self.c.cols, width))
-        if remainder == 0:
+        if as_int(floormod(self.c.cols, width)) == 0:
             return full()
-        whole = full()
-        return if_then((panel + 1) * width <= i64(self.c.cols), whole, partial())
+        return if_then((panel + 1) * width <= i64(self.c.cols), full(), partial())
