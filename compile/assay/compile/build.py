@@ -15,6 +15,7 @@ import msgspec
 
 from assay.compile.cache import BuildCache, installed_versions, key_of, source_digest
 from assay.compile.divergence import first_divergence
+from assay.compile.lower import lower_canonical
 from assay.compile.profiles import Profile, profiles
 from assay.compile.schemes import Scheme, schemes
 from assay.compile.targets import Target, find_target
@@ -204,28 +205,6 @@ def _scratch(entry: Path) -> Iterator[Path]:
         yield folder
     finally:
         shutil.rmtree(folder, ignore_errors=True)
-
-
-def lower_canonical(
-    canonical: CanonicalModel, target: Target, profile: Profile, progress: Progress, model: Any = None
-) -> Any:
-    """The canonical model (or ``model``, a variant of it) imported and compiled."""
-    import onnx
-
-    from assay.compile.importer import import_onnx
-    from assay.compile.lower import lower
-
-    with progress.step("import"):
-        module = import_onnx(model if model is not None else onnx.load(canonical.path))
-    dims = canonical.spec.symbolic_dims
-    return lower(
-        module,
-        target=target,
-        profile=profile,
-        sizes={name: dim.default for name, dim in dims.items()},
-        maxima={name: dim.maximum for name, dim in dims.items()},
-        progress=progress,
-    )
 
 
 def _verified(

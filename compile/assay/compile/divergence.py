@@ -46,7 +46,7 @@ def _float_results(model: Any) -> dict[str, Any]:
 def _search(
     canonical: CanonicalModel, cases: list[Case], target: Target, model: Any, produced: dict[str, Any]
 ) -> str:
-    from assay.compile.build import lower_canonical
+    from assay.compile.lower import lower_canonical
     from assay.compile.tvm_import import import_tvm
     from assay.compile.verify import compare, reference_outputs
     from assay.progress import SilentProgress

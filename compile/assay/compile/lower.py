@@ -16,7 +16,9 @@ from assay.progress import Progress, SilentProgress
 if TYPE_CHECKING:
     import numpy.typing as npt
 
-__all__ = ["Lowered", "llvm_target", "lower"]
+    from assay.models.export import CanonicalModel
+
+__all__ = ["Lowered", "llvm_target", "lower", "lower_canonical"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -139,4 +141,25 @@ def _build_pipeline(tvm: Any) -> Any:
             transform.VMShapeLower(),
             transform.AttachGlobalSymbol(),
         ]
+    )
+
+
+def lower_canonical(
+    canonical: CanonicalModel, target: Target, profile: Profile, progress: Progress, model: Any = None
+) -> Lowered:
+    """The canonical model (or ``model``, a variant of it) imported and compiled."""
+    import onnx
+
+    from assay.compile.importer import import_onnx
+
+    with progress.step("import"):
+        module = import_onnx(model if model is not None else onnx.load(canonical.path))
+    dims = canonical.spec.symbolic_dims
+    return lower(
+        module,
+        target=target,
+        profile=profile,
+        sizes={name: dim.default for name, dim in dims.items()},
+        maxima={name: dim.maximum for name, dim in dims.items()},
+        progress=progress,
     )

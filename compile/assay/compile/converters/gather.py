@@ -34,11 +34,9 @@ def convert_gather(builder: Any, inputs: Any, attributes: Mapping[str, Any], ops
         if array_of(data) is not None:
             return None
         inside = np.where(known < 0, known + size, known)
-        return relax.op.take(data, relax.const(inside.clip(0, size - 1)), axis, mode="fast")
+        return relax.op.take(data, relax.const(inside.clip(0, size - 1)), axis, mode="clip")
     dtype = str(indices.ty.dtype)
     negative = builder.emit(relax.op.less(indices, relax.const(0, dtype)))
     wrapped = builder.emit(relax.op.add(indices, relax.const(size, dtype)))
     indices = builder.emit(relax.op.where(negative, wrapped, indices))
-    indices = builder.emit(relax.op.maximum(indices, relax.const(0, dtype)))
-    indices = builder.emit(relax.op.minimum(indices, relax.const(size - 1, dtype)))
-    return relax.op.take(data, indices, axis, mode="fast")
+    return relax.op.take(data, indices, axis, mode="clip")
