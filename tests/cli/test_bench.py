@@ -151,6 +151,17 @@ def test_wrong_names_are_told_before_anything_is_built(cli, lab, bench):
     assert lab.built == []
 
 
+def test_a_package_for_statistics_is_missed_before_anything_is_built(cli, lab, bench, monkeypatch):
+    import importlib.util
+
+    found = importlib.util.find_spec
+    monkeypatch.setattr(
+        importlib.util, "find_spec", lambda name, *rest: None if name == "scipy" else found(name, *rest)
+    )
+    assert "scipy" in cli.error(*bench("silero-vad"), code=13)["message"]
+    assert lab.built == []
+
+
 def test_an_artifact_of_an_unknown_model_is_measured_alone(cli, lab, bench, make_artifact):
     result = cli(*bench(make_artifact()))
     assert "not available: the model that the artifact was built from is not known" in result.stdout

@@ -189,6 +189,23 @@ def test_a_reader_that_goes_away_is_no_error():
     assert done.returncode == 141
 
 
+@pytest.mark.skipif(not os.path.exists("/dev/full"), reason="needs Linux")  # noqa: PTH110
+def test_results_that_no_disk_can_take_are_a_storage_error():
+    with open("/dev/full", "w") as stdout:  # noqa: PTH123
+        done = subprocess.run(
+            [sys.executable, "-m", "assay.cli.main", "models"],
+            stdout=stdout,
+            stderr=subprocess.PIPE,
+            text=True,
+            check=False,
+            timeout=60,
+        )
+    assert done.returncode == 12
+    assert "No space left" in done.stderr
+    assert "Traceback" not in done.stderr
+    assert "Exception ignored" not in done.stderr
+
+
 def test_the_exit_code_reaches_the_shell():
     assert run("models", "--bad").returncode == 2
     done = run("build", "resnet19", "--json")

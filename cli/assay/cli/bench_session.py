@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from assay.cli.artifacts import is_artifact, model_behind, registered_model, spec_from_manifest
 from assay.cli.failures import as_assay_error, report_failure
 from assay.cli.output import Output
-from assay.errors import ArtifactError, BenchmarkError
+from assay.errors import ArtifactError, BenchmarkError, MissingDependencyError
 
 if TYPE_CHECKING:
     from assay.models.export import CanonicalModel
@@ -82,6 +83,9 @@ class Session:
         from assay.benchmarks.machine import choose_cpus
         from assay.benchmarks.peers import engines
 
+        if importlib.util.find_spec("scipy") is None:
+            # It would be missed only when everything is measured.
+            raise MissingDependencyError("scipy", "compile")
         for engine in self._plan.engines:
             engines()[engine]
         choose_cpus(max(self._plan.threads))
