@@ -32,7 +32,7 @@ def make_inputs(spec: ModelSpec, sizes: Mapping[str, int] | None = None, seed: i
         arrays = spec.representative_inputs(full, generator)
     else:
         arrays = {item.name: _generic(item, full, generator) for item in spec.inputs}
-    return {item.name: np.ascontiguousarray(arrays[item.name]) for item in spec.inputs}
+    return {item.name: np.asarray(arrays[item.name], order="C") for item in spec.inputs}
 
 
 def verification_sizes(spec: ModelSpec) -> list[dict[str, int]]:
