@@ -53,7 +53,7 @@ class _Folder(PyExprMutator):  # type: ignore[misc]
             return call
         call = self.builder_.normalize(call)
         moved = _moved(call, array)
-        return call if moved is None else relax.const(np.ascontiguousarray(moved))
+        return call if moved is None else relax.const(np.asarray(moved, order="C"))
 
     def _constant(self, expr: Any) -> Any:
         bound = self.lookup_binding(expr) if isinstance(expr, relax.Var) else None
