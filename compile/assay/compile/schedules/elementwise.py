@@ -125,8 +125,10 @@ def split_condition(condition: Expr, box: Box) -> tuple[int, Expr, bool] | None:
         if not any(node.same_as(var) for node in walk(difference)):
             continue
         step = as_int(analyzer.simplify(substitute(difference, {var: var + 1}) - difference))
-        rest = analyzer.simplify(difference - step * var) if step else None
-        if not step or any(node.same_as(var) for node in walk(rest)):
+        if not step:
+            return None
+        rest = analyzer.simplify(difference - step * var)
+        if any(node.same_as(var) for node in walk(rest)):
             return None
         if isinstance(condition, tirx.EQ | tirx.NE):
             return None

@@ -207,7 +207,7 @@ class Registers:
 
 
 def vector_math(value: Expr, registers: Registers) -> tuple[list[Stmt], Expr]:
-    """``value`` with its transcendental calls on float32 expanded, and the statements that it needs before it.
+    """``value`` with its transcendental calls on float32 expanded, and the statements it needs before it.
 
     Each step is kept in a register, so that it is computed once and vectorizes. The functions are total, so
     that hoisting one out of a conditional is safe.
@@ -231,7 +231,7 @@ def vector_math(value: Expr, registers: Registers) -> tuple[list[Stmt], Expr]:
 
 
 def with_registers(lanes: int, body: Callable[[Expr, Registers], Stmt]) -> Stmt:
-    """``body(lane, registers)`` over ``lanes`` consecutive elements at once, its registers declared before."""
+    """``body(lane, registers)`` over ``lanes`` consecutive elements at once, after its registers."""
     declarations: list[Stmt] = []
 
     def scoped(lane: Expr) -> Stmt:

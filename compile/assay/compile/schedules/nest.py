@@ -123,9 +123,7 @@ def expected_product(axes: Sequence[Axis], context: ScheduleContext) -> int:
 
 def is_heavy(expressions: Sequence[Expr]) -> bool:
     """Whether a value costs so much that scalar iterations at the end of a row would show."""
-    calls = sum(
-        isinstance(node, tvm.ir.Call) or isinstance(node, tirx.Div) for e in expressions for node in walk(e)
-    )
+    calls = sum(isinstance(node, tvm.ir.Call | tirx.Div) for e in expressions for node in walk(e))
     return calls > 0
 
 

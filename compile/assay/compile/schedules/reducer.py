@@ -75,7 +75,7 @@ class Tail:
 
 
 class PartialResults:
-    """One reduction along a row: ``slots`` vectors of partial results, and one scalar for what is left over."""
+    """One reduction along a row: ``slots`` vectors of partial results, and a scalar for the rest."""
 
     def __init__(self, reducer: Reducer, lanes: int, slots: int) -> None:
         self.reducer = reducer

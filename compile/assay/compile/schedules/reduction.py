@@ -7,6 +7,7 @@ is walked once. Conditions on the reduction's iterators (padding) narrow its loo
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 
 from tvm import tirx
 
@@ -181,9 +182,7 @@ class _Emitter:
 
             return seq(
                 *(
-                    with_registers(
-                        count, lambda lane, registers, place=place: element(place, lane, registers)
-                    )
+                    with_registers(count, partial(element, place))
                     for place, count in zip(places, counts, strict=True)
                 )
             )
@@ -197,8 +196,7 @@ class _Emitter:
             return seq(*statements)
 
         ends = [
-            with_registers(count, lambda lane, registers, place=place: finish(place, lane, registers))
-            for place, count in zip(places, counts, strict=True)
+            with_registers(count, partial(finish, place)) for place, count in zip(places, counts, strict=True)
         ]
         box = Box(axes=self.reduction, around=self.spatial, iterators=self._all_iterators())
         return seq(declaration, *init, *self._walk(box, bound, step), *ends)

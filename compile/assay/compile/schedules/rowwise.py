@@ -8,20 +8,17 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from enum import Enum
 
 import tvm
 from tvm import tirx
 
-from assay.compile.schedules.blocks import Block, FusedFunction, loads_of
+from assay.compile.schedules.blocks import Block
 from assay.compile.schedules.context import ScheduleContext
-from assay.compile.schedules.fusion import kept_blocks, spatial_axes
 from assay.compile.schedules.ir import (
     Buffer,
     Expr,
     Stmt,
     allocate,
-    as_int,
     bind,
     ceildiv,
     children,
@@ -44,7 +41,6 @@ from assay.compile.schedules.nest import (
     expected_product,
     is_heavy,
     outer_loops,
-    stride,
     vector_pieces,
 )
 from assay.compile.schedules.program import (
@@ -56,163 +52,19 @@ from assay.compile.schedules.program import (
     emit_program,
     flat_offset,
     make_analyzer,
-    make_axes,
     program_expressions,
     same_expr,
     substitute_program,
 )
-from assay.compile.schedules.reducer import PartialResults, Reducer, reducer_of
+from assay.compile.schedules.reducer import PartialResults, Reducer
+from assay.compile.schedules.rows import RowGroup, RowStage, StageKind
 
-__all__ = ["RowGroup", "emit_rows", "row_group"]
+__all__ = ["emit_rows"]
 
 # Partial results of a light reduction, so that its additions overlap.
 _SLOTS = 4
 # Tasks that share the rows where each needs memory of its own.
 _TASKS = 16
-
-
-class _Kind(Enum):
-    VECTOR = "one value an element"
-    SCALAR = "one value a row"
-    REDUCTION = "one value a row, from all of its elements"
-
-
-@dataclass(frozen=True, kw_only=True)
-class _Stage:
-    """One block of a group. ``time``: the pass it runs in; a SCALAR runs before the pass of that number."""
-
-    block: Block
-    kind: _Kind
-    iterators: Mapping[Expr, Expr]
-    indices: tuple[Expr, ...]
-    time: int
-    uses: tuple[Buffer, ...]
-    reducer: Reducer | None
-
-
-@dataclass(frozen=True, kw_only=True)
-class RowGroup:
-    """Consecutive stages over the same rows and columns; ``stored``: outputs that are used outside."""
-
-    stages: tuple[_Stage, ...]
-    rows: tuple[Axis, ...]
-    columns: tuple[Axis, ...]
-    stored: tuple[Buffer, ...]
-
-
-def row_group(
-    blocks: Sequence[Block], producers: Sequence[Block], function: FusedFunction, context: ScheduleContext
-) -> RowGroup | None:
-    """The longest group at the head of ``blocks``; None where they do not reduce along contiguous rows."""
-    head = next((block for block in blocks if block.is_reduction), None)
-    if head is None or reducer_of(head) is None or not _is_along_row(head, producers, context):
-        return None
-    row_axes = make_axes(*_split(spatial_axes(head)))
-    column_axes = make_axes(*_split(_reduction_axes(head)))
-    if not column_axes:
-        return None
-    stages: list[_Stage] = []
-    for block in blocks:
-        stage = _stage(block, stages, row_axes, column_axes, producers)
-        if stage is None:
-            break
-        stages.append(stage)
-    if not any(stage.block is head for stage in stages):
-        return None
-    inside = [stage.block for stage in stages]
-    stored = tuple(block.output for block in kept_blocks(inside, producers, function))
-    return RowGroup(stages=tuple(stages), rows=row_axes, columns=column_axes, stored=stored)
-
-
-def _split(pairs: Sequence[tuple[Expr, Expr]]) -> tuple[list[Expr], list[Expr]]:
-    return [var for var, _ in pairs], [extent for _, extent in pairs]
-
-
-def _reduction_axes(block: Block) -> list[tuple[Expr, Expr]]:
-    return [
-        (var, extent)
-        for var, extent in zip(block.reduction, block.reduction_extents, strict=True)
-        if as_int(extent) != 1
-    ]
-
-
-def _is_along_row(block: Block, producers: Sequence[Block], context: ScheduleContext) -> bool:
-    """Whether a reduction's loads are contiguous along its last iterator rather than the last spatial one."""
-    spatial = make_axes(block.spatial, block.spatial_extents)
-    reduction = make_axes(block.reduction, block.reduction_extents)
-    analyzer = make_analyzer((*spatial, *reduction))
-    builder = Builder(analyzer, Views(), producers)
-    iterators = dict(
-        zip((*block.spatial, *block.reduction), (a.var for a in (*spatial, *reduction)), strict=True)
-    )
-    reducer = reducer_of(block)
-    assert reducer is not None
-    program = builder.program(builder.value(reducer.operand, iterators))
-    offsets = [node.indices[0] for expr in program_expressions(program) for node in loads_of(expr)]
-
-    def misses(axes: Sequence[Axis]) -> int:
-        axes = [axis for axis in axes if as_int(axis.extent) != 1]
-        if not axes:
-            return len(offsets) + 1
-        return sum(as_int(stride(offset, axes[-1].var, analyzer)) not in (0, 1) for offset in offsets)
-
-    across = misses(spatial)
-    if across <= len(offsets) and not _has_vector(spatial, context):
-        across = len(offsets)
-    return misses(reduction) <= across
-
-
-def _has_vector(axes: Sequence[Axis], context: ScheduleContext) -> bool:
-    last = [axis for axis in axes if as_int(axis.extent) != 1][-1]
-    return context.expected(last.extent) >= context.unit.lanes()
-
-
-def _stage(
-    block: Block, before: Sequence[_Stage], rows: Sequence[Axis], columns: Sequence[Axis],
-    producers: Sequence[Block],
-) -> _Stage | None:  # fmt: skip
-    """``block`` as a stage of the group; None where it does not fit."""
-    own = spatial_axes(block)
-    axes = [*rows]
-    if block.is_reduction:
-        kind, pairs = _Kind.REDUCTION, [*own, *_reduction_axes(block)]
-        axes += columns
-        if len(own) != len(rows):
-            return None
-    elif len(own) == len(rows):
-        kind, pairs = _Kind.SCALAR, own
-    else:
-        kind, pairs = _Kind.VECTOR, own
-        axes += columns
-    if len(pairs) != len(axes):
-        return None
-    if not all(
-        as_int(simplify(i64(extent) - axis.extent)) == 0
-        for (_, extent), axis in zip(pairs, axes, strict=True)
-    ):
-        return None
-    reducer = reducer_of(block) if block.is_reduction else None
-    if block.is_reduction and reducer is None:
-        return None
-    iterators: dict[Expr, Expr] = {var: i64(0) for var in (*block.spatial, *block.reduction)}
-    iterators.update({var: axis.var for (var, _), axis in zip(pairs, axes, strict=True)})
-    builder = Builder(make_analyzer((*rows, *columns)), Views(), producers)
-    builder.values = [(s.block.output, s.indices, tirx.Var("held", s.block.output.ty.dtype)) for s in before]
-    builder.value(block.value if reducer is None else reducer.operand, iterators)
-    if builder.misplaced:
-        return None
-    used = [stage for stage in before if any(b.same_as(stage.block.output) for b in builder.used)]
-    if kind is _Kind.SCALAR and any(stage.kind is _Kind.VECTOR for stage in used):
-        return None
-    return _Stage(
-        block=block,
-        kind=kind,
-        iterators=iterators,
-        indices=tuple(simplify(i64(substitute(index, iterators))) for index in block.indices),
-        time=max((s.time + (s.kind is _Kind.REDUCTION) for s in used), default=0),
-        uses=tuple(stage.block.output for stage in used),
-        reducer=reducer,
-    )
 
 
 def emit_rows(group: RowGroup, producers: Sequence[Block], views: Views, context: ScheduleContext) -> Stmt:
@@ -232,10 +84,10 @@ class _Store:
 class _Pass:
     """One walk along the row: scalars before it, its program, and what to do with the program's results."""
 
-    scalars: list[tuple[_Stage | None, Buffer, Program]]
+    scalars: list[tuple[RowStage | None, Buffer, Program]]
     program: Program
     stores: list[_Store]
-    reductions: list[tuple[_Stage, Buffer]]
+    reductions: list[tuple[RowStage, Reducer, Buffer]]
 
 
 class _Emitter:
@@ -303,16 +155,16 @@ class _Emitter:
 
     def _build(self, time: int) -> _Pass:
         """The scalars and the program of one pass."""
-        scalars: list[tuple[_Stage | None, Buffer, Program]] = []
+        scalars: list[tuple[RowStage | None, Buffer, Program]] = []
         stages = [stage for stage in self.group.stages if stage.time == time]
-        for stage in (s for s in stages if s.kind is _Kind.SCALAR):
+        for stage in (s for s in stages if s.kind is StageKind.SCALAR):
             builder = self._builder()
             program = builder.program(builder.value(stage.block.value, stage.iterators))
             scalars.append((stage, self._scalar(stage.block.output), program))
         builder = self._builder()
         results: list[Expr] = []
         stores: list[_Store] = []
-        for stage in (s for s in stages if s.kind is _Kind.VECTOR):
+        for stage in (s for s in stages if s.kind is StageKind.VECTOR):
             value = builder.hold(builder.value(stage.block.value, stage.iterators))
             builder.values.insert(0, (stage.block.output, stage.indices, value))
             place = self._place(stage)
@@ -320,10 +172,10 @@ class _Emitter:
                 results.append(value)
                 stores.append(place)
         reductions = []
-        for stage in (s for s in stages if s.kind is _Kind.REDUCTION):
+        for stage in (s for s in stages if s.kind is StageKind.REDUCTION):
             assert stage.reducer is not None
             results.append(builder.value(stage.reducer.operand, stage.iterators))
-            reductions.append((stage, self._scalar(stage.block.output)))
+            reductions.append((stage, stage.reducer, self._scalar(stage.block.output)))
         program, hoisted = self._hoist(builder.program(*results))
         scalars += [(None, buffer, one) for buffer, one in hoisted]
         return _Pass(scalars=scalars, program=program, stores=stores, reductions=reductions)
@@ -347,12 +199,12 @@ class _Emitter:
         self.scalars.append((output, register))
         return register
 
-    def _place(self, stage: _Stage) -> _Store | None:
+    def _place(self, stage: RowStage) -> _Store | None:
         """Where a vector stage's values go; None where they are only used in their own pass."""
         output = stage.block.output
         readers = [s for s in self.group.stages if any(b.same_as(output) for b in s.uses)]
         later = max((s.time for s in readers), default=stage.time)
-        host: _Stage | None = None
+        host: RowStage | None = None
         if any(output.same_as(buffer) for buffer in self.group.stored):
             host = stage
         elif later == stage.time:
@@ -367,12 +219,12 @@ class _Emitter:
         self.places.append((output, place))
         return place
 
-    def _host(self, output: Buffer, last_use: int) -> _Stage | None:
+    def _host(self, output: Buffer, last_use: int) -> RowStage | None:
         """A stage whose stored output can hold these values until it overwrites them in their last pass."""
         taken = [place.buffer for _, place in self.places]
         for stage in self.group.stages:
             if (
-                stage.kind is _Kind.VECTOR
+                stage.kind is StageKind.VECTOR
                 and stage.time == last_use
                 and any(stage.block.output.same_as(buffer) for buffer in self.group.stored)
                 and str(stage.block.output.ty.dtype) == str(output.ty.dtype)
@@ -458,13 +310,13 @@ class _Emitter:
         ]
         return merged, rows, columns
 
-    def _is_stored(self, stage: _Stage) -> bool:
+    def _is_stored(self, stage: RowStage) -> bool:
         return any(stage.block.output.same_as(buffer) for buffer in self.group.stored)
 
-    def _offset(self, stage: _Stage) -> Expr:
+    def _offset(self, stage: RowStage) -> Expr:
         return flat_offset(stage.block.output, stage.indices, self.analyzer)
 
-    def _keep(self, stage: _Stage | None, register: Buffer, bound: Mapping[Expr, Expr]) -> list[Stmt]:
+    def _keep(self, stage: RowStage | None, register: Buffer, bound: Mapping[Expr, Expr]) -> list[Stmt]:
         """Store a row's value where it is used outside the group."""
         if stage is None or not self._is_stored(stage):
             return []
@@ -488,7 +340,7 @@ class _Emitter:
         lanes = self.context.unit.lanes()
         heavy = is_heavy(list(program_expressions(one.program)))
         slots = 1 if heavy else _SLOTS
-        partial = [PartialResults(stage.reducer, lanes, slots) for stage, _ in one.reductions]
+        partial = [PartialResults(reducer, lanes, slots) for _, reducer, _ in one.reductions]
         outer, inner = columns[:-1], columns[-1]
 
         def piece(inside: Mapping[Expr, Expr], start: Expr, count: int, slot: int) -> Stmt:
@@ -526,6 +378,6 @@ class _Emitter:
         for p in partial:
             statements += p.begin()
         statements.append(nest(0, dict(bound)))
-        for (stage, register), p in zip(one.reductions, partial, strict=True):
+        for (stage, _, register), p in zip(one.reductions, partial, strict=True):
             statements += [*p.end(register), *self._keep(stage, register, bound)]
         return seq(*statements)

@@ -13,7 +13,8 @@ from assay.compile.schedules.ir import Buffer, Stmt
 from assay.compile.schedules.program import Views
 from assay.compile.schedules.reducer import reducer_of
 from assay.compile.schedules.reduction import emit_reduction
-from assay.compile.schedules.rowwise import emit_rows, row_group
+from assay.compile.schedules.rows import row_group
+from assay.compile.schedules.rowwise import emit_rows
 
 __all__ = ["Stages", "emit_stages"]
 

@@ -246,7 +246,7 @@ def _turn(rows: Sequence[Expr], dtype: str, lanes: int, statements: list[Stmt]) 
         quads.append([within(x, y, picks) for x, y in halves for picks in ((0, 1, 4, 5), (2, 3, 6, 7))])
 
     def exchange(a: Expr, b: Expr, step: int, *, upper: bool) -> Expr:
-        indices = []
+        indices: list[int] = []
         for group in range(groups):
             own = bool(group & step) == upper
             source = group + (0 if own else (step if upper else -step))
