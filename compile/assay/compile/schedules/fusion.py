@@ -17,8 +17,21 @@ __all__ = ["Plan", "kept_blocks", "plan_stages", "spatial_axes"]
 
 # Calls that cost several instructions, beside the transcendental ones.
 _CHEAP_CALLS = frozenset(
-    ("if_then_else", "likely", "reinterpret", "fabs", "floor", "ceil", "round", "trunc", "nearbyint")
-    + ("shift_right", "shift_left", "bitwise_and", "bitwise_or")
+    [
+        "if_then_else",
+        "likely",
+        "reinterpret",
+        "fabs",
+        "floor",
+        "ceil",
+        "round",
+        "trunc",
+        "nearbyint",
+        "shift_right",
+        "shift_left",
+        "bitwise_and",
+        "bitwise_or",
+    ]
 )
 # A block up to these is computed again at each use rather than stored.
 _LIGHT_OPERATIONS = 16
