@@ -6,6 +6,7 @@ The schema is checked in as ``docs/schema/manifest.schema.json``; write it anew 
 
 from __future__ import annotations
 
+import inspect
 import json
 import sys
 from typing import Annotated, Any, Literal, TypeAlias
@@ -207,13 +208,20 @@ def decode_manifest(data: bytes) -> Manifest:
 
 def manifest_schema() -> dict[str, Any]:
     """JSON Schema (draft 2020-12) of manifest.json, generated from the types above."""
-    body = msgspec.json.schema(Manifest)
     return {
         "$schema": "https://json-schema.org/draft/2020-12/schema",
         "title": "Assay artifact manifest",
         "version": SCHEMA_VERSION,
-        **body,
+        **_dedented(msgspec.json.schema(Manifest)),
     }
+
+
+def _dedented(schema: dict[str, Any]) -> dict[str, Any]:
+    """``schema`` with descriptions as Python 3.13 keeps docstrings; older versions keep their indentation."""
+    changed = {key: _dedented(value) if isinstance(value, dict) else value for key, value in schema.items()}
+    if isinstance(schema.get("description"), str):
+        changed["description"] = inspect.cleandoc(schema["description"])
+    return changed
 
 
 if __name__ == "__main__":
