@@ -41,7 +41,7 @@ MakeModel = Callable[..., onnx.ModelProto]
 
 @pytest.fixture(scope="session")
 def make_model() -> MakeModel:
-    """Make a model: nodes, inputs and outputs as {name: shape} (float32) or {name: (shape, dtype)}, weights."""
+    """Make a model: nodes, inputs and outputs as {name: shape} or {name: (shape, dtype)}, and weights."""
 
     def declare(name: str, what: Any) -> onnx.ValueInfoProto:
         shape, dtype = what if isinstance(what, tuple) else (what, "float32")
