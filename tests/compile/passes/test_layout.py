@@ -13,7 +13,7 @@ Agree = Callable[..., None]
 
 
 class Cnn:
-    """A random graph of what convolutional networks are made of: every step picks one of the rest's values."""
+    """A random graph of what convolutional networks are made of; each step reads one of the last values."""
 
     def __init__(self, seed: int, batch: int | str = 2) -> None:
         self.random = np.random.default_rng(seed)
@@ -103,7 +103,7 @@ class Cnn:
         return make_model([*self.nodes, flat, mean], {"x": [self.batch, 5, 9, 11]}, outputs, self.weights)
 
 
-@pytest.mark.parametrize("seed", range(6))
+@pytest.mark.parametrize("seed", range(5))
 def test_random_network(make_model: MakeModel, agree: Agree, seed: int) -> None:
     model = Cnn(seed).model(make_model, 10)
     agree(model, {"x": np.random.default_rng(seed).standard_normal((2, 5, 9, 11), dtype=np.float32)})
