@@ -13,7 +13,7 @@ import pytest
 
 import assay.compile.verify as verify
 from assay.compile.verify import Case, compare, compare_outputs, reference_outputs, run_artifact
-from assay.errors import MissingDependencyError, VerificationError
+from assay.errors import MissingDependencyError, ModelError, VerificationError
 from assay.models.spec import Tolerance
 
 TOLERANCE = Tolerance(absolute=1e-3, relative=1e-2)
@@ -94,6 +94,13 @@ def test_reference_outputs_by_name(perceptron: onnx.ModelProto) -> None:
     np.testing.assert_allclose(first["y"], np.maximum(x @ w + b, 0) @ v, rtol=1e-5, atol=1e-5)
     assert first["z"].tolist() == first["y"].argmax(1).tolist()
     assert second["y"].shape == (1, 7)
+
+
+def test_model_that_the_reference_cannot_run(perceptron: onnx.ModelProto) -> None:
+    with pytest.raises(ModelError, match=r"cannot run the model on x \[3, 21\]: ."):
+        reference_outputs(perceptron.SerializeToString(), [{"x": np.zeros((3, 21), np.float32)}])
+    with pytest.raises(ModelError, match=r"cannot load the model: ."):
+        reference_outputs(b"nonsense", [])
 
 
 def test_missing_reference_engine_names_the_extra(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from assay.errors import MissingDependencyError, VerificationError
+from assay.errors import MissingDependencyError, ModelError, VerificationError
 from assay.models.inputs import make_inputs, verification_sizes
 from assay.runtime.manifest import VerifiedCase
 
@@ -60,14 +60,39 @@ def _onnxruntime() -> Any:
 def reference_outputs(
     path: Path | bytes, cases: Sequence[Mapping[str, npt.NDArray[Any]]]
 ) -> list[dict[str, npt.NDArray[Any]]]:
-    """ONNX Runtime's outputs by name for each set of inputs."""
+    """ONNX Runtime's outputs by name for each set of inputs. Raises ModelError where it refuses them."""
+    session = _session(path)
+    return [_run_reference(session, inputs) for inputs in cases]
+
+
+def _session(path: Path | bytes) -> Any:
     runtime = _onnxruntime()
     options = runtime.SessionOptions()
     options.log_severity_level = 4
     source = path if isinstance(path, bytes) else str(path)
-    session = runtime.InferenceSession(source, options, providers=["CPUExecutionProvider"])
+    try:
+        return runtime.InferenceSession(source, options, providers=["CPUExecutionProvider"])
+    except Exception as error:
+        # Its exceptions have no common base but this one.
+        raise ModelError(f"ONNX Runtime cannot load the model: {_last_part(error)}.") from error
+
+
+def _run_reference(session: Any, inputs: Mapping[str, npt.NDArray[Any]]) -> dict[str, npt.NDArray[Any]]:
     names = [output.name for output in session.get_outputs()]
-    return [dict(zip(names, session.run(names, dict(inputs)), strict=True)) for inputs in cases]
+    try:
+        return dict(zip(names, session.run(names, dict(inputs)), strict=True))
+    except Exception as error:
+        shapes = ", ".join(f"{name} {list(array.shape)}" for name, array in inputs.items())
+        raise ModelError(
+            f"ONNX Runtime cannot run the model on {shapes}: {_last_part(error)}.",
+            hint="If such sizes make no sense for the model, give its dimensions a range or a fixed size.",
+        ) from error
+
+
+def _last_part(error: Exception) -> str:
+    """What a message of ONNX Runtime says after its codes."""
+    text = " ".join(str(error).split())
+    return text.rpartition("Status Message: ")[2].rstrip(".")
 
 
 def make_cases(canonical: CanonicalModel) -> list[Case]:

@@ -61,9 +61,7 @@ class Cnn:
             lambda: self.emit("Add", [x, self.same_as(x)], self.shapes[x]),
             lambda: self.concat(x),
             lambda: self.emit("MaxPool", [x], self.shapes[x], kernel_shape=[3, 3], pads=[1] * 4),
-            lambda: self.emit(
-                "AveragePool", [x], (channels, height, width - 1), kernel_shape=[1, 2], count_include_pad=1
-            ),
+            lambda: self.narrow(x),
             lambda: self.emit(
                 "Pad", [x, self.integers([0, 0, 1, 0, 0, 1, 0, 2])], (channels + 1, height + 1, width + 2)
             ),
@@ -79,6 +77,12 @@ class Cnn:
     def same_as(self, x: str) -> str:
         same = [name for name, shape in self.shapes.items() if shape == self.shapes[x]]
         return str(self.random.choice(same))
+
+    def narrow(self, x: str) -> str:
+        channels, height, width = self.shapes[x]
+        if width == 1:
+            return self.emit("Neg", [x], self.shapes[x])
+        return self.emit("AveragePool", [x], (channels, height, width - 1), kernel_shape=[1, 2])
 
     def concat(self, x: str) -> str:
         other = self.same_as(x)

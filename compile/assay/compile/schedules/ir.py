@@ -126,10 +126,12 @@ def vectorized(lanes: int, body: Callable[[Expr], Stmt]) -> Stmt:
 
 
 def seq(*stmts: Stmt | Sequence[Stmt]) -> Stmt:
-    """Statements one after the other (lists are flattened)."""
+    """Statements one after the other (lists are flattened); a no-op where there is none."""
     flat: list[Stmt] = []
     for stmt in stmts:
         flat.extend(stmt) if isinstance(stmt, list | tuple) else flat.append(stmt)
+    if not flat:
+        return tirx.Evaluate(i64(0))
     return flat[0] if len(flat) == 1 else tirx.SeqStmt(flat)
 
 
