@@ -7,7 +7,7 @@ from assay.compile.tvm_import import import_tvm
 
 import_tvm()
 
-from tvm import relax  # noqa: E402
+from tvm import relax, te, tirx  # noqa: E402
 
 op = relax.op
 
@@ -116,6 +116,30 @@ def test_average_pool(check, count_include_pad):
         reference,
         ((2, 14, 12, 20), "float32"),
     )
+
+
+@pytest.mark.parametrize("channels", [5, 37, 64, "c"])
+def test_window_along_the_contiguous_axis(check, channels):
+    """As in local response normalization."""
+
+    def normalize(x):
+        count = x.shape[2]
+        squares = te.compute(
+            (x.shape[0], x.shape[1], count + 4),
+            lambda n, w, c: tirx.if_then_else(
+                tirx.all(c >= 2, c < count + 2), x[n, w, c - 2] * x[n, w, c - 2], tirx.const(0, "float32")
+            ),
+        )
+        k = te.reduce_axis((0, 5))
+        total = te.compute(x.shape, lambda n, w, c: te.sum(squares[n, w, c + k], axis=k))
+        return te.compute(x.shape, lambda n, w, c: x[n, w, c] / tirx.sqrt(1.0 + total[n, w, c]))
+
+    def reference(x):
+        squares = np.pad(x * x, ((0, 0), (0, 0), (2, 2)))
+        return x / np.sqrt(1 + sum(squares[..., i : i + x.shape[2]] for i in range(5)))
+
+    sizes = [{"c": 1}, {"c": 3}, {"c": 21}] if channels == "c" else [{}]
+    check(lambda b, x: b.emit_te(normalize, x), reference, ((2, 5, channels), "float32"), at=sizes)
 
 
 def test_max_pool_with_channels_first(check):

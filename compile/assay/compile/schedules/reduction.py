@@ -36,6 +36,7 @@ from assay.compile.schedules.nest import (
     expected_product,
     is_heavy,
     outer_loops,
+    stride,
     vector_pieces,
 )
 from assay.compile.schedules.program import (
@@ -81,16 +82,56 @@ class _Emitter:
         self.views = views
         self.context = context
         self.spatial = make_axes(self.block.spatial, self.block.spatial_extents)
+        self.positions: list[Expr] = [axis.var for axis in self.spatial]
         self.reduction = make_axes(self.block.reduction, self.block.reduction_extents)
-        self.iterators = {var: axis.var for var, axis in zip(self.block.spatial, self.spatial, strict=True)}
 
     def emit(self) -> Stmt:
-        """The loops over the spatial axes."""
+        """The loops over the spatial axes: apart where conditions hold for each vector's lanes alike."""
+        lane = next((i for i, axis in reversed([*enumerate(self.spatial)]) if as_int(axis.extent) != 1), None)
+        if lane is None:
+            return self._nest()
+        whole, start = self.spatial[lane], self.positions[lane]
+        statements = []
+        points = self._points(whole)
+        for low, high in zip([0, *points], [*points, None], strict=True):
+            size = simplify(whole.extent - low) if high is None else i64(high - low)
+            part = Axis(var=tirx.Var(str(whole.var.name), "int64"), extent=size)
+            self.spatial = tuple(part if i == lane else axis for i, axis in enumerate(self.spatial))
+            self.positions[lane] = simplify(substitute(start, {whole.var: low + part.var}))
+            statements.append(self._nest())
+        return seq(*statements)
+
+    def _points(self, axis: Axis) -> list[int]:
+        """Where along an axis of known extent a condition starts or ends to hold for the whole reduction."""
+        extent = as_int(axis.extent)
+        if extent is None:
+            return []
+        analyzer = make_analyzer((*self.spatial, *self.reduction))
+        sample = Builder(analyzer, self.views, self.producers)
+        sample.value(self.reducer.operand, self._iterators())
+        points: set[int] = set()
+        for condition in sample.undecided:
+            difference = analyzer.simplify(i64(condition.a) - i64(condition.b))
+            step = as_int(stride(difference, axis.var, analyzer))
+            if not step or isinstance(condition, tirx.EQ | tirx.NE):
+                continue
+            rest = analyzer.simplify(difference - step * axis.var)
+            bound = analyzer.const_int_bound(rest)
+            limit = 1 if isinstance(condition, tirx.LE | tirx.GT) else 0
+            # The first position where step * position + rest < limit changes, for either end of the rest.
+            points |= {
+                -((end - limit) // step) if step > 0 else (end - limit) // -step + 1
+                for end in (int(bound.min_value), int(bound.max_value))
+            }
+        return sorted(point for point in points if 0 < point < extent)
+
+    def _nest(self) -> Stmt:
+        """The loops over the spatial axes as they stand."""
         result = tirx.Var("result", self.block.output.ty.dtype)
         epilogue, offsets = self._epilogue(result)
         analyzer = make_analyzer((*self.spatial, *self.reduction))
         sample = Builder(analyzer, self.views, self.producers)
-        operand = sample.value(self.reducer.operand, self._all_iterators())
+        operand = sample.value(self.reducer.operand, self._iterators())
         program = sample.program(operand)
         expressions = [*program_expressions(program), *program_expressions(epilogue)]
         axes, zeros = coalesce(self.spatial, expressions, offsets, analyzer)
@@ -108,11 +149,10 @@ class _Emitter:
             return self._tile({}, i64(0), [1], result, epilogue, offsets)
         outer, inner = axes[:-1], axes[-1]
         vectors = max(1, min(_VECTORS, self.context.expected(inner.extent) // lanes))
-        shared = not serial and expected_product(outer, self.context) < 2 * _VECTORS
         blocks = simplify(tirx.floordiv(inner.extent, i64(vectors * lanes)))
 
         def row(bound: Mapping[Expr, Expr]) -> Stmt:
-            kind = tirx.ForKind.PARALLEL if shared and not bound else tirx.ForKind.SERIAL
+            kind = tirx.ForKind.SERIAL if serial or outer else tirx.ForKind.PARALLEL
             parts = []
             if as_int(blocks) != 0:
                 parts.append(
@@ -135,16 +175,16 @@ class _Emitter:
 
         return outer_loops(outer, row, self.context, serial=serial)
 
-    def _all_iterators(self) -> dict[Expr, Expr]:
+    def _iterators(self) -> dict[Expr, Expr]:
         own = {var: axis.var for var, axis in zip(self.block.reduction, self.reduction, strict=True)}
-        return {**self.iterators, **own}
+        return {**dict(zip(self.block.spatial, self.positions, strict=True)), **own}
 
     def _epilogue(self, result: Expr) -> tuple[Program, list[Expr]]:
         """What is computed from each result, and where the values of the stored blocks go."""
         builder = Builder(make_analyzer(self.spatial), self.views, self.producers)
         values, offsets = [], []
         for block in (self.block, *self.after):
-            iterators = dict(zip(block.spatial, (a.var for a in self.spatial), strict=True))
+            iterators = dict(zip(block.spatial, self.positions, strict=True))
             is_own = block is self.block
             value = result if is_own else builder.hold(builder.value(block.value, iterators))
             indices = tuple(builder.value(index, iterators) for index in block.indices)
@@ -198,7 +238,7 @@ class _Emitter:
         ends = [
             with_registers(count, partial(finish, place)) for place, count in zip(places, counts, strict=True)
         ]
-        box = Box(axes=self.reduction, around=self.spatial, iterators=self._all_iterators())
+        box = Box(axes=self.reduction, around=self.spatial, iterators=self._iterators())
         return seq(declaration, *init, *self._walk(box, bound, step), *ends)
 
     def _kept(self) -> list[Block]:

@@ -116,7 +116,7 @@ def _is_along_row(block: Block, producers: Sequence[Block], context: ScheduleCon
     across = misses(spatial)
     if across <= len(offsets) and not _has_vector(spatial, context):
         across = len(offsets)
-    return misses(reduction) <= across
+    return misses(reduction) < across
 
 
 def _has_vector(axes: Sequence[Axis], context: ScheduleContext) -> bool:
