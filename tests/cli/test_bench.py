@@ -96,7 +96,7 @@ def test_the_table_has_the_ratio(cli, lab, bench, tmp_path):
     assert "peak memory" in result.stdout
     assert "records: " in result.stderr
     markdown = cli(*bench("silero-vad", "--markdown")).stdout
-    assert "| silero-vad | assay | 1 | 1.00 ms |" in markdown
+    assert "| silero-vad, batch=1 | assay | 1 | 1.00 ms |" in markdown
 
 
 def test_a_cached_build_has_no_compile_time(cli, lab, bench):

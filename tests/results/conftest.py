@@ -35,6 +35,7 @@ def make_record() -> Callable[..., Record]:
             "target": "x86-64-v3",
             "scheme": "f32",
             "profile": "release",
+            "artifact": "sha256:0123456789abcdef",
             "engine": "assay",
             "threads": 1,
             "metric": "latency",

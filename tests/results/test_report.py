@@ -6,7 +6,15 @@ import json
 import pytest
 from rich.console import Console
 
-from assay.results.report import Row, format_value, markdown_table, report_rows, rich_table, rows_as_json
+from assay.results.report import (
+    Row,
+    format_value,
+    markdown_table,
+    problem_lines,
+    report_rows,
+    rich_table,
+    rows_as_json,
+)
 
 
 def pair(make_record):
@@ -46,6 +54,34 @@ def test_markdown(make_record):
     assert len(lines) == 4
 
 
+def test_artifacts_of_one_model_are_told_apart_and_have_their_own_reference(make_record):
+    records = []
+    for artifact, latency in (("sha256:aaaaaaaaaa", 0.001), ("sha256:bbbbbbbbbb", 0.002)):
+        for engine, factor in (("assay", 1), ("onnxruntime", 3)):
+            value = latency * factor
+            records.append(make_record([[value]] * 3, engine=engine, artifact=artifact, value=value))
+    rows = report_rows(records)
+    assert [row.build for row in rows] == [
+        "x86-64-v3 f32 release aaaaaaaa",
+        None,
+        "x86-64-v3 f32 release bbbbbbbb",
+        None,
+    ]
+    assert [row.ratio for row in rows if row.engine == "assay"] == pytest.approx([3.0, 3.0])
+    assert "assay (x86-64-v3 f32 release bbbbbbbb)" in markdown_table(rows)
+
+
+def test_one_round_has_no_spread(make_record):
+    (row,) = report_rows([make_record([[0.01, 0.02]], value=0.015)])
+    assert row.spread is None
+    assert "| tiny | assay | 1 | 15.0 ms |  |  |  |" in markdown_table([row])
+
+
+def test_sizes_are_shown(make_record):
+    rows = report_rows([make_record(sizes={"batch": 1, "sequence": 128})])
+    assert "| tiny, batch=1, sequence=128 | assay |" in markdown_table(rows)
+
+
 def test_random_weights_are_labelled(make_record):
     assert "tiny (random weights)" in markdown_table(report_rows([make_record(weights="random")]))
 
@@ -55,7 +91,8 @@ def test_a_problem_stands_in_its_row():
     assert r"| a\|b | assay | 1 | It broke. Badly. |" in markdown_table([row])
     stream = io.StringIO()
     Console(file=stream, width=160).print(rich_table([row]))
-    assert "It broke." in stream.getvalue()
+    assert "not measured" in stream.getvalue()
+    assert problem_lines([row]) == ["a|b, assay: It broke.\nBadly."]
 
 
 def test_the_table_shows_names_that_look_like_markup(make_record):

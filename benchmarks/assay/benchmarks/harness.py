@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import random
 import signal
 import subprocess
@@ -22,7 +23,7 @@ from assay.errors import BenchmarkError, UsageError, VerificationError
 from assay.models.inputs import make_inputs
 from assay.progress import Progress, SilentProgress
 from assay.results.record import Record
-from assay.runtime.artifact import open_artifact
+from assay.runtime.artifact import MANIFEST, open_artifact
 
 if TYPE_CHECKING:
     import numpy.typing as npt
@@ -81,7 +82,7 @@ def bench(
     files = _files(model.name, artifact, canonical)
     for name, reason in unavailable_engines(engines_to_run, model.name, artifact, canonical).items():
         raise BenchmarkError(f"{name} cannot be measured on {model.name}: {reason}.")
-    manifest = open_artifact(artifact, verify=False).manifest
+    opened = open_artifact(artifact, verify=False)
     full = {**model.default_sizes(), **(sizes or {})}
     cpus = choose_cpus(threads)
     reports: dict[str, list[Report]] = {engine.name: [] for engine in chosen}
@@ -108,7 +109,15 @@ def bench(
         if REFERENCE in reports:
             outputs = {engine.name: load_arrays(folder / f"{engine.name}.npz") for engine in chosen}
             check_agreement(outputs, full, model.tolerance)
-    subject = Subject(run_id=run_id, model=model, manifest=manifest, files=files, sizes=full, threads=threads)
+    subject = Subject(
+        run_id=run_id,
+        model=model,
+        manifest=opened.manifest,
+        digest=f"sha256:{hashlib.sha256(opened.read(MANIFEST)).hexdigest()}",
+        files=files,
+        sizes=full,
+        threads=threads,
+    )
     measured = [Measurement(engine=engine, reports=tuple(reports[engine.name])) for engine in chosen]
     return make_records(subject, measured, compile_seconds=compile_seconds)
 

@@ -22,11 +22,12 @@ __all__ = ["Measurement", "Subject", "make_records"]
 
 @dataclass(frozen=True, kw_only=True)
 class Subject:
-    """What all engines were measured on; ``sizes`` gives every symbolic dimension."""
+    """What all engines were measured on: ``digest`` is the manifest's, ``sizes`` the symbolic dimensions'."""
 
     run_id: str
     model: ModelSpec
     manifest: Manifest
+    digest: str
     files: ModelFiles
     sizes: Mapping[str, int]
     threads: int
@@ -106,6 +107,7 @@ class _Maker:
             target=manifest.target.name,
             scheme=manifest.scheme,
             profile=manifest.profile,
+            artifact=subject.digest,
             engine=engine.name,
             threads=subject.threads,
             metric=metric,

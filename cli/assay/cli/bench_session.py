@@ -195,18 +195,19 @@ class Session:
         """Print the records: as JSON, as Markdown, or as tables."""
         from assay.results.costs import cost_markdown, cost_rows, cost_table
         from assay.results.record import encode_records
-        from assay.results.report import markdown_table, report_rows, rich_table
+        from assay.results.report import markdown_table, problem_lines, report_rows, rich_table
 
         if self._output.json:
             self._output.print_line(encode_records(self.records).decode().rstrip())
             return
         rows = [*report_rows(self.records), *self.problems]
         costs = cost_rows(self.records)
-        title = f"Latency at {self._plan.rounds} rounds"
+        rounds = self._plan.rounds
+        title = f"Latency over {rounds} round" + ("" if rounds == 1 else "s")
         if markdown:
             self._output.print_line(markdown_table(rows) + "\n" + cost_markdown(costs).rstrip())
             return
-        tables: list[Any] = [rich_table(rows, title=title)]
+        tables: list[Any] = [rich_table(rows, title=title), *problem_lines(rows)]
         if costs and not self._output.quiet:
             tables.append(cost_table(costs, title="What else it costs"))
         self._output.print(*tables)

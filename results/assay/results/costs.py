@@ -38,7 +38,7 @@ def cost_rows(records: Iterable[Record]) -> list[CostRow]:
     rows: dict[tuple[object, ...], CostRow] = {}
     for record in records:
         if record.metric in COSTS:
-            key = (record.run_id, record.model, record.target, record.threads, record.engine)
+            key = (record.run_id, record.model, record.artifact, record.threads, record.engine)
             row = rows.setdefault(
                 key, CostRow(model=record.model, engine=record.engine, threads=record.threads)
             )

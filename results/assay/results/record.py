@@ -77,13 +77,13 @@ class Machine(Struct, frozen=True, kw_only=True):
 class Record(Struct, frozen=True, kw_only=True):
     """One metric of one engine on one model.
 
-    ``target``, ``scheme`` and ``profile`` are those of the artifact; the records of its peers carry them
-    too, because they say beside what the peer was measured. ``samples`` holds every sample in the order in
-    which it was taken, round after round, and ``samples_per_round`` how many each round (a fresh process)
-    gave. A sample is the mean over ``calls_per_sample`` calls. ``value`` is the median of the rounds'
-    medians, ``interval`` its 95% interval (None with fewer than three rounds). ``value``, ``samples`` and
-    ``interval`` are in ``unit``. ``sizes`` gives the symbolic dimensions. ``note`` says what exactly the
-    engine ran.
+    ``target``, ``scheme``, ``profile`` and ``artifact`` (the digest of its manifest) are those of the
+    artifact; the records of its peers carry them too, because they say beside what the peer was measured.
+    ``samples`` holds every sample in the order in which it was taken, round after round, and
+    ``samples_per_round`` how many each round (a fresh process) gave. A sample is the mean over
+    ``calls_per_sample`` calls. ``value`` is the median of the rounds' medians, ``interval`` its 95%
+    interval (None with fewer than three rounds). ``value``, ``samples`` and ``interval`` are in ``unit``.
+    ``sizes`` gives the symbolic dimensions. ``note`` says what exactly the engine ran.
     """
 
     schema_version: int = SCHEMA_VERSION
@@ -95,6 +95,7 @@ class Record(Struct, frozen=True, kw_only=True):
     target: Name
     scheme: Name
     profile: Name
+    artifact: Name
     engine: Name
     threads: Count
     metric: Metric

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from assay.results.record import Metric, Record, Unit
@@ -12,7 +12,16 @@ from assay.results.statistics import interquartile_range, ratio_of_medians, roun
 if TYPE_CHECKING:
     from rich.table import Table
 
-__all__ = ["HEADINGS", "Row", "format_value", "markdown_table", "report_rows", "rich_table", "rows_as_json"]
+__all__ = [
+    "HEADINGS",
+    "Row",
+    "format_value",
+    "markdown_table",
+    "problem_lines",
+    "report_rows",
+    "rich_table",
+    "rows_as_json",
+]
 
 _OURS = "assay"
 HEADINGS = ("model", "engine", "threads", "median", "spread (IQR)", "{reference} / ours", "95% interval")
@@ -23,16 +32,19 @@ class Row:
     """One line of a table.
 
     ``median`` and ``spread`` (the interquartile range of the rounds' medians) are in ``unit``. ``ratio`` is
-    the reference engine's figure over ours, above 1 where ours is better, and stands on our rows only. A
-    row with ``problem`` has no figures and says why.
+    the reference engine's figure over ours, above 1 where ours is better, and stands on our rows only.
+    ``build`` tells our artifacts apart where there are several of a model. A row with ``problem`` has no
+    figures and says why.
     """
 
     model: str
     engine: str
     threads: int | None
     metric: Metric
+    sizes: dict[str, int] = field(default_factory=dict)
     unit: Unit | None = None
     weights: str | None = None
+    build: str | None = None
     median: float | None = None
     spread: float | None = None
     ratio: float | None = None
@@ -48,37 +60,41 @@ def report_rows(
     references = {_group(record): record for record in chosen if record.engine == reference}
     order = {key: index for index, key in enumerate(dict.fromkeys(_group(record) for record in chosen))}
     chosen.sort(key=lambda record: (order[_group(record)], record.engine != _OURS))
-    return [_row(record, references.get(_group(record))) for record in chosen]
+    artifacts: dict[str, set[str]] = {}
+    for record in chosen:
+        artifacts.setdefault(record.model, set()).add(record.artifact)
+    return [
+        _row(record, references.get(_group(record)), several=len(artifacts[record.model]) > 1)
+        for record in chosen
+    ]
 
 
 def _group(record: Record) -> tuple[object, ...]:
     """What two records must share to be compared."""
     sizes = tuple(sorted(record.sizes.items()))
-    return (
-        record.run_id,
-        record.model,
-        sizes,
-        record.target,
-        record.scheme,
-        record.profile,
-        record.threads,
-    )
+    return (record.run_id, record.model, record.artifact, sizes, record.threads)
 
 
-def _row(record: Record, reference: Record | None) -> Row:
+def _row(record: Record, reference: Record | None, *, several: bool) -> Row:
     medians = round_medians(record.rounds())
     ratio = None
     if reference is not None and record.engine == _OURS:
         ratio = ratio_of_medians(round_medians(reference.rounds()), medians)
+    build = None
+    if several and record.engine == _OURS:
+        short = record.artifact.rpartition(":")[2][:8]
+        build = f"{record.target} {record.scheme} {record.profile} {short}"
     return Row(
         model=record.model,
         engine=record.engine,
         threads=record.threads,
         metric=record.metric,
+        sizes=record.sizes,
         unit=record.unit,
         weights=record.weights,
+        build=build,
         median=record.value,
-        spread=interquartile_range(medians),
+        spread=interquartile_range(medians) if len(medians) > 1 else None,
         ratio=ratio.value if ratio else None,
         interval=ratio.interval if ratio else None,
     )
@@ -109,17 +125,23 @@ def rich_table(rows: Sequence[Row], *, title: str | None = None, reference: str 
         table.add_column(heading, justify="left" if index < 2 else "right", overflow="fold")
     previous: tuple[object, ...] | None = None
     for row in rows:
-        group = (row.model, row.threads)
+        group = (row.model, row.sizes, row.threads)
         if previous is not None and group != previous:
             table.add_section()
         previous = group
         cells = [Text(cell) for cell in _cells(row)]
         if row.problem is not None:
-            cells[3] = Text(row.problem, style="red")
+            # The reason would make the column wide; `problem_lines` has it.
+            cells[3] = Text("not measured", style="red")
         elif row.ratio is not None:
             cells[5].stylize("green" if row.ratio >= 1 else "yellow")
         table.add_row(*cells)
     return table
+
+
+def problem_lines(rows: Sequence[Row]) -> list[str]:
+    """One line for each row without figures, saying why."""
+    return [f"{row.model}, {row.engine}: {row.problem}" for row in rows if row.problem is not None]
 
 
 def markdown_table(rows: Sequence[Row], *, reference: str = "onnxruntime") -> str:
@@ -146,11 +168,14 @@ def _headings(reference: str) -> list[str]:
 
 
 def _cells(row: Row) -> list[str]:
-    model = f"{row.model} (random weights)" if row.weights == "random" else row.model
+    model = ", ".join([row.model, *(f"{name}={size}" for name, size in row.sizes.items())])
+    if row.weights == "random":
+        model += " (random weights)"
+    engine = f"{row.engine} ({row.build})" if row.build else row.engine
     threads = "" if row.threads is None else str(row.threads)
-    if row.problem is not None or row.unit is None or row.median is None or row.spread is None:
-        return [model, row.engine, threads, row.problem or "", "", "", ""]
+    if row.problem is not None or row.unit is None or row.median is None:
+        return [model, engine, threads, row.problem or "", "", "", ""]
     ratio = "" if row.ratio is None else f"{row.ratio:.2f}"
     interval = "" if row.interval is None else f"{row.interval[0]:.2f} to {row.interval[1]:.2f}"
-    figures = [format_value(row.median, row.unit), format_value(row.spread, row.unit)]
-    return [model, row.engine, threads, *figures, ratio, interval]
+    spread = "" if row.spread is None else format_value(row.spread, row.unit)
+    return [model, engine, threads, format_value(row.median, row.unit), spread, ratio, interval]
