@@ -63,6 +63,7 @@ def lower(
     from assay.compile.passes.normalize import normalize
     from assay.compile.passes.weights import extract_weights
     from assay.compile.schedules.context import ScheduleContext
+    from assay.compile.schedules.legalize import legalizations
 
     transform = relax.transform
     context = ScheduleContext(unit=target.vector_unit, sizes=sizes)
@@ -73,7 +74,8 @@ def lower(
     with _step(progress, "pack weights"):
         module = convert_contractions(module, context)
     with _step(progress, "fuse"):
-        passes = [transform.LegalizeOps(skip_ops=["relax.reshape"]), transform.AnnotateTIROpPattern()]
+        legalize = transform.LegalizeOps(legalizations(), skip_ops=["relax.reshape"])
+        passes = [legalize, transform.AnnotateTIROpPattern()]
         if profile.fuse:
             passes += [transform.FuseOps(), transform.FuseTIR()]
         module = tvm.transform.Sequential([*passes, transform.DeadCodeElimination()])(module)
@@ -127,6 +129,8 @@ def _schedule(module: Any, context: Any) -> tuple[Any, list[str]]:
 
 def _build_pipeline(tvm: Any) -> Any:
     """TVM's default pipeline from memory planning on; the passes before it ran above."""
+    from assay.compile.passes.shape_functions import order_shape_functions
+
     transform = tvm.relax.transform
     return tvm.transform.Sequential(
         [
@@ -139,6 +143,7 @@ def _build_pipeline(tvm: Any) -> Any:
             transform.LowerRuntimeBuiltin(),
             transform.ComputePrimValue(),
             transform.VMShapeLower(),
+            order_shape_functions,
             transform.AttachGlobalSymbol(),
         ]
     )
