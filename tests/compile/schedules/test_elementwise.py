@@ -226,3 +226,17 @@ def test_resize(check):
         nearest,
         ((1, 7, 5, 20), "float32"),
     )  # fmt: skip
+
+
+@pytest.mark.parametrize("name", ["bitwise_and", "bitwise_or", "bitwise_xor", "left_shift", "right_shift"])
+def test_bits(check, name):
+    check(
+        lambda b, x, y: getattr(op, name)(x, y),
+        lambda x, y: getattr(np, name)(x, y),
+        ((5, 37), "int64"),
+        ((5, 37), "int64"),
+    )
+
+
+def test_bits_not(check):
+    check(lambda b, x: op.bitwise_not(x), lambda x: ~x, ((5, 37), "int64"))

@@ -211,6 +211,7 @@ def store(buffer: Buffer, value: Expr, *indices: int | Expr) -> Stmt:
 _BINARY = (
     tirx.Add, tirx.Sub, tirx.Mul, tirx.Div, tirx.Mod, tirx.FloorDiv, tirx.FloorMod, tirx.Min, tirx.Max,
     tirx.EQ, tirx.NE, tirx.LT, tirx.LE, tirx.GT, tirx.GE, tirx.And, tirx.Or,
+    tirx.BitwiseAnd, tirx.BitwiseOr, tirx.BitwiseXor, tirx.LShift, tirx.RShift,
 )  # fmt: skip
 
 
@@ -220,7 +221,7 @@ def children(expr: Expr) -> tuple[Expr, ...]:
         return (expr.a, expr.b)
     if isinstance(expr, tirx.Cast):
         return (expr.value,)
-    if isinstance(expr, tirx.Not):
+    if isinstance(expr, tirx.Not | tirx.BitwiseNot):
         return (expr.a,)
     if isinstance(expr, tirx.Select):
         return (expr.condition, expr.true_value, expr.false_value)
@@ -239,8 +240,8 @@ def rebuild(expr: Expr, operands: tuple[Expr, ...]) -> Expr:
         return type(expr)(*operands)
     if isinstance(expr, tirx.Cast):
         return tirx.Cast(expr.ty.dtype, *operands)
-    if isinstance(expr, tirx.Not):
-        return tirx.Not(*operands)
+    if isinstance(expr, tirx.Not | tirx.BitwiseNot):
+        return type(expr)(*operands)
     if isinstance(expr, tirx.Select):
         return tirx.Select(*operands)
     if isinstance(expr, tvm.ir.TensorLoad):
