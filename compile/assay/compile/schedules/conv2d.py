@@ -160,6 +160,8 @@ def emit_conv2d(function: FusedFunction, anchor: Block, epilogue: Epilogue, cont
         a_offset=a_offset,
         reduction=reduction,
         depth=inner,
+        # Neighbouring outputs share most of their input.
+        a_row_bytes=4 * strides[0] * strides[1] * per_group_in,
         b=b_flat,
         b_offset=lambda group, panel: (group * panels + panel) * (depth * panel_width),
         panel_width=panel_width,

@@ -42,7 +42,7 @@ from assay.compile.schedules.tiles import choose_tile
 
 __all__ = ["Contraction", "emit_contraction"]
 
-# Rows of one task are limited so that its part of A stays in half of L2 while the panels pass by.
+# Tasks to share between threads, where there is that much work.
 _MIN_TASKS = 8
 
 
@@ -52,6 +52,7 @@ class Contraction:
 
     ``a``: one-dimensional view of A. ``a_offset(group, row)``: where a row's reduction starts in it.
     ``reduction``: outer reduction loops as (extent, stride in A); ``depth``: the contiguous innermost one.
+    ``a_row_bytes``: bytes of A that one more row brings into the cache.
     ``b``: packed panels, flat; ``b_offset(group, panel)``: where a panel starts; it holds the whole reduction
     as ``[K, NR]``. ``out_index(group, row, col)``: index of an output in the anchor's buffer;
     ``out_flat``: the same as a row-major position.
@@ -64,6 +65,7 @@ class Contraction:
     a_offset: Callable[[Expr, Expr], Expr]
     reduction: tuple[tuple[int, Expr], ...]
     depth: int | Expr
+    a_row_bytes: int
     b: Buffer
     b_offset: Callable[[Expr, Expr], Expr]
     panel_width: int
@@ -116,8 +118,20 @@ class _Emitter:
         return seq(views, parallel(simplify(per_group * i64(self.c.groups)), task, "task", serial=serial))
 
     def _chunk_rows(self, panels: int) -> int:
-        """Rows of one task, a multiple of the tile's."""
-        in_cache = self.context.unit.l2_bytes // 2 // (4 * max(self.expected_depth, 1))
+        """Rows of one task, a multiple of the tile's: their part of A stays cached while the panels pass by.
+
+        In L2, beside one panel, so that the panels come from beyond as seldom as can be. Where L2 holds all
+        panels, a convolution's rows stay in L1 instead: their taps share most of what they read.
+        """
+        unit = self.context.unit
+        panel_bytes = 4 * self.expected_depth * self.c.panel_width
+        all_panels = 4 * self.expected_depth * self.context.expected(self.c.cols)
+        room = max(unit.l2_bytes * 3 // 4 - panel_bytes, unit.l2_bytes // 4)
+        row_bytes = max(self.c.a_row_bytes, 1)
+        if self.c.reduction and all_panels <= unit.l2_bytes * 5 // 4:
+            room = unit.l1_bytes * 3 // 4
+            row_bytes *= self.c.reduction[0][0]
+        in_cache = room // row_bytes
         wanted = -(-self.expected_rows * panels // _MIN_TASKS)
         rows = max(self.tile.rows, min(in_cache, max(wanted, 4 * self.tile.rows)))
         return max(1, rows // self.tile.rows) * self.tile.rows
