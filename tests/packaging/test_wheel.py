@@ -70,7 +70,7 @@ def test_every_source_file_is_there_and_nothing_else(names: frozenset[str]) -> N
 def test_the_runtime_stays_small_and_the_licence_travels(wheel: Path, names: frozenset[str]) -> None:
     requirements = Parser().parsestr(metadata(wheel, "METADATA")).get_all("Requires-Dist")
     base = {line.partition("=")[0].rstrip("<>~! ") for line in requirements if "extra ==" not in line}
-    assert base == {"apache-tvm-ffi", "click", "msgspec", "numpy", "rich", "safetensors"}
+    assert base == {"apache-tvm-ffi", "click", "msgspec", "numpy", "rich"}
     assert any(name.endswith("/licenses/LICENSE") for name in names)
 
 
