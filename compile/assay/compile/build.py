@@ -241,7 +241,7 @@ def _verified(
     those that it has, and that is verified: it proves the loops, not the code, and the manifest says so.
     """
     reason = _can_execute(target)
-    note, staged = None, manifest
+    note, staged, ran = None, manifest, target
     if reason is not None:
         note = "Compiled, never executed: the machine that built it lacks the target's instructions."
         stand_in = _stand_in(target)
@@ -252,12 +252,12 @@ def _verified(
         folder = scratch / "stand-in"
         folder.mkdir()
         files, _ = _compile(canonical, stand_in, profile, folder, progress)
-        staged = msgspec.structs.replace(manifest, target=_target_info(stand_in))
+        staged, ran = msgspec.structs.replace(manifest, target=_target_info(stand_in)), stand_in
     with progress.step("run ONNX Runtime"):
         cases = make_cases(canonical)
     with progress.step("verify"):
         outputs = run_artifact(write_artifact(scratch / "staged", staged, files), cases)
-        verified = _check(outputs, canonical, cases, target, progress)
+        verified = _check(outputs, canonical, cases, ran, progress)
     verification = Verification(
         reference=reference_version(), executed=reason is None, note=note, cases=tuple(verified)
     )

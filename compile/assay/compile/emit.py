@@ -17,6 +17,8 @@ from assay.errors import AssayError, MissingDependencyError, StorageError
 
 __all__ = ["emit_library", "runtime_library"]
 
+# Several times what the object files and the library of a large model take.
+_ROOM_BYTES = 16 << 20
 # LLD's name of the emulation, by the first part of the triple.
 _EMULATIONS = {"x86_64": "elf_x86_64", "aarch64": "aarch64linux", "riscv64": "elf64lriscv"}
 
@@ -25,12 +27,12 @@ def emit_library(executable: Any, target: Target, folder: Path) -> Path:
     """Write ``model.so`` into ``folder``.
 
     What it needs (libm, TVM's runtime) is found in the process that loads it, so it depends on no libc
-    version.
-    Raises MissingDependencyError where the linker is not installed, StorageError where there is no room, and
-    AssayError with the linker's message.
+    version. Raises MissingDependencyError where the linker is not installed, StorageError where there is
+    no room, and AssayError with the linker's message.
     """
     library = folder / "model.so"
     try:
+        _ensure_room(folder)
         with tempfile.TemporaryDirectory(dir=folder) as scratch:
             executable.export_library(str(library), fcompile=_linker(target), workspace_dir=scratch)
     except OSError as error:
@@ -38,6 +40,18 @@ def emit_library(executable: Any, target: Target, folder: Path) -> Path:
             f"The library cannot be written to {folder}: {error.strerror or error}."
         ) from error
     return library
+
+
+def _ensure_room(folder: Path) -> None:
+    """Raise OSError where there is no room: LLVM ends the process when it cannot write an object file."""
+    if not hasattr(os, "posix_fallocate"):
+        return
+    with tempfile.TemporaryFile(dir=folder) as file:
+        try:
+            os.posix_fallocate(file.fileno(), 0, _ROOM_BYTES)
+        except OSError as error:
+            if error.errno not in (errno.EINVAL, errno.EOPNOTSUPP):
+                raise
 
 
 def _linker(target: Target) -> Any:
