@@ -55,10 +55,12 @@ def units_in_the_last_place(got, exact, result):
         (op.tanh, np.tanh, 5.0),
         (op.sigmoid, special.expit, 4.0),
         (op.erf, special.erf, 6.0),
+        (op.sinh, np.sinh, 5.0),
+        (op.cosh, np.cosh, 4.0),
         (op.sqrt, np.sqrt, 0.5),
         (op.rsqrt, lambda x: 1 / np.sqrt(x), 1.5),
     ],
-    ids=["exp", "log", "tanh", "sigmoid", "erf", "sqrt", "rsqrt"],
+    ids=["exp", "log", "tanh", "sigmoid", "erf", "sinh", "cosh", "sqrt", "rsqrt"],
 )
 def test_accuracy(kernels, build, reference, units):
     got = evaluate(kernels, lambda b, x: build(x))

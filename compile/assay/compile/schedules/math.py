@@ -102,6 +102,28 @@ def _sigmoid(x: Expr, keep: _Emit) -> Expr:
     return _f32(1.0) / (_f32(1.0) + exponential)
 
 
+def _cosh(x: Expr, keep: _Emit) -> Expr:
+    """e^|x| / 2 + e^-|x| / 2; the exponential of half, squared, overflows no sooner than the result."""
+    large, small = _half_exponentials(x, keep)
+    return large + small
+
+
+def _sinh(x: Expr, keep: _Emit) -> Expr:
+    large, small = _half_exponentials(x, keep)
+    difference = keep(large - small)
+    signed = tirx.Select(x < _f32(0.0), _f32(0.0) - difference, difference)
+    # The difference cancels near 0; Taylor's series to x^9 is exact there.
+    square = keep(x * x)
+    series = x + x * square * _polynomial(square, (1 / 362880, 1 / 5040, 1 / 120, 1 / 6))
+    return tirx.Select(square < _f32(1.0), series, signed)
+
+
+def _half_exponentials(x: Expr, keep: _Emit) -> tuple[Expr, Expr]:
+    """e^|x| / 2 and e^-|x| / 2."""
+    root = keep(_exp(keep(tirx.abs(x) * _f32(0.5)), keep))
+    return keep(root * _f32(0.5) * root), keep(_f32(0.5) / root / root)
+
+
 # Cephes logf (Moshier): x = 2^e * m with m in [sqrt(1/2), sqrt(2)); within 1 ulp.
 _LOG = (
     7.0376836292e-2, -1.1514610310e-1, 1.1676998740e-1, -1.2420140846e-1, 1.4249322787e-1, -1.6668057665e-1,
@@ -138,6 +160,8 @@ def _log_in_base(base: float) -> _Function:
 
 _FUNCTIONS: dict[str, _Function] = {
     "exp": _exp,
+    "sinh": _sinh,
+    "cosh": _cosh,
     "tanh": _tanh,
     "erf": _erf,
     "sigmoid": _sigmoid,
