@@ -246,16 +246,10 @@ class _Emitter:
     def _hoist(self, program: Program) -> tuple[Program, list[tuple[Buffer, Program]]]:
         """Take what is the same along the row out of a pass; a division by it becomes a multiplication."""
         hoisted: list[tuple[Buffer, Program]] = []
-        variables = [axis.var for axis in self.group.columns]
+        varying = [axis.var for axis in self.group.columns] + [step.target for step in program.steps]
 
         def is_fixed(expr: Expr) -> bool:
-            return not any(
-                (
-                    isinstance(node, tirx.Var)
-                    and (str(node.name) == "t" or any(node.same_as(v) for v in variables))
-                )
-                for node in walk(expr)
-            )
+            return not any(node.same_as(var) for node in walk(expr) for var in varying)
 
         def register(value: Expr) -> Expr:
             for buffer, known in hoisted:
