@@ -9,13 +9,13 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, get_args
+from typing import get_args
 
 import msgspec
 
 from assay.compile.cache import BuildCache, installed_versions, key_of, source_digest
 from assay.compile.divergence import first_divergence
-from assay.compile.lower import lower_canonical
+from assay.compile.lower import Lowered, lower_canonical
 from assay.compile.profiles import Profile, profiles
 from assay.compile.schemes import Scheme, schemes
 from assay.compile.targets import Target, find_target
@@ -48,9 +48,6 @@ from assay.runtime.manifest import (
     Weight,
 )
 from assay.runtime.weights import save_weights
-
-if TYPE_CHECKING:
-    import numpy.typing as npt
 
 __all__ = ["BuildResult", "build_artifact", "verify_again"]
 
@@ -176,8 +173,8 @@ def _build(
 ) -> Manifest:
     """Compile into a scratch folder beside ``entry``, verify, and only then write ``entry``."""
     with _scratch(entry) as scratch:
-        files, weights = _compile(canonical, target, profile, scratch, progress)
-        manifest = _manifest(canonical, target, scheme, profile, weights)
+        files, lowered = _compile(canonical, target, profile, scratch, progress)
+        manifest = _manifest(canonical, target, scheme, profile, lowered)
         manifest = _verified(canonical, target, profile, manifest, files, scratch, progress)
         with progress.step("write artifact"):
             write_artifact(entry, manifest, files)
@@ -186,8 +183,8 @@ def _build(
 
 def _compile(
     canonical: CanonicalModel, target: Target, profile: Profile, folder: Path, progress: Progress
-) -> tuple[dict[str, bytes | Path], dict[str, npt.NDArray[Any]]]:
-    """The files of an artifact, made in ``folder``, and its weights."""
+) -> tuple[dict[str, bytes | Path], Lowered]:
+    """The files of an artifact, made in ``folder``, and what they were made from."""
     from assay.compile.emit import emit_library, runtime_library
 
     with progress.step("start the compiler"):
@@ -200,7 +197,7 @@ def _compile(
         with progress.step("write weights"):
             save_weights(folder / WEIGHTS, lowered.weights)
         files[WEIGHTS] = folder / WEIGHTS
-    return files, lowered.weights
+    return files, lowered
 
 
 @contextmanager
@@ -294,7 +291,7 @@ def _manifest(
     target: Target,
     scheme: Scheme,
     profile: Profile,
-    weights: Mapping[str, npt.NDArray[Any]],
+    lowered: Lowered,
 ) -> Manifest:
     spec = canonical.spec
     return Manifest(
@@ -319,8 +316,9 @@ def _manifest(
         ),
         weights=tuple(
             Weight(name=n, dtype=str(a.dtype), shape=a.shape, bytes=a.nbytes)  # type: ignore[arg-type]
-            for n, a in weights.items()
+            for n, a in lowered.weights.items()
         ),
+        unscheduled_kernels=lowered.unscheduled,
         entry=Entry(function="main", library=_LIBRARY, tvm_runtime=_RUNTIME),
         tools=installed_versions(_TOOLS + (("torch", "transformers") if spec.needs_torch else ())),
         verification=Verification(reference=reference_version(), executed=False, note="not verified yet"),

@@ -147,6 +147,7 @@ class Verification(Struct, frozen=True, kw_only=True):
 class Manifest(Struct, frozen=True, kw_only=True):
     """Everything about an artifact but its code and weights.
 
+    ``unscheduled_kernels`` names the kernels that no schedule of ours fits, which run as TVM's plain loops.
     ``files`` maps the relative path of every other file to its digest. No field depends on the time or on
     the machine of the build, so that the same inputs give the same bytes.
     """
@@ -160,6 +161,7 @@ class Manifest(Struct, frozen=True, kw_only=True):
     inputs: tuple[Input, ...]
     outputs: tuple[Output, ...]
     weights: tuple[Weight, ...]
+    unscheduled_kernels: tuple[Name, ...] = ()
     entry: Entry
     files: dict[str, FileDigest] = {}
     tools: dict[str, str]

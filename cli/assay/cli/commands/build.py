@@ -128,6 +128,8 @@ def _tell(output: Output, result: BuildResult) -> None:
             f"  {how}; agrees with {manifest.verification.reference} in {comparisons}, "
             f"largest absolute error {worst.max_absolute_error:.1e}"
         )
+    if manifest.unscheduled_kernels:
+        output.warn(f"No schedule fits, so they are slow: {', '.join(manifest.unscheduled_kernels)}")
 
 
 def _as_json(result: BuildResult) -> dict[str, Any]:

@@ -37,10 +37,8 @@ def command(output: Output, artifact: Path) -> None:
     manifest = open_artifact(artifact).manifest
     if not manifest.target.executed:
         note = manifest.verification.note or ""
-        output.warn(
-            f"COMPILED, NOT EXECUTED: no machine has run this code for {manifest.target.name}, "
-            f"and its numbers were never compared. {note}".rstrip()
-        )
+        warning = f"COMPILED, NOT EXECUTED: no machine has run this code for {manifest.target.name}. {note}"
+        output.warn(warning.rstrip())
     if output.json:
         output.print_json({"path": str(artifact), "manifest": json.loads(encode_manifest(manifest))})
         return
@@ -64,6 +62,7 @@ def _overview(artifact: Path, manifest: Manifest) -> Any:
         "CPU features": ", ".join(target.features) or "none beyond the base",
         "scheme, profile": f"{manifest.scheme}, {manifest.profile}",
         "size": f"{size / 1e6:.1f} MB in {len(manifest.files)} files",
+        "kernels without a schedule": ", ".join(manifest.unscheduled_kernels) or "none",
         "built with": f"assay {manifest.assay_version}",
         "canonical ONNX": model.canonical_digest,
     }.items():
@@ -90,9 +89,12 @@ def _errors(manifest: Manifest) -> Any:
     from assay.cli.cases import cases_table
 
     verification = manifest.verification
-    if not verification.executed:
+    if not verification.cases:
         return f"Never compared with {verification.reference}. {verification.note or ''}".rstrip()
-    return cases_table(verification.cases, title=f"Errors against {verification.reference}")
+    title = f"Errors against {verification.reference}"
+    if not verification.executed:
+        title += ", of the same schedules compiled for another CPU"
+    return cases_table(verification.cases, title=title)
 
 
 def _files(manifest: Manifest) -> Any:

@@ -72,7 +72,7 @@ def command(
     model = load(artifact, threads=threads)
     manifest = model.manifest
     if not manifest.target.executed:
-        output.warn("The artifact was compiled but never executed, and its numbers were never compared.")
+        output.warn("The artifact was compiled, and its code never executed before.")
     spec = spec_from_manifest(manifest)
     inputs = _inputs(files, chosen, seed, manifest, spec, output)
     start = perf_counter()
