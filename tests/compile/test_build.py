@@ -144,6 +144,24 @@ def test_scalars_and_integers_as_inputs(build: Build, make_model: MakeModel) -> 
     agree(build(model), model, inputs)
 
 
+def test_graph_with_odd_names_and_outputs(build: Build, make_model: MakeModel) -> None:
+    """Names that are no identifiers, an input as output, a constant as output, an input that is not read."""
+    nodes = [
+        node("Identity", ["größe/x:0"], ["same as.1"]),
+        node("Identity", ["w"], ["constant"]),
+        node("MatMul", ["größe/x:0", "v"], ["weights"]),
+    ]
+    weights = {"w": rows(2), "v": rows(4).T.copy()}
+    model = make_model(
+        nodes,
+        {"größe/x:0": ["Stapel größe", 20], "not read": ["Stapel größe"]},
+        {"same as.1": ["Stapel größe", 20], "constant": [2, 20], "weights": ["Stapel größe", 4]},
+        weights,
+    )
+    inputs = {"größe/x:0": rows(3), "not read": np.zeros(3, np.float32)}
+    agree(build(model), model, inputs)
+
+
 def test_same_bytes_whatever_the_hash_seed(
     build: Build, perceptron: onnx.ModelProto, perceptron_file: Path, tmp_path: Path
 ) -> None:
