@@ -100,3 +100,12 @@ def test_torch_is_not_imported_with_the_compiler() -> None:
         [sys.executable, "-c", f"{program}; assert 'torch' not in sys.modules"], check=False
     )
     assert done.returncode == 0
+
+
+@pytest.mark.parametrize("operator", ["NonZero", "TopK"])
+def test_an_operator_that_needs_more_runtime_is_named_before_anything_is_compiled(operator: str) -> None:
+    node = onnx.helper.make_node(operator, ["x"], ["y"], name="culprit")
+    value = onnx.helper.make_tensor_value_info("x", onnx.TensorProto.FLOAT, [2, 3])
+    graph = onnx.helper.make_graph([node], "g", [value], [])
+    with pytest.raises(UnsupportedOperatorError, match=rf"{operator} \(node 'culprit'\).*runtime"):
+        import_onnx(onnx.helper.make_model(graph))

@@ -16,6 +16,9 @@ if TYPE_CHECKING:
 
 __all__ = ["import_onnx"]
 
+# TVM translates these, and then sorts or counts in a library that is not libtvm_runtime.
+_NEED_MORE_RUNTIME = frozenset({"Compress", "NonMaxSuppression", "NonZero", "TopK", "Unique"})
+
 _HINT = (
     "Replace the operator in the model by others, or ask for it: "
     "an issue with the smallest model that shows it helps most."
@@ -32,8 +35,13 @@ def import_onnx(model: onnx.ModelProto) -> Any:
 
     known = onnx_frontend._get_convert_map()
     for node in model.graph.node:
-        if node.op_type not in known and node.op_type not in ("If", "Constant"):
-            raise _unsupported(node.op_type, node.name or node.output[0], "it has no translation")
+        if node.op_type in _NEED_MORE_RUNTIME:
+            reason = "its kernel needs a part of TVM's runtime that artifacts do not carry"
+        elif node.op_type not in known and node.op_type not in ("If", "Constant"):
+            reason = "it has no translation"
+        else:
+            continue
+        raise _unsupported(node.op_type, node.name or node.output[0], reason)
     with _hooked(onnx_frontend.ONNXGraphImporter) as current, warnings.catch_warnings():
         warnings.simplefilter("ignore")
         try:

@@ -74,6 +74,8 @@ def lower(
     with _step(progress, "pack weights"):
         module = convert_contractions(module, context)
     with _step(progress, "fuse"):
+        with llvm_target(target):
+            module = relax.backend.DispatchSortScan()(module)
         legalize = transform.LegalizeOps(legalizations(), skip_ops=["relax.reshape"])
         passes = [legalize, transform.AnnotateTIROpPattern()]
         if profile.fuse:
