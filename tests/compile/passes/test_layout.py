@@ -107,7 +107,7 @@ class Cnn:
         return make_model([*self.nodes, flat, mean], {"x": [self.batch, 5, 9, 11]}, outputs, self.weights)
 
 
-@pytest.mark.parametrize("seed", range(5))
+@pytest.mark.parametrize("seed", range(3))
 def test_random_network(make_model: MakeModel, agree: Agree, seed: int) -> None:
     model = Cnn(seed).model(make_model, 10)
     agree(model, {"x": np.random.default_rng(seed).standard_normal((2, 5, 9, 11), dtype=np.float32)})

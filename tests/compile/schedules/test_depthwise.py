@@ -76,6 +76,7 @@ def test_depthwise_convolution(
     compare(check, shape, channels, size, stride, padding)
 
 
+@pytest.mark.slow
 def test_depthwise_convolution_of_symbolic_sizes(check: Any) -> None:
     compare(
         check,

@@ -166,9 +166,8 @@ def test_product_that_two_consumers_read(check: Any) -> None:
 SIZES = [(1, 1), (1, 3), (2, 17), (1, 41), (3, 8)]
 
 
-@pytest.mark.parametrize(
-    "transpose_b", [False, pytest.param(True, marks=pytest.mark.slow)], ids=["plain", "transposed"]
-)
+@pytest.mark.slow
+@pytest.mark.parametrize("transpose_b", [False, True], ids=["plain", "transposed"])
 def test_batched_product_of_symbolic_sizes(check: Any, *, transpose_b: bool) -> None:
     from tvm import relax
 
