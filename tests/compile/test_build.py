@@ -73,9 +73,12 @@ def files(folder: Path) -> dict[str, bytes]:
     return {str(p.relative_to(folder)): p.read_bytes() for p in sorted(folder.rglob("*")) if p.is_file()}
 
 
-def test_build_of_a_file_with_a_symbolic_batch(build: Build, perceptron: onnx.ModelProto) -> None:
+def test_build_of_a_file_with_a_symbolic_batch(
+    build: Build, perceptron: onnx.ModelProto, capfd: pytest.CaptureFixture[str]
+) -> None:
     steps = Steps()
     result = build(perceptron, progress=steps)
+    assert capfd.readouterr() == ("", "")
     manifest = result.manifest
     assert open_artifact(result.path).manifest == manifest
     assert (manifest.model.name, manifest.scheme, manifest.profile) == ("model", "f32", "release")
