@@ -91,9 +91,9 @@ def test_depthwise_convolution_of_symbolic_sizes(check: Any) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("size", [1, 3, 5, 7])
+@pytest.mark.parametrize("size", [1, 3, 5])
 @pytest.mark.parametrize("stride", [1, 2])
-@pytest.mark.parametrize("channels", [3, 16, 33])
+@pytest.mark.parametrize("channels", [16, 35])
 @pytest.mark.parametrize("dilation", [1, 2])
 def test_many_depthwise_convolutions(
     check: Any, size: int, stride: int, channels: int, dilation: int
