@@ -2,6 +2,8 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import subprocess
+import sys
 from pathlib import Path
 
 import filelock
@@ -155,3 +157,15 @@ def test_digests_are_kept_with_the_export(spec: ModelSpec, tmp_path: Path) -> No
     known = json.loads(canonical.path.with_name("digests.json").read_text())
     assert known["digests"] == {"digest": canonical.digest, "source_digest": canonical.source_digest}
     assert f"sha256:{known['files']['canonical.onnx']}" == canonical.digest
+
+
+def test_a_specification_is_described_the_same_in_every_process() -> None:
+    program = (
+        "from assay.compile.cache import _code_digests, _described\n"
+        "from assay.models.registry import models\n"
+        "print([(_described(spec), _code_digests(spec)) for spec in models().values()])"
+    )
+    runs = {
+        subprocess.run([sys.executable, "-c", program], capture_output=True, check=True).stdout for _ in "ab"
+    }
+    assert len(runs) == 1

@@ -5,6 +5,9 @@ from __future__ import annotations
 import hashlib
 import importlib.metadata
 import json
+import re
+import shutil
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
@@ -87,12 +90,8 @@ class BuildCache:
     def canonical(self, spec: ModelSpec, progress: Progress) -> CanonicalModel:
         """The canonical form of a model; a registered one is exported once."""
         if isinstance(spec.provider, OnnxFile):
-            content = hashlib.sha256(str(spec.provider).encode()).hexdigest()[:32]
-            with self.locked("canonical", content) as folder:
-                return export_canonical(spec, folder, progress=progress)
-        key = key_of(
-            [spec.name, source_digest("assay.models"), installed_versions(_EXPORT_TOOLS), repr(spec)]
-        )
+            return self._export_by_content(spec, progress)
+        key = key_of([_described(spec), _code_digests(spec), installed_versions(_EXPORT_TOOLS)])
         with self.locked("canonical", key) as folder:
             earlier = _read_canonical(spec, folder)
             if earlier is not None:
@@ -104,6 +103,36 @@ class BuildCache:
             }
             (folder / _DIGESTS).write_text(json.dumps(known))
             return exported
+
+    def _export_by_content(self, spec: ModelSpec, progress: Progress) -> CanonicalModel:
+        """Export a user's file into a folder named after the result: others may read while it changes."""
+        import tempfile
+
+        with self.locked("canonical", "scratch") as beside:
+            scratch = Path(tempfile.mkdtemp(prefix=".export-", dir=beside.parent))
+        try:
+            exported = export_canonical(spec, scratch, progress=progress)
+            with self.locked("canonical", exported.digest.partition(":")[2][:32]) as folder:
+                if _file_digests(folder) != _file_digests(scratch):
+                    shutil.rmtree(folder, ignore_errors=True)
+                    scratch.replace(folder)
+            return replace(exported, path=folder / exported.path.name)
+        finally:
+            shutil.rmtree(scratch, ignore_errors=True)
+
+
+def _described(spec: ModelSpec) -> str:
+    """What a specification says, without what differs between processes: addresses, and the order of a set."""
+    return re.sub(r" at 0x[0-9a-f]+", "", repr(replace(spec, tags=frozenset())))
+
+
+def _code_digests(spec: ModelSpec) -> list[str]:
+    """Digests of the code that makes the model: Assay's, and the modules that a plug-in brings."""
+    made_by = [type(spec.provider), spec.representative_inputs, *vars(spec.provider).values()]
+    modules = {getattr(item, "__module__", None) for item in made_by if callable(item)}
+    paths = {getattr(sys.modules.get(name or ""), "__file__", None) for name in modules}
+    own = [hashlib.sha256(Path(path).read_bytes()).hexdigest() for path in paths if path]
+    return [source_digest("assay.models"), *sorted(own)]
 
 
 def _file_digests(folder: Path) -> dict[str, str]:
