@@ -122,7 +122,7 @@ class BuildCache:
 
 
 def _described(spec: ModelSpec) -> str:
-    """What a specification says, without what differs between processes: addresses, and the order of a set."""
+    """What a specification says, without what differs between processes: addresses, the order of a set."""
     return re.sub(r" at 0x[0-9a-f]+", "", repr(replace(spec, tags=frozenset())))
 
 
