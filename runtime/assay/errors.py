@@ -142,7 +142,7 @@ class MissingDependencyError(AssayError):
     def __init__(self, package: str, extra: str) -> None:
         super().__init__(
             f"The package {package!r} is not installed.",
-            hint=f"Install the extra that brings it: pip install 'assay[{extra}]'.",
+            hint=f"Install the extra that brings it, in a clone of Assay: pip install '.[{extra}]'.",
         )
 
 

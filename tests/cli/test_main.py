@@ -170,7 +170,7 @@ def test_a_full_disk_is_a_storage_error_wherever_it_shows(cli, monkeypatch):
 )
 def test_a_package_that_is_missing_names_its_extra(cli, monkeypatch, module, extra):
     fail_with(monkeypatch, ModuleNotFoundError(f"No module named {module!r}", name=module))
-    assert f"assay[{extra}]" in cli("models", code=13).stderr
+    assert f".[{extra}]" in cli("models", code=13).stderr
 
 
 def test_a_reader_that_goes_away_is_no_error():
