@@ -117,7 +117,7 @@ def test_what_torch_cannot_export_is_one_model_error(tmp_path: Path) -> None:
 
 def test_without_torch_the_extra_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "torch", None)
-    with pytest.raises(MissingDependencyError, match=r"pip install 'assay\[torch\]'"):
+    with pytest.raises(MissingDependencyError, match=r"pip install '\.\[torch\]'"):
         export_canonical(models()["resnet18"], tmp_path)
     assert list(tmp_path.iterdir()) == []
 
