@@ -23,14 +23,13 @@ def first_divergence(canonical: CanonicalModel, cases: list[Case], target: Targe
     import onnx
 
     model = onnx.load(canonical.path)
-    produced = _float_results(model)
+    produced = _producers(model)
     if not produced:
         return "No intermediate result could be compared."
     names = list(produced)[:_MOST_OUTPUTS]
     known = {output.name for output in model.graph.output}
     inferred = {value.name: value for value in onnx.shape_inference.infer_shapes(model).graph.value_info}
     extra = [inferred[name] for name in names if name in inferred and name not in known]
-    names = [value.name for value in extra] + [n for n in names if n in known]
     model.graph.output.extend(extra)
     try:
         return _search(canonical, cases, target, model, produced)
@@ -38,8 +37,8 @@ def first_divergence(canonical: CanonicalModel, cases: list[Case], target: Targe
         return f"The operator that diverges first could not be found: {error.message}"
 
 
-def _float_results(model: Any) -> dict[str, Any]:
-    """Nodes by the name of their float results, in execution order."""
+def _producers(model: Any) -> dict[str, Any]:
+    """Nodes by the name of their results, in execution order."""
     return {output: node for node in model.graph.node for output in node.output if output}
 
 

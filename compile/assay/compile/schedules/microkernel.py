@@ -73,11 +73,9 @@ class Contraction:
     out_flat: Callable[[Expr, Expr, Expr], Expr]
 
 
-def emit_contraction(
-    contraction: Contraction, epilogue: Epilogue, context: ScheduleContext, *, serial: bool | None = None
-) -> Stmt:
+def emit_contraction(contraction: Contraction, epilogue: Epilogue, context: ScheduleContext) -> Stmt:
     """The loops around the micro-kernel: tasks (row chunk, panel) in parallel, row tiles inside."""
-    return _Emitter(contraction, epilogue, context).emit(serial=serial)
+    return _Emitter(contraction, epilogue, context).emit()
 
 
 class _Emitter:
@@ -95,7 +93,7 @@ class _Emitter:
             context.unit, self.expected_rows, contraction.panel_width, as_int(contraction.depth)
         )
 
-    def emit(self, *, serial: bool | None) -> Stmt:
+    def emit(self) -> Stmt:
         """All tasks of all groups."""
         panels = ceildiv(self.c.cols, self.c.panel_width)
         chunk = self._chunk_rows(self.context.expected(panels) * self.context.expected(self.c.groups))
@@ -111,9 +109,8 @@ class _Emitter:
             start, fourth = bind("start", floordiv(inner, panels) * chunk)
             return seq(first, second, third, fourth, self._chunk(group, panel, start, chunk))
 
-        if serial is None:
-            operations = self.expected_rows * self.context.expected(self.c.cols) * self.expected_depth
-            serial = self.context.is_small(operations * self.context.expected(self.c.groups) // 4)
+        operations = self.expected_rows * self.context.expected(self.c.cols) * self.expected_depth
+        serial = self.context.is_small(operations * self.context.expected(self.c.groups) // 4)
         views = self.epilogue.declare_views()
         return seq(views, parallel(simplify(per_group * i64(self.c.groups)), task, "task", serial=serial))
 
