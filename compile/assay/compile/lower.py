@@ -61,6 +61,7 @@ def lower(
     from assay.compile.passes.contractions import convert_contractions
     from assay.compile.passes.layout import to_channels_last
     from assay.compile.passes.normalize import normalize
+    from assay.compile.passes.shuffle import sink_shuffles
     from assay.compile.passes.weights import extract_weights
     from assay.compile.schedules.context import ScheduleContext
     from assay.compile.schedules.legalize import legalizations
@@ -71,6 +72,7 @@ def lower(
         module = normalize(module)
         module = fold_constant_movement(module)
         module = fold_constant_movement(to_channels_last(module))
+        module = sink_shuffles(module)
     with _step(progress, "pack weights"):
         module = convert_contractions(module, context)
     with _step(progress, "fuse"):

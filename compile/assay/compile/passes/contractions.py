@@ -10,11 +10,13 @@ from tvm import relax
 from tvm.relax.expr_functor import PyExprMutator, mutator
 
 from assay.compile.passes.constants import array_of
+from assay.compile.passes.shuffle import shuffle_behind
 from assay.compile.schedules.context import ScheduleContext
 from assay.compile.schedules.conv2d import ConvGeometry, conv2d, pack_filters
 from assay.compile.schedules.depthwise import depthwise_conv2d
 from assay.compile.schedules.gemm import batched_matmul, pack_panels, packed_matmul
 from assay.compile.schedules.ir import same_shape
+from assay.compile.schedules.shuffled_conv2d import ShuffledChannels, pack_shuffled, shuffled_conv2d
 from assay.compile.schedules.tiles import choose_panel_width
 
 __all__ = ["convert_contractions"]
@@ -67,6 +69,14 @@ class _Converter(PyExprMutator):  # type: ignore[misc]
             return self._call_te(depthwise_conv2d, x, filters, geometry=geometry)
         rows = self._rows(list(call.ty.shape)[:3])
         width = choose_panel_width(self.context.unit, rows, channels // geometry.groups)
+        shuffle = shuffle_behind(x, self.lookup_binding)
+        if shuffle is not None and geometry.kernel == (1, 1) and not any(geometry.padding):
+            order = ShuffledChannels(groups=geometry.groups, outer=shuffle.outer, inner=shuffle.inner)
+            packed = relax.const(pack_shuffled(weight[:, 0, 0], order, width))
+            return self._call_te(
+                shuffled_conv2d, shuffle.source, packed,
+                channels=order, strides=geometry.strides, outputs=channels,
+            )  # fmt: skip
         packed = pack_filters(weight, geometry.groups, width)
         if geometry.is_pointwise:
             return self._call_te(packed_matmul, x, relax.const(packed), cols=channels)

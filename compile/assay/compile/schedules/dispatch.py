@@ -14,7 +14,9 @@ from assay.compile.schedules.depthwise import emit_depthwise_conv2d
 from assay.compile.schedules.epilogue import Epilogue, split_epilogue
 from assay.compile.schedules.gemm import emit_batched_matmul, emit_packed_matmul
 from assay.compile.schedules.ir import Buffer, Expr, Stmt, seq
+from assay.compile.schedules.shuffled_conv2d import emit_shuffled_conv2d
 from assay.compile.schedules.stages import emit_stages
+from assay.compile.schedules.winograd import emit_winograd_conv2d
 
 __all__ = ["schedule_function"]
 
@@ -25,6 +27,8 @@ _ANCHORS: Mapping[str, AnchorSchedule] = {
     "batched_matmul": emit_batched_matmul,
     "conv2d": emit_conv2d,
     "depthwise_conv2d": emit_depthwise_conv2d,
+    "winograd_conv2d": emit_winograd_conv2d,
+    "shuffled_conv2d": emit_shuffled_conv2d,
 }
 
 
