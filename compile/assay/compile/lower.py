@@ -7,11 +7,14 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+import msgspec
+
 from assay.compile.profiles.profile import Profile
 from assay.compile.targets.target import Target
 from assay.compile.tvm_import import import_tvm
 from assay.errors import AssayError
 from assay.progress import Progress, SilentProgress
+from assay.runtime.kernels import Kernel
 
 if TYPE_CHECKING:
     import numpy.typing as npt
@@ -23,11 +26,15 @@ __all__ = ["Lowered", "llvm_target", "lower", "lower_canonical"]
 
 @dataclass(frozen=True, kw_only=True)
 class Lowered:
-    """An executable, its weights in the order in which ``main`` takes them, and the kernels left to TVM."""
+    """An executable, its weights in the order in which ``main`` takes them, and the kernels left to TVM.
+
+    ``kernels`` describes what each kernel computes.
+    """
 
     executable: Any
     weights: dict[str, npt.NDArray[Any]]
     unscheduled: tuple[str, ...]
+    kernels: dict[str, Kernel]
 
 
 def llvm_target(target: Target) -> Any:
@@ -65,6 +72,7 @@ def lower(
     from assay.compile.passes.weights import extract_weights
     from assay.compile.schedules.context import ScheduleContext
     from assay.compile.schedules.legalize import legalizations
+    from assay.compile.work import describe_kernels
 
     transform = relax.transform
     context = ScheduleContext(unit=target.vector_unit, sizes=sizes)
@@ -85,6 +93,7 @@ def lower(
         module = tvm.transform.Sequential([*passes, transform.DeadCodeElimination()])(module)
         module, weights = extract_weights(module)
     with _step(progress, "schedule"):
+        kernels = describe_kernels(module)
         module, unscheduled = _schedule(module, context)
     if maxima:
         bounds = {name: tvm.tirx.IntImm("int64", value) for name, value in maxima.items()}
@@ -93,7 +102,12 @@ def lower(
         )
     with _step(progress, "generate code"):
         executable = tvm.compile(module, target=llvm_target(target), relax_pipeline=_build_pipeline(tvm))
-    return Lowered(executable=executable, weights=weights, unscheduled=tuple(unscheduled))
+    for name in unscheduled:
+        if name in kernels:
+            kernels[name] = msgspec.structs.replace(kernels[name], scheduled=False)
+    return Lowered(
+        executable=executable, weights=weights, unscheduled=tuple(unscheduled), kernels=kernels
+    )
 
 
 @contextmanager
