@@ -11,7 +11,7 @@ from assay.errors import UsageError
 from assay.results.record import Machine
 from assay.runtime.cpu import available_cores, available_cpus, detect_cpu
 
-__all__ = ["choose_cpus", "fingerprint"]
+__all__ = ["cache_sizes", "choose_cpus", "fingerprint"]
 
 _CPUINFO = Path("/proc/cpuinfo")
 _TOPOLOGY = Path("/sys/devices/system/cpu")
@@ -53,6 +53,21 @@ def choose_cpus(count: int, available: Sequence[int] | None = None) -> tuple[int
     turns = max(len(core) for core in by_core.values())
     order = [core[turn] for turn in range(turns) for core in by_core.values() if turn < len(core)]
     return tuple(sorted(order[:count]))
+
+
+def cache_sizes(topology: Path = _TOPOLOGY) -> list[tuple[int, int, bool]]:
+    """Level, bytes, and whether it is one core's own, of each data cache of the first CPU, innermost first.
+
+    Empty where the system does not tell.
+    """
+    found = []
+    for folder in sorted((topology / f"cpu{available_cpus()[0]}" / "cache").glob("index*")):
+        kind, level = _read(folder / "type"), _read(folder / "level")
+        size, sharers = _read(folder / "size"), _read(folder / "shared_cpu_list")
+        if kind in ("Data", "Unified") and level and size and size.endswith("K"):
+            siblings = _read(folder.parent.parent / "topology" / "thread_siblings_list")
+            found.append((int(level), int(size[:-1]) * 1024, sharers == siblings))
+    return sorted(found)
 
 
 def _memory_bytes() -> int:

@@ -16,13 +16,14 @@ from tvm import tirx
 
 from assay.compile.schedules.blocks import Block, FusedFunction, UnreadableFunctionError, read_function
 from assay.compile.schedules.ir import Buffer, Expr, as_int, children, i64, minimum, simplify, walk
+from assay.compile.schedules.program import call_name
 from assay.runtime.kernels import Arithmetic, Kernel, Parameter, Size
 
 __all__ = ["describe_kernel", "describe_kernels"]
 
 # Selecting, converting and moving values is no arithmetic.
 _ARITHMETIC = (tirx.Add, tirx.Sub, tirx.Mul, tirx.Div, tirx.Min, tirx.Max)
-_FREE_CALLS = frozenset({"tirx.if_then_else", "tirx.reinterpret", "tirx.likely"})
+_FREE_CALLS = frozenset({"if_then_else", "reinterpret", "likely"})
 
 
 def describe_kernels(module: Any) -> dict[str, Kernel]:
@@ -142,18 +143,14 @@ def _arithmetic(value: Expr) -> Iterator[Expr]:
     if isinstance(value, tvm.ir.TensorLoad):
         return
     operands = children(value)
-    if isinstance(value, tirx.Select) or _is_call(value, "tirx.if_then_else"):
+    if isinstance(value, tirx.Select) or call_name(value) == "if_then_else":
         operands = operands[1:]
     if isinstance(value, _ARITHMETIC) or (
-        isinstance(value, tvm.ir.Call) and not any(_is_call(value, name) for name in _FREE_CALLS)
+        isinstance(value, tvm.ir.Call) and call_name(value) not in _FREE_CALLS
     ):
         yield value
     for operand in operands:
         yield from _arithmetic(operand)
-
-
-def _is_call(value: Expr, name: str) -> bool:
-    return isinstance(value, tvm.ir.Call) and getattr(value.op, "name", None) == name
 
 
 class _Names:

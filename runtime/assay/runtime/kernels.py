@@ -129,7 +129,9 @@ def work_of(kernel: Kernel, arguments: Sequence[tuple[int, ...] | int]) -> Work:
         if isinstance(argument, int):
             sizes.setdefault(parameter.name, argument)
         elif parameter.shape is None or len(parameter.shape) != len(argument):
-            raise ArtifactError(f"The description of the kernels is damaged: {parameter.name} has another number of dimensions.")
+            raise ArtifactError(
+                f"The description of the kernels is damaged: {parameter.name} has another number of dimensions."
+            )
         else:
             for dim, size in zip(parameter.shape, argument, strict=True):
                 if isinstance(dim, str) and dim.isidentifier():
@@ -150,7 +152,9 @@ def evaluate(size: Size, sizes: Mapping[str, int]) -> int:
     try:
         found = _value(ast.parse(size, mode="eval").body, sizes)
     except (SyntaxError, ValueError, KeyError, ZeroDivisionError, RecursionError) as error:
-        raise ArtifactError(f"The description of the kernels is damaged: {size!r} cannot be evaluated ({error}).") from None
+        raise ArtifactError(
+            f"The description of the kernels is damaged: {size!r} cannot be evaluated ({error})."
+        ) from None
     if not math.isfinite(found) or found < 0:
         raise ArtifactError(f"The description of the kernels is damaged: {size!r} is {found}.")
     return found
