@@ -117,7 +117,7 @@ class ArtifactError(AssayError):
 
 
 class ArtifactVersionError(ArtifactError):
-    """An artifact whose manifest has a schema newer than this Assay reads."""
+    """An artifact whose manifest has a schema that this Assay does not read, a newer or an older one."""
 
     exit_code = 10
 

@@ -9,7 +9,9 @@ from assay.models.registry import find_model
 from assay.runtime.artifact import write_artifact
 from assay.runtime.manifest import (
     Entry,
+    Execution,
     Input,
+    Level,
     Manifest,
     ModelInfo,
     Output,
@@ -55,9 +57,6 @@ def artifact(tmp_path: Path, canonical: CanonicalModel) -> Path:
             source_digest=canonical.source_digest,
             canonical_digest=canonical.digest,
         ),
-        target=TargetInfo(
-            name="x86-64-v3", triple="x86_64-linux-gnu", cpu="haswell", features=(), executed=True
-        ),
         scheme="f32",
         profile="release",
         inputs=(
@@ -69,9 +68,16 @@ def artifact(tmp_path: Path, canonical: CanonicalModel) -> Path:
         ),
         outputs=(Output(name="y", dtype="float32", shape=("batch", 3)),),
         weights=(),
-        entry=Entry(function="main", library="lib/model.so", tvm_runtime="lib/libtvm_runtime.so"),
+        levels=(
+            Level(
+                target=TargetInfo(name="x86-64-v3", triple="x86_64-linux-gnu", cpu="haswell", features=()),
+                executed=Execution.NEVER,
+                entry=Entry(function="main", library="lib/model.so"),
+                verification=Verification(reference="onnxruntime"),
+            ),
+        ),
+        tvm_runtime="lib/libtvm_runtime.so",
         tools={},
-        verification=Verification(reference="onnxruntime", executed=False),
     )
     files: dict[str, bytes | Path] = {"lib/model.so": b"none", "lib/libtvm_runtime.so": b"none"}
     return write_artifact(tmp_path / "artifact", manifest, files)

@@ -15,7 +15,9 @@ from assay.cli.main import main
 from assay.runtime.artifact import open_artifact, write_artifact
 from assay.runtime.manifest import (
     Entry,
+    Execution,
     Input,
+    Level,
     Manifest,
     ModelInfo,
     Output,
@@ -77,9 +79,6 @@ def manifest() -> Manifest:
             source_digest="sha256:" + "0" * 64,
             canonical_digest="sha256:" + "1" * 64,
         ),
-        target=TargetInfo(
-            name="x86-64-v3", triple="x86_64-linux-gnu", cpu="haswell", features=("avx2",), executed=True
-        ),
         scheme="f32",
         profile="release",
         inputs=(
@@ -88,10 +87,28 @@ def manifest() -> Manifest:
         ),
         outputs=(Output(name="y", dtype="float32", shape=("batch", 4)),),
         weights=(),
-        entry=Entry(function="main", library="lib/model.so", tvm_runtime="lib/libtvm_runtime.so"),
+        levels=(
+            Level(
+                target=TargetInfo(
+                    name="x86-64-v3", triple="x86_64-linux-gnu", cpu="haswell", features=("avx2",)
+                ),
+                executed=Execution.NATIVE,
+                entry=Entry(function="main", library="lib/model.so"),
+                verification=Verification(reference="onnxruntime 1.0", cases=(case,)),
+            ),
+        ),
+        tvm_runtime="lib/libtvm_runtime.so",
         tools={"onnx": "1.0"},
-        verification=Verification(reference="onnxruntime 1.0", executed=True, cases=(case,)),
     )
+
+
+@pytest.fixture
+def never_executed(manifest: Manifest) -> Level:
+    """The level of ``manifest`` as one that only the compiler has seen."""
+    level = manifest.levels[0]
+    note = "Compiled, never executed: no AVX-512."
+    verification = msgspec.structs.replace(level.verification, note=note, cases=())
+    return msgspec.structs.replace(level, executed=Execution.NEVER, verification=verification)
 
 
 @pytest.fixture
@@ -110,6 +127,8 @@ class FakeModel:
 
     def __init__(self, manifest: Manifest, threads: int) -> None:
         self.manifest = manifest
+        self.level = manifest.levels[-1]
+        self.executed = self.level.executed is not Execution.NEVER
         self.threads = threads
 
     def run(self, inputs: dict[str, Any]) -> dict[str, Any]:
@@ -119,7 +138,9 @@ class FakeModel:
 
 @pytest.fixture
 def fake_runtime(monkeypatch: pytest.MonkeyPatch) -> None:
-    def load(path: Path, *, threads: int | None = None, verify: bool = True) -> FakeModel:
+    def load(
+        path: Path, *, threads: int | None = None, verify: bool = True, level: str | None = None
+    ) -> FakeModel:
         return FakeModel(open_artifact(path).manifest, threads or 1)
 
     monkeypatch.setattr(assay.runtime.session, "load", load)

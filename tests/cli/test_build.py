@@ -46,7 +46,7 @@ def test_the_path_is_on_stdout_and_the_rest_on_stderr(cli, builds):
     assert result.stdout == "artifacts/silero-vad-x86-64-v3-f32-release\n"
     assert "built in 3.5 s" in result.stderr
     assert "1 comparison, largest absolute error 1.0e-06" in result.stderr
-    assert builds.calls[0]["target"] == "haswell"
+    assert builds.calls[0]["target"] == ("haswell",)
     assert builds.calls[0]["scheme"] == "f32"
 
 
@@ -72,7 +72,7 @@ def test_json(cli, builds):
     (found,) = cli.json("build", "silero-vad", "--target", "x86-64-v3")
     assert found["model"] == "silero-vad"
     assert found["seconds"] == {"import": 1.5, "lower": 2.0}
-    assert found["verification"]["cases"][0]["output"] == "y"
+    assert found["levels"][0]["verification"]["cases"][0]["output"] == "y"
 
 
 def test_one_that_fails_does_not_stop_the_others(cli, builds):
@@ -97,12 +97,8 @@ def test_a_bug_stops_all(cli, builds):
     assert "bug in Assay" in cli("build", "silero-vad", "basic-pitch", code=1).stderr
 
 
-def test_what_was_not_executed_is_warned_about_however_quiet(cli, builds, manifest):
-    target = msgspec.structs.replace(manifest.target, executed=False)
-    verification = msgspec.structs.replace(
-        manifest.verification, executed=False, note="Compiled, never executed: no AVX-512.", cases=()
-    )
-    builds.manifest = msgspec.structs.replace(manifest, target=target, verification=verification)
+def test_what_was_not_executed_is_warned_about_however_quiet(cli, builds, manifest, never_executed):
+    builds.manifest = msgspec.structs.replace(manifest, levels=(never_executed,))
     result = cli("build", "silero-vad", "--target", "x86-64-v4", "-q")
     assert result.stderr.startswith("warning: silero-vad")
     assert "never executed: no AVX-512" in result.stderr

@@ -2,8 +2,6 @@ from __future__ import annotations
 
 import json
 
-import msgspec
-
 
 def test_the_manifest_as_json(cli, make_artifact):
     path = make_artifact()
@@ -26,16 +24,12 @@ def test_model_interface_and_errors_for_people(cli, make_artifact):
     assert "lib/model.so" in cli("inspect", make_artifact(), "-v").stdout
 
 
-def test_what_was_never_executed_is_said_loudly(cli, make_artifact, manifest):
-    target = msgspec.structs.replace(manifest.target, executed=False)
-    verification = msgspec.structs.replace(
-        manifest.verification, executed=False, cases=(), note="This CPU lacks avx512f."
-    )
-    path = make_artifact(target=target, verification=verification)
+def test_what_was_never_executed_is_said_loudly(cli, make_artifact, never_executed):
+    path = make_artifact(levels=(never_executed,))
     result = cli("inspect", path)
     assert "COMPILED, NOT EXECUTED" in result.stderr
     assert "COMPILED, NOT EXECUTED" in result.stdout
-    assert "This CPU lacks avx512f." in result.stderr
+    assert "no AVX-512." in result.stderr
     quiet = cli("inspect", path, "-q", "--json")
     assert "NOT EXECUTED" in json.loads(quiet.stderr)["warning"]
 

@@ -3,7 +3,6 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
-import msgspec
 import numpy as np
 import pytest
 
@@ -64,9 +63,8 @@ def test_a_summary_for_people_is_on_stdout_and_notes_are_not(cli, make_artifact)
     assert cli("run", make_artifact(), "-q").stderr == ""
 
 
-def test_a_model_compiled_but_never_executed_is_warned_about(cli, make_artifact, manifest):
-    target = msgspec.structs.replace(manifest.target, executed=False)
-    assert "never executed" in cli("run", make_artifact(target=target), "-q").stderr
+def test_a_model_compiled_but_never_executed_is_warned_about(cli, make_artifact, never_executed):
+    assert "never executed" in cli("run", make_artifact(levels=(never_executed,)), "-q").stderr
 
 
 def bad(folder: Path) -> dict[str, str]:

@@ -15,7 +15,7 @@ def verified(manifest, monkeypatch) -> list[Any]:
 
     def verify_again(path: Any, spec: Any, **options: Any) -> Any:
         names.append(spec.name)
-        return list(manifest.verification.cases)
+        return {level.target.name: list(level.verification.cases) for level in manifest.levels}
 
     monkeypatch.setattr(assay.compile.build, "verify_again", verify_again)
     return names
@@ -37,7 +37,7 @@ def registered(manifest, monkeypatch) -> None:
 def test_the_model_of_the_artifacts_name_is_compared(cli, make_artifact, verified):
     path = make_artifact()
     found = cli.json("verify", path)
-    assert found["cases"][0]["output"] == "y"
+    assert found["levels"]["x86-64-v3"][0]["output"] == "y"
     assert verified == ["pair"]
     assert "1.00e-06" in cli("verify", path).stdout
     assert cli("verify", path, "-q").stdout == f"{path} agrees with ONNX Runtime.\n"

@@ -114,7 +114,7 @@ CASE = Case(sizes={}, inputs={"x": array(1)}, expected={"y": array(1)})
 
 def test_artifact_that_cannot_be_loaded(tmp_path: Path) -> None:
     with pytest.raises(VerificationError, match="cannot be run: There is no artifact"):
-        run_artifact(tmp_path / "none", [CASE])
+        run_artifact(tmp_path / "none", [CASE], level="x86-64-v3")
 
 
 def _worker(monkeypatch: pytest.MonkeyPatch, program: str) -> None:
@@ -144,5 +144,5 @@ def test_inputs_do_not_stay_behind(monkeypatch: pytest.MonkeyPatch, tmp_path: Pa
     monkeypatch.setenv("TMPDIR", str(tmp_path))
     monkeypatch.setattr(verify.tempfile, "tempdir", None)
     with pytest.raises(VerificationError):
-        run_artifact(tmp_path / "none", [CASE])
+        run_artifact(tmp_path / "none", [CASE], level="x86-64-v3")
     assert os.listdir(tmp_path) == []  # noqa: PTH208

@@ -17,7 +17,9 @@ from assay.runtime.artifact import write_artifact
 from assay.runtime.cpu import detect_cpu
 from assay.runtime.manifest import (
     Entry,
+    Execution,
     Input,
+    Level,
     Manifest,
     ModelInfo,
     Output,
@@ -29,6 +31,18 @@ from assay.runtime.manifest import (
 from assay.runtime.weights import save_weights
 
 ROWS, COLUMNS = 96, 33
+
+
+def make_level(name: str, *features: str, **changes: Any) -> Level:
+    """A level of the test model that needs ``features``, with some fields changed."""
+    triple = f"{detect_cpu().machine}-linux-gnu"
+    fields: dict[str, Any] = {
+        "target": TargetInfo(name=name, triple=triple, cpu="generic", features=features),
+        "executed": Execution.NATIVE,
+        "entry": Entry(function="main", library="lib/model.so", weights=("w", "b")),
+        "verification": Verification(reference="numpy"),
+    }
+    return Level(**{**fields, **changes})
 
 
 def make_manifest(**changes: Any) -> Manifest:
@@ -45,13 +59,6 @@ def make_manifest(**changes: Any) -> Manifest:
             source_digest=digest,
             canonical_digest=digest,
         ),
-        "target": TargetInfo(
-            name="native",
-            triple=f"{detect_cpu().machine}-linux-gnu",
-            cpu="generic",
-            features=(),
-            executed=True,
-        ),
         "scheme": "f32",
         "profile": "release",
         "inputs": (Input(name="x", dtype="float32", shape=(batch, ROWS)),),
@@ -63,9 +70,9 @@ def make_manifest(**changes: Any) -> Manifest:
             Weight(name="w", dtype="float32", shape=(ROWS, COLUMNS), bytes=ROWS * COLUMNS * 4),
             Weight(name="b", dtype="float32", shape=(COLUMNS,), bytes=COLUMNS * 4),
         ),
-        "entry": Entry(function="main", library="lib/model.so", tvm_runtime="lib/libtvm_runtime.so"),
+        "levels": (make_level("native"),),
+        "tvm_runtime": "lib/libtvm_runtime.so",
         "tools": {name: importlib.metadata.version(name) for name in ("apache-tvm", "apache-tvm-ffi")},
-        "verification": Verification(reference="numpy", executed=True),
     }
     return Manifest(**{**fields, **changes})
 
@@ -97,6 +104,12 @@ class Tiny:
 def _make_manifest() -> Callable[..., Manifest]:
     """The manifest of the test model, with the fields changed that are given by keyword."""
     return make_manifest
+
+
+@pytest.fixture(scope="session", name="make_level")
+def _make_level() -> Callable[..., Level]:
+    """A level of the test model: its name, the features that it needs, and fields that are changed."""
+    return make_level
 
 
 @pytest.fixture(scope="session")

@@ -206,7 +206,7 @@ def test_names_in_the_manifest_cannot_leave_the_artifact(here, files, make_manif
 @pytest.mark.parametrize("name", ["../model.so", "/lib/x86_64-linux-gnu/libc.so.6", "lib/other.so"])
 def test_entry_must_be_a_listed_file(here, files, make_manifest, name):
     path = write_artifact(here / "x", make_manifest(), files)
-    _rewrite(path, lambda document: document["entry"].update(library=name))
+    _rewrite(path, lambda document: document["levels"][0]["entry"].update(library=name))
     with pytest.raises(ArtifactError, match="does not list"):
         open_artifact(path)
 
@@ -226,13 +226,21 @@ def test_weights_that_differ_from_the_manifest(here, files, make_manifest):
         open_artifact(path).weights()
 
 
-def test_weights_file_must_be_there(here, files, make_manifest):
+def test_weights_file_must_be_there(here, files, make_manifest, make_level):
     del files["weights.safetensors"]
     path = write_artifact(here / "x", make_manifest(), files)
     with pytest.raises(ArtifactError, match=r"weights\.safetensors"):
         open_artifact(path)
-    path = write_artifact(here / "y", make_manifest(weights=()), files)
+    entry = msgspec.structs.replace(make_manifest().levels[0].entry, weights=())
+    level = make_level("native", entry=entry)
+    path = write_artifact(here / "y", make_manifest(weights=(), levels=(level,)), files)
     assert open_artifact(path).weights() == {}
+
+
+def test_weights_of_a_level_must_be_listed(here, files, make_manifest):
+    path = write_artifact(here / "x", make_manifest(weights=make_manifest().weights[:1]), files)
+    with pytest.raises(ArtifactError, match="native takes the weight b, which is not listed"):
+        open_artifact(path)
 
 
 def test_not_an_artifact(here, tmp_path):

@@ -19,7 +19,7 @@ from assay.runtime.manifest import (
 SCHEMA = Path(__file__).parents[2] / "docs" / "schema" / "manifest.schema.json"
 
 
-def test_round_trip(make_manifest):
+def test_round_trip(make_manifest, make_level):
     case = VerifiedCase(
         sizes={"batch": 3},
         output="y",
@@ -29,16 +29,15 @@ def test_round_trip(make_manifest):
         absolute_tolerance=1e-4,
         relative_tolerance=1e-3,
     )
-    manifest = make_manifest(
-        verification=Verification(reference="onnxruntime 1", executed=True, cases=(case,))
-    )
+    verification = Verification(reference="onnxruntime 1", cases=(case,))
+    manifest = make_manifest(levels=(make_level("native", "avx2", verification=verification),))
     data = encode_manifest(manifest)
     assert decode_manifest(data) == manifest
     assert data.endswith(b"}\n")
     assert encode_manifest(decode_manifest(data)) == data
 
 
-def test_values_that_json_cannot_hold(make_manifest):
+def test_values_that_json_cannot_hold(make_manifest, make_level):
     case = VerifiedCase(
         sizes={},
         output="y",
@@ -48,9 +47,9 @@ def test_values_that_json_cannot_hold(make_manifest):
         absolute_tolerance=1e-4,
         relative_tolerance=1e-3,
     )
-    verification = Verification(reference="onnxruntime 1", executed=True, cases=(case,))
+    verification = Verification(reference="onnxruntime 1", cases=(case,))
     with pytest.raises(ValueError, match="max_absolute_error"):
-        encode_manifest(make_manifest(verification=verification))
+        encode_manifest(make_manifest(levels=(make_level("native", verification=verification),)))
 
 
 def test_keys_are_in_one_order(make_manifest):
@@ -95,7 +94,9 @@ def _change(document, path, value):
     [
         (("model", "weights"), "guessed", r"\$\.model\.weights"),
         (("model", "surprise"), 1, r"surprise.*\$\.model"),
-        (("target", "features", 0), 7, r"\$\.target\.features\[0\]"),
+        (("levels", 0, "target", "features", 0), 7, r"\$\.levels\[0\]\.target\.features\[0\]"),
+        (("levels", 0, "executed"), "maybe", r"\$\.levels\[0\]\.executed"),
+        (("levels",), [], r"length.*\$\.levels"),
         (("inputs", 0, "dtype"), "complex64", r"\$\.inputs\[0\]\.dtype"),
         (("inputs", 0, "shape", 1), -1, r"\$\.inputs\[0\]\.shape\[1\]"),
         (("model", "source_digest"), "md5:1", r"\$\.model\.source_digest"),
@@ -103,20 +104,22 @@ def _change(document, path, value):
         (("schema_version",), 0, "no manifest schema 0"),
     ],
 )
-def test_wrong_field_is_named(make_manifest, path, value, words):
-    document = json.loads(encode_manifest(make_manifest(target=_target_with_feature(make_manifest))))
+def test_wrong_field_is_named(make_manifest, make_level, path, value, words):
+    document = json.loads(encode_manifest(make_manifest(levels=(make_level("native", "avx2"),))))
     _change(document, path, value)
     with pytest.raises(ArtifactError, match=words):
         decode_manifest(json.dumps(document).encode())
 
 
-def _target_with_feature(make_manifest):
-    import msgspec
+def test_older_schema():
+    """Of any content: what an older schema held is not looked at."""
+    with pytest.raises(
+        ArtifactVersionError, match=f"schema 1; this Assay reads schema {SCHEMA_VERSION} only"
+    ):
+        decode_manifest(b'{"schema_version": 1, "target": {"executed": true}}')
 
-    return msgspec.structs.replace(make_manifest().target, features=("avx2",))
 
-
-@pytest.mark.parametrize("data", [b"", b"{", b"[]", b"\xff\xfe{}", b'{"schema_version": 1}'])
+@pytest.mark.parametrize("data", [b"", b"{", b"[]", b"\xff\xfe{}", b'{"schema_version": 2}'])
 def test_damaged_json(data):
     with pytest.raises(ArtifactError, match=r"manifest\.json is damaged"):
         decode_manifest(data)
@@ -124,6 +127,6 @@ def test_damaged_json(data):
 
 def test_missing_field_is_named(make_manifest):
     document = json.loads(encode_manifest(make_manifest()))
-    del document["entry"]["function"]
-    with pytest.raises(ArtifactError, match=r"function.*\$\.entry"):
+    del document["levels"][0]["entry"]["function"]
+    with pytest.raises(ArtifactError, match=r"function.*\$\.levels\[0\]\.entry"):
         decode_manifest(json.dumps(document).encode())

@@ -202,19 +202,20 @@ def test_artifact_that_is_replaced_while_loading(tiny, tmp_path, monkeypatch):
     assert opened == ["f32", "int8"]
 
 
-def test_cpu_that_lacks_instructions(tiny, tmp_path, make_manifest, monkeypatch):
-    target = msgspec.structs.replace(make_manifest().target, features=("avx512f", "avx512_vnni"))
-    path = tiny.write(tmp_path / "a", target=target)
+def test_cpu_that_lacks_instructions(tiny, tmp_path, make_level, monkeypatch):
+    path = tiny.write(tmp_path / "a", levels=(make_level("high", "avx512f", "avx512_vnni"),))
     fake = Cpu(machine=detect_cpu().machine, system=detect_cpu().system, name="Old", features=frozenset())
     monkeypatch.setattr(cpu, "detect_cpu", lambda: fake)
     with pytest.raises(CpuFeatureError, match=r"Old.*avx512_vnni, avx512f"):
         assay.runtime.load(path)
 
 
-def test_code_of_another_machine(tiny, tmp_path, make_manifest):
-    target = msgspec.structs.replace(make_manifest().target, triple="s390x-linux-gnu")
+def test_code_of_another_machine(tiny, tmp_path, make_level):
+    level = make_level("other")
+    target = msgspec.structs.replace(level.target, triple="s390x-linux-gnu")
+    level = msgspec.structs.replace(level, target=target)
     with pytest.raises(CpuFeatureError, match="s390x"):
-        assay.runtime.load(tiny.write(tmp_path / "a", target=target))
+        assay.runtime.load(tiny.write(tmp_path / "a", levels=(level,)))
 
 
 def test_damaged_library_is_never_loaded(tiny, tmp_path, monkeypatch):
@@ -223,7 +224,7 @@ def test_damaged_library_is_never_loaded(tiny, tmp_path, monkeypatch):
     data = bytearray(library.read_bytes())
     data[len(data) // 2] ^= 1
     library.write_bytes(data)
-    monkeypatch.setattr(session, "check_triple", pytest.fail)
+    monkeypatch.setattr(session, "choose_level", pytest.fail)
     with pytest.raises(ArtifactError, match=r"lib/model\.so.*damaged"):
         assay.runtime.load(path)
 

@@ -12,6 +12,7 @@ from assay.benchmarks.peers import Engine, ModelFiles
 from assay.benchmarks.provenance import find_checkout, versions
 from assay.results.record import UNITS, Metric, Record, utc_now
 from assay.results.statistics import median, median_interval, round_medians
+from assay.runtime.levels import choose_level
 
 if TYPE_CHECKING:
     from assay.models.spec import ModelSpec
@@ -104,7 +105,7 @@ class _Maker:
             model=subject.model.name,
             weights=manifest.model.weights,
             sizes=dict(subject.sizes),
-            target=manifest.target.name,
+            target=choose_level(manifest).target.name,
             scheme=manifest.scheme,
             profile=manifest.profile,
             artifact=subject.digest,

@@ -33,7 +33,7 @@ class Plan:
     seed: int
     sizes: Mapping[str, int]
     model: str | None
-    target: str
+    targets: tuple[str, ...]
     scheme: str
     profile: str
     cache: Path | None
@@ -93,10 +93,10 @@ class Session:
         if models:
             from assay.compile.profiles import profiles
             from assay.compile.schemes import schemes
-            from assay.compile.targets import find_target
+            from assay.compile.targets import find_targets
             from assay.models.registry import find_model
 
-            find_target(self._plan.target)
+            find_targets(self._plan.targets)
             schemes()[self._plan.scheme]
             profiles()[self._plan.profile]
             for name in models:
@@ -137,7 +137,7 @@ class Session:
         plan = self._plan
         result = build_artifact(
             find_model(name),
-            target=plan.target,
+            target=plan.targets,
             scheme=plan.scheme,
             profile=plan.profile,
             cache=plan.cache,

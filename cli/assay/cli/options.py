@@ -11,7 +11,15 @@ import click
 from assay.cli.output import Output
 from assay.errors import UsageError
 
-__all__ = ["build_options", "cache_option", "output_options", "parse_sizes", "size_option", "threads_type"]
+__all__ = [
+    "build_options",
+    "cache_option",
+    "level_option",
+    "output_options",
+    "parse_sizes",
+    "size_option",
+    "threads_type",
+]
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -59,14 +67,25 @@ def build_options(function: F) -> F:
         ),
         click.option(
             "--target",
-            default="native",
+            "targets",
+            multiple=True,
+            default=("native",),
             show_default=True,
-            help="What to compile for; `assay targets` lists them.",
+            metavar="NAME[,NAME...]",
+            help="What to compile for; `assay targets` lists them. Several make one artifact of several "
+            "levels, from which the runtime takes the best that the CPU has; may be repeated.",
         ),
     ):
         function = option(function)
     return function
 
+
+level_option = click.option(
+    "--level",
+    metavar="TARGET",
+    help="Of an artifact of several levels, the one to run.  "
+    "[default: that of ASSAY_LEVEL, or the best that this CPU has]",
+)
 
 cache_option = click.option(
     "--cache",

@@ -2,23 +2,23 @@
 
 from __future__ import annotations
 
-import importlib.metadata
 import shutil
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
-from typing import get_args
 
 import msgspec
 
 from assay.compile.cache import BuildCache, installed_versions, key_of, source_digest
+from assay.compile.describe import LIBRARY, RUNTIME, TOOLS, describe, target_info
 from assay.compile.divergence import first_divergence
 from assay.compile.lower import Lowered, lower_canonical
+from assay.compile.merge import write_levels
 from assay.compile.profiles import Profile, profiles
 from assay.compile.schemes import Scheme, schemes
-from assay.compile.targets import Target, find_target
+from assay.compile.targets import Target, find_target, find_targets
 from assay.compile.tvm_import import import_tvm
 from assay.compile.verify import (
     Case,
@@ -28,32 +28,17 @@ from assay.compile.verify import (
     run_artifact,
     verify_artifact,
 )
-from assay.errors import ArtifactError, CpuFeatureError, ModelError, VerificationError
+from assay.errors import ArtifactError, CpuFeatureError, VerificationError
 from assay.models.export import CanonicalModel
-from assay.models.spec import Array, Dim, DType, ModelSpec, SymbolicDim
+from assay.models.spec import Array, ModelSpec
 from assay.progress import Progress, SilentProgress
 from assay.runtime.artifact import WEIGHTS, open_artifact, write_artifact
 from assay.runtime.cpu import check_features, check_triple
-from assay.runtime.manifest import (
-    DTypeName,
-    Entry,
-    Input,
-    Manifest,
-    ModelInfo,
-    Output,
-    SymbolicSize,
-    TargetInfo,
-    Verification,
-    VerifiedCase,
-    Weight,
-)
+from assay.runtime.levels import choose_level, fits
+from assay.runtime.manifest import Execution, Manifest, Verification, VerifiedCase
 from assay.runtime.weights import save_weights
 
 __all__ = ["BuildResult", "build_artifact", "verify_again"]
-
-_LIBRARY = "lib/model.so"
-_RUNTIME = "lib/libtvm_runtime.so"
-_TOOLS = ("apache-tvm", "apache-tvm-ffi", "onnx", "onnxruntime", "ziglang")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -85,7 +70,7 @@ class _TimedProgress:
 def build_artifact(
     spec: ModelSpec,
     *,
-    target: str = "native",
+    target: str | Sequence[str] = "native",
     scheme: str = "f32",
     profile: str = "release",
     output: Path | None = None,
@@ -95,18 +80,30 @@ def build_artifact(
 ) -> BuildResult:
     """Build ``spec`` for ``target``; without ``output`` the artifact stays in the cache.
 
+    Several targets, as a sequence of names or one string with commas, make one artifact of several levels.
     Raises the errors of each step: ModelError and its kinds, UnknownNameError, VerificationError,
     StorageError.
     """
     timed = _TimedProgress(progress or SilentProgress())
-    chosen, how, effort = find_target(target), schemes()[scheme], profiles()[profile]
+    chosen, how, effort = find_targets(target), schemes()[scheme], profiles()[profile]
     store = BuildCache(cache)
     canonical = store.canonical(spec, timed)
-    with store.locked("artifacts", _build_key(canonical, chosen, how, effort)) as entry:
+    keys = [_build_key(canonical, each, how, effort) for each in chosen]
+    key = keys[0] if len(keys) == 1 else key_of(keys)
+    with store.locked("artifacts", key) as entry:
         manifest = _known(entry)
         cached = manifest is not None
-        if manifest is None:
-            manifest = _build(canonical, chosen, how, effort, entry, timed)
+        if manifest is None and len(keys) == 1:
+            manifest = _build(canonical, chosen[0], how, effort, entry, timed)
+        elif manifest is None:
+            single: list[Path] = []
+            for each, its_key in zip(chosen, keys, strict=True):
+                with store.locked("artifacts", its_key) as place:
+                    if _known(place) is None:
+                        _build(canonical, each, how, effort, place, timed)
+                    single.append(place)
+            with timed.step("join levels"), _scratch(entry) as scratch:
+                manifest = write_levels(entry, single, scratch)
         path = entry
         if output is not None:
             with timed.step("write artifact"):
@@ -147,7 +144,7 @@ def _build_key(canonical: CanonicalModel, target: Target, scheme: Scheme, profil
             scheme.name,
             profile.name,
             [source_digest(f"assay.{package}") for package in ("compile", "runtime")],
-            installed_versions(_TOOLS),
+            installed_versions(TOOLS),
             _can_execute(target),
         ]
     )
@@ -174,7 +171,7 @@ def _build(
     """Compile into a scratch folder beside ``entry``, verify, and only then write ``entry``."""
     with _scratch(entry) as scratch:
         files, lowered = _compile(canonical, target, profile, scratch, progress)
-        manifest = _manifest(canonical, target, scheme, profile, lowered)
+        manifest = describe(canonical, target, scheme, profile, lowered)
         manifest = _verified(canonical, target, profile, manifest, files, scratch, progress)
         with progress.step("write artifact"):
             write_artifact(entry, manifest, files)
@@ -192,7 +189,7 @@ def _compile(
     lowered = lower_canonical(canonical, target, profile, progress)
     with progress.step("link"):
         library = emit_library(lowered.executable, target, folder)
-    files: dict[str, bytes | Path] = {_LIBRARY: library, _RUNTIME: runtime_library()}
+    files: dict[str, bytes | Path] = {LIBRARY: library, RUNTIME: runtime_library()}
     if lowered.weights:
         with progress.step("write weights"):
             save_weights(folder / WEIGHTS, lowered.weights)
@@ -243,29 +240,35 @@ def _verified(
         note = "Compiled, never executed: the machine that built it lacks the target's instructions."
         stand_in = _stand_in(target)
         if stand_in is None:
-            verification = Verification(reference=reference_version(), executed=False, note=note)
-            return msgspec.structs.replace(manifest, verification=verification)
+            return _concluded(manifest, Execution.NEVER, note, [])
         note += f" The errors are those of the same schedules compiled for {stand_in.cpu}."
         folder = scratch / "stand-in"
         folder.mkdir()
         files, _ = _compile(canonical, stand_in, profile, folder, progress)
-        staged, ran = msgspec.structs.replace(manifest, target=_target_info(stand_in)), stand_in
+        staged, ran = _standing_in(manifest, stand_in), stand_in
     with progress.step("run ONNX Runtime"):
         cases = make_cases(canonical)
     with progress.step("verify"):
-        outputs = run_artifact(write_artifact(scratch / "staged", staged, files), cases)
+        place = write_artifact(scratch / "staged", staged, files)
+        outputs = run_artifact(place, cases, level=ran.name)
         verified = _check(outputs, canonical, cases, ran, progress)
-    verification = Verification(
-        reference=reference_version(), executed=reason is None, note=note, cases=tuple(verified)
-    )
-    executed = msgspec.structs.replace(manifest.target, executed=reason is None)
-    return msgspec.structs.replace(manifest, target=executed, verification=verification)
+    executed = Execution.NATIVE if reason is None else Execution.NEVER
+    return _concluded(manifest, executed, note, verified)
 
 
-def _target_info(target: Target) -> TargetInfo:
-    return TargetInfo(
-        name=target.name, triple=target.triple, cpu=target.cpu, features=target.features, executed=False
-    )
+def _standing_in(manifest: Manifest, stand_in: Target) -> Manifest:
+    """The manifest of a stand-in's artifact."""
+    level = msgspec.structs.replace(manifest.levels[0], target=target_info(stand_in))
+    return msgspec.structs.replace(manifest, levels=(level,))
+
+
+def _concluded(
+    manifest: Manifest, executed: Execution, note: str | None, cases: Sequence[VerifiedCase]
+) -> Manifest:
+    """The manifest of one level with what verification found."""
+    verification = Verification(reference=reference_version(), note=note, cases=tuple(cases))
+    level = msgspec.structs.replace(manifest.levels[0], executed=executed, verification=verification)
+    return msgspec.structs.replace(manifest, levels=(level,))
 
 
 def _check(
@@ -286,68 +289,19 @@ def _check(
         ) from error
 
 
-def _manifest(
-    canonical: CanonicalModel,
-    target: Target,
-    scheme: Scheme,
-    profile: Profile,
-    lowered: Lowered,
-) -> Manifest:
-    spec = canonical.spec
-    return Manifest(
-        assay_version=importlib.metadata.version("assay"),
-        model=ModelInfo(
-            name=spec.name,
-            description=spec.description,
-            licence=spec.licence,
-            weights=spec.weights.value,
-            source_digest=canonical.source_digest,
-            canonical_digest=canonical.digest,
-        ),
-        target=_target_info(target),
-        scheme=scheme.name,
-        profile=profile.name,
-        inputs=tuple(
-            Input(name=i.name, dtype=_dtype(i.dtype), shape=tuple(_size(d) for d in i.shape))
-            for i in spec.inputs
-        ),
-        outputs=tuple(
-            Output(name=o.name, dtype=_dtype(o.dtype), shape=tuple(o.shape)) for o in canonical.outputs
-        ),
-        weights=tuple(
-            Weight(name=n, dtype=str(a.dtype), shape=a.shape, bytes=a.nbytes)  # type: ignore[arg-type]
-            for n, a in lowered.weights.items()
-        ),
-        unscheduled_kernels=lowered.unscheduled,
-        entry=Entry(function="main", library=_LIBRARY, tvm_runtime=_RUNTIME),
-        tools=installed_versions(_TOOLS + (("torch", "transformers") if spec.needs_torch else ())),
-        verification=Verification(reference=reference_version(), executed=False, note="not verified yet"),
-    )
-
-
-def _dtype(dtype: DType) -> DTypeName:
-    """The name in the manifest. Raises ModelError for a dtype that the runtime does not take."""
-    if dtype.value not in get_args(DTypeName):
-        raise ModelError(
-            f"Inputs and outputs of {dtype.value} cannot be compiled.",
-            hint=f"Known: {', '.join(get_args(DTypeName))}. Put a Cast in the model.",
-        )
-    name: DTypeName = dtype.value
-    return name
-
-
-def _size(dim: Dim) -> int | SymbolicSize:
-    if isinstance(dim, SymbolicDim):
-        return SymbolicSize(name=dim.name, default=dim.default, minimum=dim.minimum, maximum=dim.maximum)
-    return dim
-
-
 def verify_again(
-    path: Path, spec: ModelSpec, *, cache: Path | None = None, progress: Progress | None = None
-) -> list[VerifiedCase]:
+    path: Path,
+    spec: ModelSpec,
+    *,
+    level: str | None = None,
+    cache: Path | None = None,
+    progress: Progress | None = None,
+) -> dict[str, list[VerifiedCase]]:
     """Compare an existing artifact with ONNX Runtime on the model that it was built from.
 
-    Raises ArtifactError where the artifact is of another model, VerificationError where it is wrong.
+    Every level that this machine can run is compared, or ``level`` alone; the result is by level. Raises
+    ArtifactError where the artifact is of another model, VerificationError where it is wrong, and
+    CpuFeatureError where this machine can run none of it.
     """
     progress = progress or SilentProgress()
     canonical = BuildCache(cache).canonical(spec, progress)
@@ -357,9 +311,12 @@ def verify_again(
             f"The artifact was built from another model than {spec.name!r} is now.",
             hint="Build it again, or name the model that it was built from with --model.",
         )
-    check_triple(manifest.target.triple)
-    check_features(manifest.target.features)
+    chosen = choose_level(manifest, level)
+    levels = [each for each in manifest.levels if fits(each)] if level is None else [chosen]
     with progress.step("run ONNX Runtime"):
         cases = make_cases(canonical)
-    with progress.step("verify"):
-        return verify_artifact(path, cases, canonical.spec.tolerance)
+    found = {}
+    for name in (each.target.name for each in levels):
+        with progress.step(f"verify {name}" if len(manifest.levels) > 1 else "verify"):
+            found[name] = verify_artifact(path, cases, canonical.spec.tolerance, level=name)
+    return found

@@ -106,12 +106,14 @@ def make_cases(canonical: CanonicalModel) -> list[Case]:
     ]
 
 
-def verify_artifact(path: Path, cases: Sequence[Case], tolerance: Tolerance) -> list[VerifiedCase]:
-    """Run the artifact at ``path`` on every case and compare.
+def verify_artifact(
+    path: Path, cases: Sequence[Case], tolerance: Tolerance, *, level: str
+) -> list[VerifiedCase]:
+    """Run ``level`` of the artifact at ``path`` on every case and compare.
 
     Raises VerificationError naming the output, the input sizes and the error where one is over ``tolerance``.
     """
-    return compare_outputs(run_artifact(path, cases), cases, tolerance)
+    return compare_outputs(run_artifact(path, cases, level=level), cases, tolerance)
 
 
 def compare_outputs(
@@ -125,8 +127,8 @@ def compare_outputs(
     ]
 
 
-def run_artifact(path: Path, cases: Sequence[Case]) -> list[dict[str, npt.NDArray[Any]]]:
-    """The artifact's outputs by name for each case, from a process of its own.
+def run_artifact(path: Path, cases: Sequence[Case], *, level: str) -> list[dict[str, npt.NDArray[Any]]]:
+    """The outputs by name of ``level`` of the artifact for each case, from a process of its own.
 
     Raises VerificationError where it crashes, refuses the inputs, or takes too long.
     """
@@ -141,6 +143,7 @@ def run_artifact(path: Path, cases: Sequence[Case]) -> list[dict[str, npt.NDArra
             "-m",
             "assay.compile.verify_worker",
             str(path),
+            level,
             str(folder),
             str(len(cases)),
         ]

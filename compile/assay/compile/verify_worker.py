@@ -1,4 +1,4 @@
-"""Run an artifact on saved inputs: ``python -m assay.compile.verify_worker ARTIFACT FOLDER COUNT``."""
+"""Run an artifact on saved inputs: ``python -m assay.compile.verify_worker ARTIFACT LEVEL FOLDER COUNT``."""
 
 from __future__ import annotations
 
@@ -16,9 +16,9 @@ def main(arguments: list[str]) -> int:
 
     The message of an error goes to stderr.
     """
-    artifact, folder, count = arguments[0], Path(arguments[1]), int(arguments[2])
+    artifact, level, folder, count = arguments[0], arguments[1], Path(arguments[2]), int(arguments[3])
     try:
-        model = load(artifact)
+        model = load(artifact, level=level)
         for i in range(count):
             with np.load(folder / f"inputs{i}.npz") as archive:
                 outputs = model.run({item.name: archive[f"arr_{k}"] for k, item in enumerate(model.inputs)})

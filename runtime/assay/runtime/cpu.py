@@ -21,6 +21,7 @@ __all__ = [
     "check_features",
     "check_triple",
     "detect_cpu",
+    "missing_features",
 ]
 
 _CPUINFO = Path("/proc/cpuinfo")
@@ -42,6 +43,7 @@ _FEATURES = {
 _LEVELS = {
     "x86-64-v4": ("avx512f", "avx512bw", "avx512cd", "avx512dq", "avx512vl", "avx2", "fma"),
     "x86-64-v3": ("avx2", "fma", "bmi1", "bmi2", "f16c"),
+    "x86-64-v2": ("sse42", "ssse3", "popcnt"),
 }
 
 
@@ -100,10 +102,16 @@ def check_triple(triple: str, cpu: Cpu | None = None) -> None:
         )
 
 
+def missing_features(required: Iterable[str], cpu: Cpu | None = None) -> list[str]:
+    """Those of ``required`` that ``cpu`` (this machine's) lacks, sorted."""
+    features = (cpu or detect_cpu()).features
+    return sorted(name for name in set(required) if canonical_feature(name) not in features)
+
+
 def check_features(required: Iterable[str], cpu: Cpu | None = None) -> None:
     """Raise CpuFeatureError, listing what is missing, when ``cpu`` (this machine's) lacks a feature."""
     cpu = cpu or detect_cpu()
-    missing = sorted(name for name in set(required) if canonical_feature(name) not in cpu.features)
+    missing = missing_features(required, cpu)
     if not missing:
         return
     level = next((level for level, needs in _LEVELS.items() if cpu.features.issuperset(needs)), None)

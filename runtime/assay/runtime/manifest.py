@@ -9,6 +9,7 @@ from __future__ import annotations
 import inspect
 import json
 import sys
+from enum import StrEnum
 from typing import Annotated, Any, Literal, TypeAlias
 
 import msgspec
@@ -19,8 +20,10 @@ __all__ = [
     "SCHEMA_VERSION",
     "Dim",
     "Entry",
+    "Execution",
     "FileDigest",
     "Input",
+    "Level",
     "Manifest",
     "ModelInfo",
     "Output",
@@ -34,7 +37,7 @@ __all__ = [
     "manifest_schema",
 ]
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
 
 Digest: TypeAlias = Annotated[str, msgspec.Meta(pattern="^sha256:[0-9a-f]{64}$", description="sha256:<hex>")]
 Sha256: TypeAlias = Annotated[str, msgspec.Meta(pattern="^[0-9a-f]{64}$", description="SHA-256, hexadecimal")]
@@ -79,7 +82,7 @@ class Output(Struct, frozen=True, kw_only=True):
 
 
 class Weight(Struct, frozen=True, kw_only=True):
-    """One weight tensor, in the order in which the entry point takes them."""
+    """One weight tensor. Levels whose packing gives the same bytes share it."""
 
     name: Name
     dtype: WeightDTypeName
@@ -99,21 +102,28 @@ class ModelInfo(Struct, frozen=True, kw_only=True):
 
 
 class TargetInfo(Struct, frozen=True, kw_only=True):
-    """What it was compiled for. ``executed`` is False where the code was never run on such a machine."""
+    """What code was compiled for; ``features`` are those that a CPU must have, named as in /proc/cpuinfo."""
 
     name: Name
     triple: Name
     cpu: Name
     features: tuple[Name, ...]
-    executed: bool
 
 
 class Entry(Struct, frozen=True, kw_only=True):
-    """Where execution starts: a function of ``library``, on TVM's runtime library beside it."""
+    """Where execution starts: a function of ``library``, and its weights in the order in which it takes them."""
 
     function: Name
     library: Name
-    tvm_runtime: Name
+    weights: tuple[Name, ...] = ()
+
+
+class Execution(StrEnum):
+    """Whether code ever ran: on a CPU that has its instructions, under an emulator, or never."""
+
+    NATIVE = "native"
+    EMULATED = "emulated"
+    NEVER = "never"
 
 
 class FileDigest(Struct, frozen=True, kw_only=True):
@@ -136,36 +146,47 @@ class VerifiedCase(Struct, frozen=True, kw_only=True):
 
 
 class Verification(Struct, frozen=True, kw_only=True):
-    """The comparison with the reference engine; ``executed`` is False where the code could not be run."""
+    """The comparison with the reference engine; ``note`` says what else than this code was run, if so."""
 
     reference: str
-    executed: bool
     note: str | None = None
     cases: tuple[VerifiedCase, ...] = ()
+
+
+class Level(Struct, frozen=True, kw_only=True):
+    """The model compiled for one target.
+
+    ``unscheduled_kernels`` names the kernels that no schedule of ours fits, which run as TVM's plain loops.
+    """
+
+    target: TargetInfo
+    executed: Execution
+    entry: Entry
+    unscheduled_kernels: tuple[Name, ...] = ()
+    verification: Verification
 
 
 class Manifest(Struct, frozen=True, kw_only=True):
     """Everything about an artifact but its code and weights.
 
-    ``unscheduled_kernels`` names the kernels that no schedule of ours fits, which run as TVM's plain loops.
-    ``files`` maps the relative path of every other file to its digest. No field depends on the time or on
-    the machine of the build, so that the same inputs give the same bytes.
+    ``levels`` are ordered from plain to capable: the last one that a CPU has is the one to run. All take
+    their ``weights`` from one file and run on one ``tvm_runtime`` library. ``files`` maps the relative path
+    of every other file to its digest. No field depends on the time or on the machine of the build, so that
+    the same inputs give the same bytes.
     """
 
     schema_version: int = SCHEMA_VERSION
     assay_version: Name
     model: ModelInfo
-    target: TargetInfo
     scheme: Name
     profile: Name
     inputs: tuple[Input, ...]
     outputs: tuple[Output, ...]
     weights: tuple[Weight, ...]
-    unscheduled_kernels: tuple[Name, ...] = ()
-    entry: Entry
+    levels: Annotated[tuple[Level, ...], msgspec.Meta(min_length=1)]
+    tvm_runtime: Name
     files: dict[str, FileDigest] = {}
     tools: dict[str, str]
-    verification: Verification
 
 
 class _Version(msgspec.Struct):
@@ -188,8 +209,8 @@ def encode_manifest(manifest: Manifest) -> bytes:
 def decode_manifest(data: bytes) -> Manifest:
     """A manifest from its JSON.
 
-    Raises ArtifactVersionError when its schema is newer than SCHEMA_VERSION, and ArtifactError, naming the
-    field, when it is damaged, incomplete or has unknown fields.
+    Raises ArtifactVersionError when its schema is newer or older than SCHEMA_VERSION, and ArtifactError,
+    naming the field, when it is damaged, incomplete or has unknown fields.
     """
     try:
         version = msgspec.json.decode(data, type=_Version).schema_version
@@ -202,6 +223,11 @@ def decode_manifest(data: bytes) -> Manifest:
         )
     if version < 1:
         raise ArtifactError(f"manifest.json is damaged: there is no manifest schema {version}.")
+    if version < SCHEMA_VERSION:
+        raise ArtifactVersionError(
+            f"The artifact has manifest schema {version}; this Assay reads schema {SCHEMA_VERSION} only.",
+            hint="Build the artifact again with this version, or run it with the Assay that built it.",
+        )
     try:
         return msgspec.json.decode(data, type=Manifest)
     except (msgspec.MsgspecError, UnicodeDecodeError) as error:

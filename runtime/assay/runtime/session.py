@@ -11,13 +11,15 @@ import numpy as np
 
 from assay.errors import ArtifactError, InterfaceError
 from assay.runtime.artifact import open_artifact
-from assay.runtime.cpu import available_cores, check_features, check_triple
-from assay.runtime.manifest import Input, Manifest, Output, SymbolicSize
+from assay.runtime.cpu import available_cores
+from assay.runtime.levels import choose_level
+from assay.runtime.manifest import Execution, Input, Level, Manifest, Output, SymbolicSize
 
 if TYPE_CHECKING:
     import numpy.typing as npt
 
     from assay.runtime.drivers.tvm_vm import TvmVm
+    from assay.runtime.timing import KernelTimes
 
 __all__ = ["DLPackTensor", "Model", "load"]
 
@@ -35,19 +37,24 @@ _ATTEMPTS = 3  # when the artifact is replaced, atomically, while it is being lo
 Tensor: TypeAlias = "npt.NDArray[Any] | DLPackTensor"
 
 
-def load(path: Path | str, *, threads: int | None = None, verify: bool = True) -> Model:
+def load(
+    path: Path | str, *, threads: int | None = None, verify: bool = True, level: str | None = None
+) -> Model:
     """Load the artifact at ``path``, a directory or a one-file artifact.
 
     ``threads`` is the number of threads of one run (default: the physical cores that this process may use).
-    With ``verify``, the default, the digest of every file is checked before any code is loaded.
+    With ``verify``, the default, the digest of every file is checked before any code is loaded. Of several
+    levels the most capable one that this CPU has is taken, unless ``level``, or else the environment variable
+    ``ASSAY_LEVEL``, names one.
 
-    Raises ArtifactError for an artifact that is damaged or incomplete, ArtifactVersionError for one of a
-    newer schema, and CpuFeatureError for one that needs instructions that this CPU lacks.
+    Raises ArtifactError for an artifact that is damaged or incomplete, ArtifactVersionError for one of
+    another schema, CpuFeatureError for one that needs instructions that this CPU lacks, and UnknownNameError
+    for a level that the artifact does not have.
     """
     for _ in range(_ATTEMPTS):
         before = _identity(path)
         try:
-            model = _load(path, threads, verify)
+            model = _load(path, threads, verify, level)
         except ArtifactError:
             if _identity(path) == before:
                 raise
@@ -57,13 +64,12 @@ def load(path: Path | str, *, threads: int | None = None, verify: bool = True) -
     raise ArtifactError(f"{path} is replaced again and again while it is being loaded.")
 
 
-def _load(path: Path | str, threads: int | None, verify: bool) -> Model:
+def _load(path: Path | str, threads: int | None, verify: bool, name: str | None) -> Model:
     artifact = open_artifact(path, verify=verify)
-    check_triple(artifact.manifest.target.triple)
-    check_features(artifact.manifest.target.features)
+    level = choose_level(artifact.manifest, name)
     from assay.runtime.drivers.tvm_vm import TvmVm
 
-    return Model(artifact.manifest, TvmVm(artifact), threads=threads)
+    return Model(artifact.manifest, level, TvmVm(artifact, level.entry), threads=threads)
 
 
 def _identity(path: Path | str) -> tuple[int, int] | None:
@@ -76,10 +82,16 @@ def _identity(path: Path | str) -> tuple[int, int] | None:
 
 
 class Model:
-    """A loaded artifact; made by ``load``. May be used from several threads: runs take turns."""
+    """A loaded artifact; made by ``load``. May be used from several threads: runs take turns.
 
-    def __init__(self, manifest: Manifest, driver: TvmVm, *, threads: int | None = None) -> None:
+    ``level`` is what was chosen of the levels that the artifact has.
+    """
+
+    def __init__(
+        self, manifest: Manifest, level: Level, driver: TvmVm, *, threads: int | None = None
+    ) -> None:
         self.manifest = manifest
+        self.level = level
         self._driver = driver
         self.threads = available_cores() if threads is None else threads
 
@@ -95,8 +107,8 @@ class Model:
 
     @property
     def executed(self) -> bool:
-        """Whether this code was run, and its numbers compared, when it was built."""
-        return self.manifest.target.executed
+        """Whether this code was run and compared when it was built, on a CPU or under an emulator."""
+        return self.level.executed is not Execution.NEVER
 
     @property
     def threads(self) -> int:
@@ -110,8 +122,7 @@ class Model:
         self._threads = count
 
     def __repr__(self) -> str:
-        manifest = self.manifest
-        return f"<Model {manifest.model.name} for {manifest.target.name}, {self.threads} threads>"
+        return f"<Model {self.manifest.model.name} for {self.level.target.name}, {self.threads} threads>"
 
     def run(self, inputs: Mapping[str, Tensor]) -> dict[str, npt.NDArray[Any]]:
         """Outputs by name for ``inputs`` by name.
@@ -126,6 +137,17 @@ class Model:
                 f"The library returned {len(results)} outputs; the manifest names {len(self.outputs)}."
             )
         return {output.name: result for output, result in zip(self.outputs, results, strict=True)}
+
+    def kernel_times(self, inputs: Mapping[str, Tensor], *, repeats: int = 10) -> KernelTimes:
+        """Seconds of every kernel in ``repeats`` runs on ``inputs``, beside as many runs unobserved.
+
+        Raises InterfaceError as ``run`` does.
+        """
+        from assay.runtime.timing import time_kernels
+
+        if repeats < 1:
+            raise ValueError(f"repeats must be at least 1, not {repeats}")
+        return time_kernels(self._driver, check_inputs(self.inputs, inputs), self._threads, repeats)
 
 
 def check_inputs(interface: tuple[Input, ...], inputs: Mapping[str, Tensor]) -> list[npt.NDArray[Any]]:

@@ -64,10 +64,10 @@ def test_library_that_was_replaced_is_loaded_anew(tiny, tmp_path, make_manifest,
     assert model.run({"x": np.zeros((1, 96), np.float32)})
 
 
-def test_entry_point_that_is_not_there(tiny, tmp_path, make_manifest):
-    entry = msgspec.structs.replace(make_manifest().entry, function="principal")
+def test_entry_point_that_is_not_there(tiny, tmp_path, make_level):
+    entry = msgspec.structs.replace(make_level("native").entry, function="principal")
     with pytest.raises(ArtifactError, match=r"cannot be loaded.*principal"):
-        assay.runtime.load(tiny.write(tmp_path / "a", entry=entry))
+        assay.runtime.load(tiny.write(tmp_path / "a", levels=(make_level("native", entry=entry),)))
 
 
 @pytest.mark.parametrize("order", ["before", "after"])

@@ -38,7 +38,7 @@ _SUFFIX = ".assay"
 def command(
     ctx: click.Context,
     models: tuple[str, ...],
-    target: str,
+    targets: tuple[str, ...],
     scheme: str,
     profile: str,
     destination: Path | None,
@@ -55,19 +55,20 @@ def command(
     Example:
       assay build light-squeezenet
       assay build model.onnx --target x86-64-v3 -o model-avx2
+      assay build model.onnx --target x86-64-v2,x86-64-v3,x86-64-v4
       assay build light-squeezenet silero-vad -o built --packed
     """
     from assay.compile.build import build_artifact
     from assay.compile.profiles import profiles
     from assay.compile.schemes import schemes
-    from assay.compile.targets import find_target
+    from assay.compile.targets import find_targets
     from assay.models.registry import find_model
 
     output: Output = ctx.obj
     # A wrong name is told before anything is built.
-    resolved, _, _ = find_target(target), schemes()[scheme], profiles()[profile]
+    resolved, _, _ = find_targets(targets), schemes()[scheme], profiles()[profile]
     specs = {name: find_model(name) for name in models}
-    variant = f"{resolved.name}-{scheme}-{profile}"
+    variant = f"{'+'.join(each.name for each in resolved)}-{scheme}-{profile}"
     places = {
         name: _place(destination, spec.name, variant, packed=packed, several=len(specs) > 1)
         for name, spec in specs.items()
@@ -81,7 +82,7 @@ def command(
         try:
             result = build_artifact(
                 spec,
-                target=target,
+                target=targets,
                 scheme=scheme,
                 profile=profile,
                 output=places[name],
@@ -117,19 +118,25 @@ def _tell(output: Output, result: BuildResult) -> None:
     manifest = result.manifest
     output.print_line(str(result.path))
     how = "from the cache" if result.cached else f"built in {sum(result.seconds.values()):.1f} s"
-    worst = worst_case(manifest.verification.cases)
-    if not manifest.target.executed:
-        note = manifest.verification.note or "Compiled, never executed."
-        output.warn(f"{manifest.model.name} for {manifest.target.name}: {note}")
-    elif worst is not None:
-        count = len(manifest.verification.cases)
-        comparisons = f"{count} comparison" + ("" if count == 1 else "s")
-        output.note(
-            f"  {how}; agrees with {manifest.verification.reference} in {comparisons}, "
-            f"largest absolute error {worst.max_absolute_error:.1e}"
-        )
-    if manifest.unscheduled_kernels:
-        output.warn(f"No schedule fits, so they are slow: {', '.join(manifest.unscheduled_kernels)}")
+    for level in manifest.levels:
+        name, verification = level.target.name, level.verification
+        worst = worst_case(verification.cases)
+        if level.executed == "never":
+            output.warn(
+                f"{manifest.model.name} for {name}: {verification.note or 'Compiled, never executed.'}"
+            )
+        elif worst is not None:
+            where = f"{name}: " if len(manifest.levels) > 1 else ""
+            under = " under an emulator" if level.executed == "emulated" else ""
+            count = len(verification.cases)
+            comparisons = f"{count} comparison" + ("" if count == 1 else "s")
+            output.note(
+                f"  {where}{how}; agrees with {verification.reference} in {comparisons}{under}, "
+                f"largest absolute error {worst.max_absolute_error:.1e}"
+            )
+    unscheduled = sorted({name for level in manifest.levels for name in level.unscheduled_kernels})
+    if unscheduled:
+        output.warn(f"No schedule fits, so they are slow: {', '.join(unscheduled)}")
 
 
 def _as_json(result: BuildResult) -> dict[str, Any]:
@@ -139,10 +146,17 @@ def _as_json(result: BuildResult) -> dict[str, Any]:
     return {
         "model": manifest.model.name,
         "path": str(result.path),
-        "target": manifest.target.name,
+        "target": ",".join(level.target.name for level in manifest.levels),
         "scheme": manifest.scheme,
         "profile": manifest.profile,
         "cached": result.cached,
         "seconds": result.seconds,
-        "verification": msgspec.to_builtins(manifest.verification),
+        "levels": [
+            {
+                "target": level.target.name,
+                "executed": level.executed.value,
+                "verification": msgspec.to_builtins(level.verification),
+            }
+            for level in manifest.levels
+        ],
     }

@@ -12,7 +12,7 @@ from assay.cli.options import output_options
 from assay.cli.output import Output
 
 if TYPE_CHECKING:
-    from assay.runtime.manifest import Manifest
+    from assay.runtime.manifest import Level, Manifest
 
 __all__ = ["command"]
 
@@ -24,8 +24,9 @@ __all__ = ["command"]
 def command(output: Output, artifact: Path) -> None:
     """Show what is in an artifact.
 
-    Every file's digest is checked first. Shown are the model, the target, the interface, and the errors
-    that were measured against ONNX Runtime when it was built; -v adds files and tools.
+    Every file's digest is checked first. Shown are the model, the levels and which of them this machine
+    takes, the interface, and the errors that were measured against ONNX Runtime when it was built; -v adds
+    files and tools.
 
     \b
     Example:
@@ -35,14 +36,16 @@ def command(output: Output, artifact: Path) -> None:
     from assay.runtime.manifest import encode_manifest
 
     manifest = open_artifact(artifact).manifest
-    if not manifest.target.executed:
-        note = manifest.verification.note or ""
-        warning = f"COMPILED, NOT EXECUTED: no machine has run this code for {manifest.target.name}. {note}"
-        output.warn(warning.rstrip())
+    for level in manifest.levels:
+        if level.executed == "never":
+            note = level.verification.note or ""
+            warning = f"COMPILED, NOT EXECUTED: no machine has run this code for {level.target.name}. {note}"
+            output.warn(warning.rstrip())
     if output.json:
         output.print_json({"path": str(artifact), "manifest": json.loads(encode_manifest(manifest))})
         return
-    output.print(_overview(artifact, manifest), _interface(manifest), _errors(manifest))
+    output.print(_overview(artifact, manifest), _levels(manifest), _interface(manifest))
+    output.print(*(_errors(level) for level in manifest.levels))
     if output.verbosity:
         output.print(_files(manifest))
 
@@ -50,23 +53,52 @@ def command(output: Output, artifact: Path) -> None:
 def _overview(artifact: Path, manifest: Manifest) -> Any:
     from rich.table import Table
 
-    model, target = manifest.model, manifest.target
-    executed = "executed and compared" if target.executed else "COMPILED, NOT EXECUTED"
+    model = manifest.model
+    unscheduled = sorted({name for level in manifest.levels for name in level.unscheduled_kernels})
     size = sum(file.bytes for file in manifest.files.values())
     table = Table(show_header=False, title=str(artifact), title_justify="left")
     for key, value in {
         "model": f"{model.name}: {model.description}",
         "weights": f"{model.weights}, {sum(weight.bytes for weight in manifest.weights) / 1e6:.1f} MB",
         "licence": model.licence,
-        "target": f"{target.name} ({target.triple}, {target.cpu}), {executed}",
-        "CPU features": ", ".join(target.features) or "none beyond the base",
         "scheme, profile": f"{manifest.scheme}, {manifest.profile}",
         "size": f"{size / 1e6:.1f} MB in {len(manifest.files)} files",
-        "kernels without a schedule": ", ".join(manifest.unscheduled_kernels) or "none",
+        "kernels without a schedule": ", ".join(unscheduled) or "none",
         "built with": f"assay {manifest.assay_version}",
         "canonical ONNX": model.canonical_digest,
     }.items():
         table.add_row(key, value)
+    return table
+
+
+def _levels(manifest: Manifest) -> Any:
+    """One row for each level: what it needs, whether it ever ran, and whether this machine would take it."""
+    from rich.table import Table
+
+    from assay.errors import AssayError
+    from assay.runtime.cpu import missing_features
+    from assay.runtime.levels import choose_level, fits
+
+    try:
+        chosen = choose_level(manifest).target.name
+    except AssayError:
+        chosen = None
+    words = {
+        "native": "executed and compared",
+        "emulated": "executed under an emulator and compared",
+        "never": "COMPILED, NOT EXECUTED",
+    }
+    table = Table("target", "CPU features", "executed", "here", title="Levels", title_justify="left")
+    for level in manifest.levels:
+        target = level.target
+        missing = ", ".join(missing_features(target.features)) or target.triple
+        here = "runs" if fits(level) else f"this machine lacks {missing}"
+        table.add_row(
+            f"{target.name} ({target.triple}, {target.cpu})",
+            ", ".join(target.features) or "none beyond the base",
+            words[level.executed],
+            "taken" if target.name == chosen else here,
+        )
     return table
 
 
@@ -85,14 +117,15 @@ def _interface(manifest: Manifest) -> Any:
     return table
 
 
-def _errors(manifest: Manifest) -> Any:
+def _errors(level: Level) -> Any:
     from assay.cli.cases import cases_table
 
-    verification = manifest.verification
+    verification = level.verification
     if not verification.cases:
-        return f"Never compared with {verification.reference}. {verification.note or ''}".rstrip()
-    title = f"Errors against {verification.reference}"
-    if not verification.executed:
+        never = f"{level.target.name} was never compared with {verification.reference}."
+        return f"{never} {verification.note or ''}".rstrip()
+    title = f"Errors of {level.target.name} against {verification.reference}"
+    if level.executed == "never":
         title += ", of the same schedules compiled for another CPU"
     return cases_table(verification.cases, title=title)
 

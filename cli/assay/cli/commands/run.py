@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from assay.cli.options import output_options, parse_sizes, size_option, threads_type
+from assay.cli.options import level_option, output_options, parse_sizes, size_option, threads_type
 from assay.cli.output import Output
 from assay.errors import UsageError
 
@@ -35,6 +35,7 @@ __all__ = ["command"]
 )
 @size_option
 @click.option("--seed", default=0, show_default=True, help="Of generated inputs.")
+@level_option
 @click.option("--threads", type=threads_type, help="Threads of the run.  [default: the physical cores]")
 @click.option(
     "-o", "--output", "destination", type=click.Path(path_type=Path), help="Write the outputs as .npz."
@@ -47,6 +48,7 @@ def command(
     files: tuple[str, ...],
     sizes: tuple[str, ...],
     seed: int,
+    level: str | None,
     threads: int | None,
     destination: Path | None,
 ) -> None:
@@ -69,10 +71,10 @@ def command(
     chosen = parse_sizes(sizes)
     if files and chosen:
         raise UsageError("--size is for generated inputs; those of --input have the sizes that they have.")
-    model = load(artifact, threads=threads)
-    manifest = model.manifest
-    if not manifest.target.executed:
-        output.warn("The artifact was compiled, and its code never executed before.")
+    model = load(artifact, threads=threads, level=level)
+    manifest, target = model.manifest, model.level.target
+    if not model.executed:
+        output.warn(f"The artifact was compiled, and its code for {target.name} never executed before.")
     spec = spec_from_manifest(manifest)
     inputs = _inputs(files, chosen, seed, manifest, spec, output)
     start = perf_counter()
@@ -85,6 +87,7 @@ def command(
         output.print_json(
             {
                 "model": manifest.model.name,
+                "level": target.name,
                 "threads": model.threads,
                 "first_run_seconds": seconds,
                 "outputs": summaries,
@@ -97,7 +100,8 @@ def command(
     if not (destination is not None and output.quiet):
         output.print(summary_table(summaries))
     count = f"{model.threads} thread" + ("" if model.threads == 1 else "s")
-    output.note(f"first run in {seconds * 1e3:.3g} ms on {count}; `assay bench` measures properly")
+    what = f"{count}, level {target.name}" if len(manifest.levels) > 1 else count
+    output.note(f"first run in {seconds * 1e3:.3g} ms on {what}; `assay bench` measures properly")
 
 
 def _inputs(

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import click
 
-from assay.cli.options import cache_option, output_options
+from assay.cli.options import cache_option, level_option, output_options
 from assay.cli.output import Output
 
 __all__ = ["command"]
@@ -15,14 +15,16 @@ __all__ = ["command"]
 @click.command("verify")
 @click.argument("artifact", type=click.Path(path_type=Path))
 @click.option("--model", help="The model that it was built from, where its name is not enough: an ONNX file.")
+@level_option
 @cache_option
 @output_options
 @click.pass_obj
-def command(output: Output, artifact: Path, model: str | None, cache: Path | None) -> None:
+def command(output: Output, artifact: Path, model: str | None, level: str | None, cache: Path | None) -> None:
     """Compare an artifact's outputs with ONNX Runtime's again.
 
-    Every file's digest is checked, the model is exported anew (or taken from the cache), and the outputs are
-    compared on representative inputs at several sizes of each symbolic dimension.
+    Every file's digest is checked, the model is exported anew (or taken from the cache), and the outputs of
+    every level that this CPU can run are compared on representative inputs at several sizes of each symbolic
+    dimension.
 
     \b
     Example:
@@ -37,14 +39,19 @@ def command(output: Output, artifact: Path, model: str | None, cache: Path | Non
 
     from assay.compile.build import verify_again
 
-    cases = verify_again(artifact, spec, cache=cache, progress=output.progress())
+    found = verify_again(artifact, spec, level=level, cache=cache, progress=output.progress())
     if output.json:
         import msgspec
 
-        output.print_json({"path": str(artifact), "cases": msgspec.to_builtins(cases)})
+        output.print_json({"path": str(artifact), "levels": msgspec.to_builtins(found)})
         return
     from assay.cli.cases import cases_table
 
-    if not output.quiet:
-        output.print(cases_table(cases, title=f"{manifest.model.name}: errors against ONNX Runtime"))
+    for name, cases in found.items():
+        if not output.quiet:
+            title = f"{manifest.model.name} for {name}: errors against ONNX Runtime"
+            output.print(cases_table(cases, title=title))
+    left_out = [each.target.name for each in manifest.levels if each.target.name not in found]
+    if left_out and level is None:
+        output.warn(f"Not compared, since this machine cannot run it: {', '.join(left_out)}.")
     output.print_line(f"{artifact} agrees with ONNX Runtime.")

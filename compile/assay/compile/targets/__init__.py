@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from functools import cache
 
 from assay.compile.targets import x86_64_v3, x86_64_v4
 from assay.compile.targets.native import native_target
 from assay.compile.targets.target import Target, VectorUnit
+from assay.errors import UsageError
 from assay.registry import Registry
 
-__all__ = ["Target", "VectorUnit", "find_target", "targets"]
+__all__ = ["Target", "VectorUnit", "find_target", "find_targets", "targets"]
 
 # From plain to capable: `native` takes the last one that the machine can run.
 _MODULES = (x86_64_v3, x86_64_v4)
@@ -29,3 +31,18 @@ def find_target(name: str) -> Target:
     if name == "native":
         return native_target(targets().values())
     return targets()[name]
+
+
+def find_targets(names: str | Sequence[str]) -> tuple[Target, ...]:
+    """The targets of several names, or of one string with commas, each once, from plain to capable.
+
+    Raises UsageError where there is no name, and what ``find_target`` raises.
+    """
+    parts = names.split(",") if isinstance(names, str) else [p for name in names for p in name.split(",")]
+    found = {target.name: target for target in (find_target(part.strip()) for part in parts if part.strip())}
+    if not found:
+        raise UsageError(
+            "No target is named.", hint="`assay targets` lists them; `native` is this machine's."
+        )
+    order = list(targets())
+    return tuple(sorted(found.values(), key=lambda target: order.index(target.name)))

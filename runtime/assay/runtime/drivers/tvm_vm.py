@@ -9,7 +9,7 @@ import importlib.metadata
 import importlib.util
 import sys
 import threading
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -19,7 +19,7 @@ from assay.errors import ArtifactError
 from assay.runtime.artifact import Artifact
 from assay.runtime.drivers.ffi import import_tvm_ffi
 from assay.runtime.drivers.threads import call_with_threads
-from assay.runtime.manifest import Manifest
+from assay.runtime.manifest import Entry, Manifest
 from assay.runtime.memory import empty_aligned, writable_view
 from assay.runtime.packing import ALIGNMENT
 
@@ -42,44 +42,63 @@ class _LoadedRuntime:
 
 
 class TvmVm:
-    """One compiled library with its weights, ready to be called.
+    """The compiled library of one level with its weights, ready to be called.
 
     Raises ArtifactError when the library cannot be loaded, or wants another TVM than this process has.
     """
 
-    def __init__(self, artifact: Artifact) -> None:
+    def __init__(self, artifact: Artifact, entry: Entry) -> None:
         manifest = artifact.manifest
         self._ffi = import_tvm_ffi()
         _check_ffi_version(manifest, self._ffi.__version__)
         _load_runtime(artifact)
-        library = _library_path(artifact)
+        library = _library_path(artifact, entry.library)
         try:
             module = self._ffi.load_module(str(library))
             machine = module["vm_load_executable"]()
             machine["vm_initialization"](_CPU, 0, _POOLED_ALLOCATOR)
-            self._function = machine[manifest.entry.function]
+            self._function = machine[entry.function]
         except (AttributeError, RuntimeError, ValueError, OSError) as error:
-            raise ArtifactError(f"{manifest.entry.library} cannot be loaded: {_first_line(error)}") from error
+            raise ArtifactError(f"{entry.library} cannot be loaded: {_first_line(error)}") from error
         self._machine = machine
         self._weights = artifact.weights()
-        tensors = [self._tensor(self._weights[w.name], w.dtype) for w in manifest.weights]
+        described = {weight.name: weight for weight in manifest.weights}
+        weights = [described[name] for name in entry.weights]
+        tensors = [self._tensor(self._weights[w.name], w.dtype) for w in weights]
         self._extra = (self._ffi.Array(tensors),) if tensors else ()
-        self._spans = _joined(_span(t, w.bytes) for t, w in zip(tensors, manifest.weights, strict=True))
+        self._spans = _joined(_span(t, w.bytes) for t, w in zip(tensors, weights, strict=True))
         self._lock = threading.Lock()
         self._copies: dict[int, tuple[npt.NDArray[Any], Any]] = {}
 
-    def call(self, arrays: Sequence[npt.NDArray[Any]], threads: int) -> list[npt.NDArray[Any]]:
+    def call(
+        self,
+        arrays: Sequence[npt.NDArray[Any]],
+        threads: int,
+        instrument: Callable[..., None] | None = None,
+    ) -> list[npt.NDArray[Any]]:
         """Outputs for ``arrays``, computed by ``threads`` threads, this one included.
 
         Arrays that are contiguous and 64-byte aligned are used where they are. Calls from several threads
-        take turns.
+        take turns. ``instrument(function, name, before, result, *arguments)`` is called before and after
+        every function that the virtual machine calls.
         """
         with self._lock:
             tensors = [self._pass_in(index, array) for index, array in enumerate(arrays)]
-            result = call_with_threads(threads, self._function, *tensors, *self._extra)
+            if instrument is not None:
+                self._machine["set_instrument"](instrument)
+            try:
+                result = call_with_threads(threads, self._function, *tensors, *self._extra)
+            finally:
+                if instrument is not None:
+                    self._machine["set_instrument"](None)
         results = (result,) if isinstance(result, self._ffi.Tensor) else result
         shared = [_span(tensor, array.nbytes) for tensor, array in zip(tensors, arrays, strict=True)]
         return [_pass_out(tensor, [*shared, *self._spans]) for tensor in results]
+
+    def is_weight(self, tensor: Any) -> bool:
+        """Whether a tensor that a kernel was called with lies in the memory of the weights."""
+        address = int(tensor.data_ptr())
+        return any(start <= address < end for start, end in self._spans)
 
     def _pass_in(self, index: int, array: npt.NDArray[Any]) -> Any:
         """Input number ``index`` as a tensor, in its own memory or in memory kept for copies of it."""
@@ -106,13 +125,12 @@ class TvmVm:
 _loaded_libraries: dict[Path, str] = {}
 
 
-def _library_path(artifact: Artifact) -> Path:
-    """Where to load the compiled library from.
+def _library_path(artifact: Artifact, name: str) -> Path:
+    """Where to load the compiled library ``name`` from.
 
     The dynamic loader knows libraries by path, and gives the old one again when the file behind a path was
     replaced: then a copy under another path is loaded.
     """
-    name = artifact.manifest.entry.library
     digest = artifact.manifest.files[name].sha256
     path = artifact.path(name)
     if _loaded_libraries.setdefault(path, digest) == digest:
@@ -134,7 +152,7 @@ def _load_runtime(artifact: Artifact) -> None:
 
     Kernels find both there: they are linked against nothing.
     """
-    name = artifact.manifest.entry.tvm_runtime
+    name = artifact.manifest.tvm_runtime
     digest = artifact.manifest.files[name].sha256
     wanted = artifact.manifest.tools.get("apache-tvm")
     with _LoadedRuntime.lock:

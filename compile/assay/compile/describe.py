@@ -1,0 +1,104 @@
+"""The manifest of a build for one target, before it was verified."""
+
+from __future__ import annotations
+
+import importlib.metadata
+from typing import TYPE_CHECKING, get_args
+
+from assay.compile.cache import installed_versions
+from assay.compile.verify import reference_version
+from assay.errors import ModelError
+from assay.models.spec import Dim, DType, SymbolicDim
+from assay.runtime.manifest import (
+    DTypeName,
+    Entry,
+    Execution,
+    Input,
+    Level,
+    Manifest,
+    ModelInfo,
+    Output,
+    SymbolicSize,
+    TargetInfo,
+    Verification,
+    Weight,
+)
+
+if TYPE_CHECKING:
+    from assay.compile.lower import Lowered
+    from assay.compile.profiles import Profile
+    from assay.compile.schemes import Scheme
+    from assay.compile.targets import Target
+    from assay.models.export import CanonicalModel
+
+__all__ = ["LIBRARY", "RUNTIME", "TOOLS", "describe", "target_info"]
+
+LIBRARY = "lib/model.so"
+RUNTIME = "lib/libtvm_runtime.so"
+TOOLS = ("apache-tvm", "apache-tvm-ffi", "onnx", "onnxruntime", "ziglang")
+
+
+def describe(
+    canonical: CanonicalModel, target: Target, scheme: Scheme, profile: Profile, lowered: Lowered
+) -> Manifest:
+    """The manifest of ``lowered``, of one level that was not run yet.
+
+    Raises ModelError for an input or output of a dtype that the runtime does not take.
+    """
+    spec = canonical.spec
+    level = Level(
+        target=target_info(target),
+        executed=Execution.NEVER,
+        entry=Entry(function="main", library=LIBRARY, weights=tuple(lowered.weights)),
+        unscheduled_kernels=lowered.unscheduled,
+        verification=Verification(reference=reference_version(), note="Not verified yet."),
+    )
+    return Manifest(
+        assay_version=importlib.metadata.version("assay"),
+        model=ModelInfo(
+            name=spec.name,
+            description=spec.description,
+            licence=spec.licence,
+            weights=spec.weights.value,
+            source_digest=canonical.source_digest,
+            canonical_digest=canonical.digest,
+        ),
+        scheme=scheme.name,
+        profile=profile.name,
+        inputs=tuple(
+            Input(name=i.name, dtype=_dtype(i.dtype), shape=tuple(_size(d) for d in i.shape))
+            for i in spec.inputs
+        ),
+        outputs=tuple(
+            Output(name=o.name, dtype=_dtype(o.dtype), shape=tuple(o.shape)) for o in canonical.outputs
+        ),
+        weights=tuple(
+            Weight(name=n, dtype=str(a.dtype), shape=a.shape, bytes=a.nbytes)  # type: ignore[arg-type]
+            for n, a in lowered.weights.items()
+        ),
+        levels=(level,),
+        tvm_runtime=RUNTIME,
+        tools=installed_versions(TOOLS + (("torch", "transformers") if spec.needs_torch else ())),
+    )
+
+
+def target_info(target: Target) -> TargetInfo:
+    """What the manifest says of a target."""
+    return TargetInfo(name=target.name, triple=target.triple, cpu=target.cpu, features=target.features)
+
+
+def _dtype(dtype: DType) -> DTypeName:
+    """The name in the manifest. Raises ModelError for a dtype that the runtime does not take."""
+    if dtype.value not in get_args(DTypeName):
+        raise ModelError(
+            f"Inputs and outputs of {dtype.value} cannot be compiled.",
+            hint=f"Known: {', '.join(get_args(DTypeName))}. Put a Cast in the model.",
+        )
+    name: DTypeName = dtype.value
+    return name
+
+
+def _size(dim: Dim) -> int | SymbolicSize:
+    if isinstance(dim, SymbolicDim):
+        return SymbolicSize(name=dim.name, default=dim.default, minimum=dim.minimum, maximum=dim.maximum)
+    return dim
