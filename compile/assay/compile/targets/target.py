@@ -3,20 +3,30 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from enum import StrEnum
 
-__all__ = ["Target", "VectorUnit"]
+__all__ = ["DotProduct", "Target", "VectorUnit"]
+
+
+class DotProduct(StrEnum):
+    """How a core multiplies 8-bit integers and adds the products to 32-bit sums."""
+
+    MULTIPLY_ADD = "pmadd"  # pmaddubsw where its 16-bit sums provably do not saturate, else pmaddwd
+    VNNI = "vpdpbusd"  # four products and the sum at once, exact
+    WIDENED = "widened"  # plain 32-bit arithmetic on the panels of vpdpbusd: any CPU
 
 
 @dataclass(frozen=True, kw_only=True)
 class VectorUnit:
     """What a schedule must know of a core: register width and number, and cache sizes.
 
-    ``bits``: width of a vector register. ``registers``: how many there are. ``l1_bytes``, ``l2_bytes``: data
+X
     cache of one core.
     """
 
     bits: int
     registers: int
+    dot: DotProduct = DotProduct.MULTIPLY_ADD
     l1_bytes: int = 32 * 1024
     l2_bytes: int = 512 * 1024
 

@@ -1,0 +1,211 @@
+"""One step of a contraction: how a few K of A and B become products added to an accumulator.
+
+The micro-kernel is the same for all of them. A form says how many consecutive K one step takes, what the
+accumulators hold, and how B is packed for it: panels ``[ceil(K / depth), NR, depth]``, zeros beyond K.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import reduce
+from typing import Protocol
+
+from tvm import tirx
+
+from assay.compile.schedules.ir import Buffer, Expr, broadcast, const_like, lanes_at, load
+
+__all__ = [
+    "FLOAT32",
+    "Float32",
+    "MultiplyAdd",
+    "PairsOf16",
+    "QuadsOf8",
+    "QuadsOf8Saturating",
+    "QuadsOf8Widened",
+    "element_bytes",
+]
+
+
+def element_bytes(buffer: Buffer) -> int:
+    """Bytes of one element of a buffer."""
+    return int("".join(c for c in str(buffer.ty.dtype) if c.isdigit()) or 8) // 8
+
+
+class MultiplyAdd(Protocol):
+    """A form of the step.
+
+    ``depth``: consecutive K of one vector. ``accumulator``: dtype of a sum. ``most``: vectors that ``add``
+    can take at once.
+    """
+
+    @property
+    def depth(self) -> int: ...
+    @property
+    def accumulator(self) -> str: ...
+
+    def left(self, a: Buffer, offset: Expr, lanes: int, count: int) -> Expr:
+        """``count`` elements of A (at most ``depth``) from ``offset``, repeated for each of ``lanes`` columns."""
+        ...
+
+    def right(self, b: Buffer, offset: Expr, lanes: int) -> Expr:
+        """``depth`` elements of B for each of ``lanes`` columns, packed from ``offset``."""
+        ...
+
+    def add(self, total: Expr, left: Sequence[Expr], right: Sequence[Expr], lanes: int) -> Expr:
+        """``total`` plus the products of each pair of vectors."""
+        ...
+
+
+@dataclass(frozen=True, kw_only=True)
+class Float32:
+    """Fused multiply-add of float32."""
+
+    depth: int = 1
+    accumulator: str = "float32"
+
+    def left(self, a: Buffer, offset: Expr, lanes: int, count: int) -> Expr:
+        """One element in every lane."""
+        return broadcast(load(a, offset), lanes)
+
+    def right(self, b: Buffer, offset: Expr, lanes: int) -> Expr:
+        """One row of the panel."""
+        return load(b, lanes_at(offset, lanes))
+
+    def add(self, total: Expr, left: Sequence[Expr], right: Sequence[Expr], lanes: int) -> Expr:
+        """total + sum of left * right."""
+        for a, b in zip(left, right, strict=True):
+            total = total + a * b
+        return total
+
+
+FLOAT32 = Float32()
+
+
+def _bits(values: Expr, dtype: str) -> Expr:
+    """The same bits as another type."""
+    return tirx.reinterpret(dtype, values)
+
+
+def _packed_left(a: Buffer, offset: Expr, count: int, depth: int) -> Expr:
+    """``count`` neighbours of A as one int32, zeros above: what lies behind them may not be A's to read."""
+    dtype = str(a.ty.dtype)
+    bits = 8 * element_bytes(a)
+    if count == depth:
+        return _bits(load(a, lanes_at(offset, depth)), "int32")
+    total: Expr = None
+    for position in range(count):
+        element = tirx.Cast("int32", _bits(load(a, offset + position), f"uint{bits}"))
+        if position:
+            element = element << const_like(bits * position, "int32")
+        total = element if total is None else total | element
+    assert dtype
+    return total
+
+
+def _vector(dtype: str, lanes: int) -> str:
+    return f"{dtype}x{lanes}"
+
+
+def _intrinsic(name: str, dtype: str, *arguments: Expr) -> Expr:
+    return tirx.call_llvm_pure_intrin(dtype, name, *arguments)
+
+
+# LLVM's names of the instructions by the bits of a vector.
+_MADDWD = {128: "llvm.x86.sse2.pmadd.wd", 256: "llvm.x86.avx2.pmadd.wd", 512: "llvm.x86.avx512.pmaddw.d.512"}
+_MADDUBSW = {
+    128: "llvm.x86.ssse3.pmadd.ub.sw.128",
+    256: "llvm.x86.avx2.pmadd.ub.sw",
+    512: "llvm.x86.avx512.pmaddubs.w.512",
+}
+_DPBUSD = {
+    128: "llvm.x86.avx512.vpdpbusd.128",
+    256: "llvm.x86.avx512.vpdpbusd.256",
+    512: "llvm.x86.avx512.vpdpbusd.512",
+}
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Integers:
+    """What the integer forms share: A's neighbours travel as one int32."""
+
+    depth: int
+    accumulator: str = "int32"
+
+    def left(self, a: Buffer, offset: Expr, lanes: int, count: int) -> Expr:
+        """``count`` neighbours of A in the bits of each int32 lane."""
+        return broadcast(_packed_left(a, offset, count, self.depth), lanes)
+
+    def right(self, b: Buffer, offset: Expr, lanes: int) -> Expr:
+        """The packed columns of B, as they lie in the panel."""
+        return load(b, lanes_at(offset, lanes * self.depth))
+
+
+@dataclass(frozen=True, kw_only=True)
+class PairsOf16(_Integers):
+    """int16 x int16, two K a step (``pmaddwd``): exact for every operand but -32768 in all four places."""
+
+    depth: int = 2
+
+    def add(self, total: Expr, left: Sequence[Expr], right: Sequence[Expr], lanes: int) -> Expr:
+        """total + pmaddwd of each pair."""
+        for a, b in zip(left, right, strict=True):
+            wide = _bits(a, _vector("int16", 2 * lanes))
+            total = total + _intrinsic(_MADDWD[32 * lanes], _vector("int32", lanes), wide, b)
+        return total
+
+
+@dataclass(frozen=True, kw_only=True)
+class QuadsOf8Saturating(_Integers):
+    """uint8 x int8, four K a vector (``pmaddubsw``), whose 16-bit sums of two products saturate.
+
+    Several vectors are added in 16 bits before they are widened. The caller proves that no such sum leaves
+    16 bits, whatever A is.
+    """
+
+    depth: int = 4
+
+    def add(self, total: Expr, left: Sequence[Expr], right: Sequence[Expr], lanes: int) -> Expr:
+        """total + pmaddwd(sum of pmaddubsw, 1)."""
+        half = _vector("int16", 2 * lanes)
+        sums = [
+            _intrinsic(_MADDUBSW[32 * lanes], half, _bits(a, _vector("uint8", 4 * lanes)), b)
+            for a, b in zip(left, right, strict=True)
+        ]
+        ones = broadcast(const_like(1, "int16"), 2 * lanes)
+        together = reduce(lambda x, y: x + y, sums)
+        return total + _intrinsic(_MADDWD[32 * lanes], _vector("int32", lanes), together, ones)
+
+
+@dataclass(frozen=True, kw_only=True)
+class QuadsOf8(_Integers):
+    """uint8 x int8, four K a step, with 32-bit sums (AVX-512 VNNI ``vpdpbusd``): always exact."""
+
+    depth: int = 4
+
+    def add(self, total: Expr, left: Sequence[Expr], right: Sequence[Expr], lanes: int) -> Expr:
+        """vpdpbusd(total, left, right)."""
+        for a, b in zip(left, right, strict=True):
+            quads = _bits(a, _vector("uint8", 4 * lanes))
+            total = _intrinsic(_DPBUSD[32 * lanes], _vector("int32", lanes), total, quads, b)
+        return total
+
+
+@dataclass(frozen=True, kw_only=True)
+class QuadsOf8Widened(_Integers):
+    """``QuadsOf8`` in plain arithmetic, for a machine without the instruction: same panels, same results."""
+
+    depth: int = 4
+
+    def add(self, total: Expr, left: Sequence[Expr], right: Sequence[Expr], lanes: int) -> Expr:
+        """Each quarter of the lanes' bytes widened, multiplied and added."""
+        wide = _vector("int32", lanes)
+        low = broadcast(const_like(255, "int32"), lanes)
+        for a, b in zip(left, right, strict=True):
+            words = _bits(b, wide)
+            for position in range(self.depth):
+                shift = broadcast(const_like(8 * position, "int32"), lanes)
+                above = broadcast(const_like(24 - 8 * position, "int32"), lanes)
+                top = broadcast(const_like(24, "int32"), lanes)
+                total = total + ((a >> shift) & low) * ((words << above) >> top)
+        return total
