@@ -20,8 +20,8 @@ class DotProduct(StrEnum):
 class VectorUnit:
     """What a schedule must know of a core: register width and number, and cache sizes.
 
-X
-    cache of one core.
+    ``bits``: width of a vector register. ``registers``: how many there are. ``dot``: its multiply-add of
+    8-bit integers. ``l1_bytes``, ``l2_bytes``: data cache of one core.
     """
 
     bits: int
