@@ -38,12 +38,13 @@ from assay.compile.schedules.ir import (
     store,
 )
 from assay.compile.schedules.math import Registers, with_registers
+from assay.compile.schedules.multiply_add import FLOAT32, MultiplyAdd, element_bytes
 from assay.compile.schedules.tiles import choose_tile
 
-__all__ = ["Contraction", "emit_contraction"]
+__all__ = ["Contraction", "emit_contraction", "emit_rows_of_panel"]
 
-# Tasks to share between threads, where there is that much work.
-_MIN_TASKS = 8
+# Units to share between threads, where there is that much work.
+_MIN_UNITS = 8
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -54,7 +55,8 @@ class Contraction:
     ``reduction``: outer reduction loops as (extent, stride in A); ``depth``: the contiguous innermost one.
     ``a_row_bytes``: bytes of A that one more row brings into the cache.
     ``b``: packed panels, flat; ``b_offset(group, panel)``: where a panel starts; it holds the whole reduction
-    as ``[K, NR]``. ``out_index(group, row, col)``: index of an output in the anchor's buffer;
+    as ``[K, NR]``, or, where ``multiply_add`` takes several K a step, as ``[steps, NR, K of a step]``, zeros
+    behind the last K of each walk over ``depth``. ``out_index(group, row, col)``: index of an output in the anchor's buffer;
     ``out_flat``: the same as a row-major position.
     """
 
@@ -71,10 +73,11 @@ class Contraction:
     panel_width: int
     out_index: Callable[[Expr, Expr, Expr], Sequence[Expr]]
     out_flat: Callable[[Expr, Expr, Expr], Expr]
+    multiply_add: MultiplyAdd = FLOAT32
 
 
 def emit_contraction(contraction: Contraction, epilogue: Epilogue, context: ScheduleContext) -> Stmt:
-    """The loops around the micro-kernel: tasks (row chunk, panel) in parallel, row tiles inside."""
+    """The loops around the micro-kernel: units (row chunk, panel) in parallel, row tiles inside."""
     return _Emitter(contraction, epilogue, context).emit()
 
 
@@ -90,48 +93,74 @@ class _Emitter:
             self.total_depth = self.total_depth * extent
         self.expected_depth = context.expected(self.total_depth)
         self.tile = choose_tile(
-            context.unit, self.expected_rows, contraction.panel_width, as_int(contraction.depth)
+            context.unit,
+            self.expected_rows,
+            contraction.panel_width,
+            as_int(contraction.depth),
+            rows=context.choice.rows,
+            unroll=context.choice.unroll,
         )
 
     def emit(self) -> Stmt:
-        """All tasks of all groups."""
+        """All units of all groups; a unit is one panel of B times one chunk of rows.
+
+        Panels go in groups that L3 feeds once: within a group every chunk of rows meets every panel, panels
+        fastest. Threads take contiguous runs of units, so their shares differ by one unit at most.
+        """
         panels = ceildiv(self.c.cols, self.c.panel_width)
         chunk = self._chunk_rows(self.context.expected(panels) * self.context.expected(self.c.groups))
         # At least one, also where a symbolic size could be zero: they are divided by.
         panels = simplify(tirx.max(panels, i64(1)))
         chunks = simplify(tirx.max(ceildiv(self.c.rows, chunk), i64(1)))
         per_group = simplify(panels * chunks)
+        together = self._panels_together(self.context.expected(panels))
 
-        def task(t: Expr) -> Stmt:
+        def unit(t: Expr) -> Stmt:
             group, first = bind("group", floordiv(t, per_group))
             inner, second = bind("inner", floormod(t, per_group))
-            panel, third = bind("panel", floormod(inner, panels))
-            start, fourth = bind("start", floordiv(inner, panels) * chunk)
-            return seq(first, second, third, fourth, self._chunk(group, panel, start, chunk))
+            base, third = bind("base", floordiv(inner, chunks * together) * together)
+            left, fourth = bind("left", minimum(panels - base, together))
+            place, fifth = bind("place", inner - base * chunks)
+            panel, sixth = bind("panel", base + floormod(place, left))
+            start, seventh = bind("start", floordiv(place, left) * chunk)
+            bindings = (first, second, third, fourth, fifth, sixth, seventh)
+            return seq(*bindings, self._chunk(group, panel, start, chunk))
 
         operations = self.expected_rows * self.context.expected(self.c.cols) * self.expected_depth
         serial = self.context.is_small(operations * self.context.expected(self.c.groups) // 4)
         views = self.epilogue.declare_views()
-        return seq(views, parallel(simplify(per_group * i64(self.c.groups)), task, "task", serial=serial))
+        return seq(views, parallel(simplify(per_group * i64(self.c.groups)), unit, "unit", serial=serial))
+
+    def _panels_together(self, panels: int) -> int:
+        """Panels of one group: what a thread streams again for the next chunk stays in its share of L3."""
+        panel_bytes = element_bytes(self.c.b) * self.expected_depth * self.c.panel_width
+        most = max(1, self.context.unit.l2_bytes * 2 // panel_bytes)
+        return most if most < panels else panels
 
     def _chunk_rows(self, panels: int) -> int:
-        """Rows of one task, a multiple of the tile's: their part of A stays cached while the panels pass by.
+        """Rows of one chunk, a multiple of the tile's: their part of A stays cached while the panels pass by.
 
         In L2, beside one panel, so that the panels come from beyond as seldom as can be. Where L2 holds all
         panels, a convolution's rows stay in L1 instead: their taps share most of what they read.
         """
+        chosen = self.context.choice.chunk_rows
+        if chosen is not None:
+            return -(-chosen // self.tile.rows) * self.tile.rows
         unit = self.context.unit
-        panel_bytes = 4 * self.expected_depth * self.c.panel_width
-        all_panels = 4 * self.expected_depth * self.context.expected(self.c.cols)
+        panel_bytes = element_bytes(self.c.b) * self.expected_depth * self.c.panel_width
+        all_panels = element_bytes(self.c.b) * self.expected_depth * self.context.expected(self.c.cols)
         room = max(unit.l2_bytes * 3 // 4 - panel_bytes, unit.l2_bytes // 4)
         row_bytes = max(self.c.a_row_bytes, 1)
         if self.c.reduction and all_panels <= unit.l2_bytes * 5 // 4:
             room = unit.l1_bytes * 3 // 4
             row_bytes *= self.c.reduction[0][0]
         in_cache = room // row_bytes
-        wanted = -(-self.expected_rows * panels // _MIN_TASKS)
+        wanted = -(-self.expected_rows * panels // _MIN_UNITS)
         rows = max(self.tile.rows, min(in_cache, max(wanted, 4 * self.tile.rows)))
-        return max(1, rows // self.tile.rows) * self.tile.rows
+        # Chunks of one height, so that no thread gets the short one alone.
+        chunks = -(-self.expected_rows // rows)
+        tiles = -(-self.expected_rows // (chunks * self.tile.rows))
+        return max(1, tiles) * self.tile.rows
 
     def _chunk(self, group: Expr, panel: Expr, start: Expr, chunk: int) -> Stmt:
         height = self.tile.rows
@@ -169,7 +198,8 @@ class _Emitter:
         width, lanes = self.c.panel_width, self.lanes
         vectors = width // lanes
         # One array a row: TVM keeps only small ones on the stack, from where LLVM takes them to registers.
-        rows = [allocate([width], "float32", "accumulators", "local") for _ in range(height)]
+        form = self.c.multiply_add
+        rows = [allocate([width], form.accumulator, "accumulators", "local") for _ in range(height)]
         accumulators = [buffer for buffer, _ in rows]
         statements: list[Stmt] = []
         offsets: list[Expr] = []
@@ -179,50 +209,59 @@ class _Emitter:
             offsets.append(offset)
         base, more = bind("b_panel", self.c.b_offset(group, panel))
         statements += [*more, *(declaration for _, declaration in rows)]
-        zero = broadcast(const_like(0.0, "float32"), lanes)
+        zero = broadcast(const_like(0, form.accumulator), lanes)
         places = [(i, j) for i in range(height) for j in range(vectors)]
         statements += [store(accumulators[i], zero, lanes_at(j * lanes, lanes)) for i, j in places]
 
-        def step(a_extra: Expr, b_row: Expr) -> list[Stmt]:
-            """One step of K: every accumulator takes one multiply-add."""
+        def step(a_extra: Expr, b_row: Expr, count: int) -> list[Stmt]:
+            """One step of K, of which ``count`` exist: every accumulator takes one multiply-add."""
             result = []
             for i, j in places:
                 at = lanes_at(j * lanes, lanes)
-                a = broadcast(load(self.c.a, offsets[i] + a_extra), lanes)
-                b = load(self.c.b, lanes_at(base + b_row * width + j * lanes, lanes))
-                result.append(store(accumulators[i], load(accumulators[i], at) + a * b, at))
+                a = form.left(self.c.a, offsets[i] + a_extra, lanes, count)
+                b = form.right(self.c.b, base + (b_row * width + j * lanes) * form.depth, lanes)
+                result.append(
+                    store(accumulators[i], form.add(load(accumulators[i], at), [a], [b], lanes), at)
+                )
             return result
 
         statements.append(self._reduction(step))
         statements.append(self._store(accumulators, group, panel, row))
         return seq(statements)
 
-    def _reduction(self, step: Callable[[Expr, Expr], list[Stmt]]) -> Stmt:
+    def _reduction(self, step: Callable[[Expr, Expr, int], list[Stmt]]) -> Stmt:
         """Walk K: the outer reduction loops, then the contiguous one, unrolled."""
-        unroll, depth = self.tile.unroll, self.c.depth
+        unroll, each = self.tile.unroll, self.c.multiply_add.depth
+        steps, rest = floordiv(self.c.depth, each), floormod(self.c.depth, each)
+        odd = as_int(rest)
+        assert odd is not None, "a form that takes several K a step needs a constant depth"
+        rows = simplify(steps + (1 if odd else 0))
+
+        def one(a_extra: Expr, b_row: Expr, k: Expr) -> list[Stmt]:
+            return step(a_extra + k * each, b_row + k, each)
 
         def innermost(a_extra: Expr, b_row: Expr) -> Stmt:
-            blocks = floordiv(depth, unroll)
+            blocks = floordiv(steps, unroll)
             body = []
             if as_int(blocks) != 0:
                 body.append(
                     loop(
                         blocks,
-                        lambda k: seq(
-                            *(step(a_extra + k * unroll + u, b_row + k * unroll + u) for u in range(unroll))
-                        ),
+                        lambda k: seq(*(one(a_extra, b_row, k * unroll + u) for u in range(unroll))),
                         "k",
                     )
                 )
-            left = floormod(depth, unroll)
+            left = floormod(steps, unroll)
             if as_int(left) != 0:
                 done = simplify(blocks * unroll)
-                body.append(loop(left, lambda k: seq(step(a_extra + done + k, b_row + done + k)), "k_tail"))
+                body.append(loop(left, lambda k: seq(one(a_extra, b_row, done + k)), "k_tail"))
+            if odd:
+                body.append(seq(step(a_extra + steps * each, b_row + steps, odd)))
             return seq(body)
 
         def nest(level: int, a_extra: Expr, b_row: Expr) -> Stmt:
             if level == len(self.c.reduction):
-                return innermost(a_extra, simplify(b_row * i64(depth)))
+                return innermost(a_extra, simplify(b_row * rows))
             extent, stride = self.c.reduction[level]
             return loop(
                 extent, lambda r: nest(level + 1, a_extra + r * stride, b_row * extent + r), f"r{level}"
@@ -258,7 +297,7 @@ class _Emitter:
             left = simplify(i64(self.c.cols) - panel * width)
             statements: list[Stmt] = []
             for i in heights:
-                spill, declaration = allocate([width], "float32", "spill", "local")
+                spill, declaration = allocate([width], self.c.multiply_add.accumulator, "spill", "local")
                 statements.append(declaration)
                 for j in range(0, width, lanes):
                     at = lanes_at(j, lanes)
@@ -277,3 +316,12 @@ class _Emitter:
         if as_int(floormod(self.c.cols, width)) == 0:
             return full()
         return if_then((panel + 1) * width <= i64(self.c.cols), full(), partial())
+
+
+def emit_rows_of_panel(
+    contraction: Contraction, epilogue: Epilogue, context: ScheduleContext, group: Expr, panel: Expr
+) -> Stmt:
+    """The tiles of all rows of one panel, one after the other; ``contraction.rows`` is constant."""
+    rows = as_int(contraction.rows)
+    assert rows is not None
+    return _Emitter(contraction, epilogue, context)._chunk(group, panel, i64(0), rows)
