@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import tvm
 from tvm import tirx
 
+from assay.compile.schedules.choices import ANALYTIC, Choice, Tuning, Workload
 from assay.compile.schedules.ir import Expr, as_int, simplify, walk
 from assay.compile.targets.target import VectorUnit
 
@@ -19,10 +20,17 @@ _SERIAL_OPERATIONS = 40_000
 
 @dataclass(frozen=True, kw_only=True)
 class ScheduleContext:
-    """The vector unit, and the expected size of each symbolic dimension by name."""
+    """The vector unit, the expected size of each symbolic dimension by name, and what was measured.
+
+    ``tuning``: measured decisions, None for arithmetic alone. ``choice`` and ``serial`` are those of the
+    function that is being scheduled.
+    """
 
     unit: VectorUnit
     sizes: Mapping[str, int] = field(default_factory=dict)
+    tuning: Tuning | None = None
+    choice: Choice = ANALYTIC
+    serial: bool = False
 
     def expected(self, value: int | Expr) -> int:
         """The value of an extent where it is constant, else at the expected sizes."""
@@ -37,7 +45,21 @@ class ScheduleContext:
 
     def is_small(self, operations: int) -> bool:
         """Whether this many scalar operations are better done by one thread."""
-        return operations < _SERIAL_OPERATIONS
+        if self.choice.serial is not None:
+            return self.choice.serial
+        return self.serial or operations < _SERIAL_OPERATIONS
+
+    def for_kernel(self, name: str) -> ScheduleContext:
+        """The context of the kernel ``name``."""
+        return self if self.tuning is None else replace(self, serial=name in self.tuning.serial_kernels)
+
+    def with_choice(self, choice: Choice) -> ScheduleContext:
+        """The context of a function for whose anchor ``choice`` was made."""
+        return replace(self, choice=choice)
+
+    def choice_for(self, workload: Workload) -> Choice:
+        """What was measured to be best for ``workload``; the analytic choice where nothing was."""
+        return ANALYTIC if self.tuning is None else self.tuning.choice(workload)
 
 
 def _bind(value: Expr, bound: Mapping[Expr, tvm.ir.Expr]) -> Expr:

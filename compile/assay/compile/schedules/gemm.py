@@ -133,7 +133,9 @@ def emit_batched_matmul(
     transpose_b = bool(anchor.annotations["assay.transpose_b"])
     leading = list(a.ty.shape)[:-2]
     rows, depth, cols = a.ty.shape[-2], a.ty.shape[-1], anchor.spatial_extents[-1]
-    width = choose_panel_width(context.unit, context.expected(rows), context.expected(cols))
+    width = context.choice.panel_width or choose_panel_width(
+        context.unit, context.expected(rows), context.expected(cols)
+    )
     groups = _product(leading)
     packed, allocation = allocate([groups * ceildiv(cols, width) * i64(depth) * width], "float32", "b_packed")
     a_flat, a_declaration = flat_view(a)

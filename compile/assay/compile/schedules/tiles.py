@@ -30,9 +30,11 @@ class Tile:
 def rows_that_fit(unit: VectorUnit, cols: int) -> int:
     """The most rows whose accumulators stay in registers beside one row of B and one broadcast of A."""
     vectors = cols // unit.lanes()
-    rows = (unit.registers - 1 - vectors) // vectors
+    # Two-operand code without a fused multiply-add copies A before it multiplies.
+    beside = 1 if unit.fma else 2
+    rows = (unit.registers - beside - vectors) // vectors
     # One row needs no register for B: it is the multiply-add's memory operand.
-    return min(_MAX_ROWS, max(rows, 1)) if vectors + 1 < unit.registers else 0
+    return min(_MAX_ROWS, max(rows, 1)) if vectors + beside < unit.registers else 0
 
 
 def _tile_cycles(rows: int, vectors: int) -> float:
@@ -79,10 +81,22 @@ def choose_rows(unit: VectorUnit, rows: int, width: int) -> int:
     return min(heights, key=lambda h: (_cost(rows, width, h, width, lanes), -h))
 
 
-def choose_tile(unit: VectorUnit, rows: int, width: int, depth: int | None) -> Tile:
-    """The tile for ``rows`` outputs, panels of ``width`` columns and a reduction of ``depth`` (None: any)."""
-    height = choose_rows(unit, rows, width)
-    unroll = 4 if depth is None or depth >= 16 else 1
-    while height * (width // unit.lanes()) * unroll > 64 and unroll > 1:
-        unroll //= 2
+def choose_tile(
+    unit: VectorUnit,
+    outputs: int,
+    width: int,
+    depth: int | None,
+    *,
+    rows: int | None = None,
+    unroll: int | None = None,
+) -> Tile:
+    """The tile for ``outputs`` rows, panels of ``width`` columns and a reduction of ``depth`` (None: any).
+
+    ``rows`` and ``unroll`` are taken as they are where they are given.
+    """
+    height = rows or choose_rows(unit, outputs, width)
+    if unroll is None:
+        unroll = 4 if depth is None or depth >= 16 else 1
+        while height * (width // unit.lanes()) * unroll > 64 and unroll > 1:
+            unroll //= 2
     return Tile(rows=height, cols=width, unroll=unroll)
