@@ -101,6 +101,13 @@ class _ChannelsLast(PyExprMutator):  # type: ignore[misc]
             return None
         if name in _UNARY:
             return tvm.ir.Call(call.op, [self._last(call.args[0])], call.attrs)
+        if name in ("relax.quantize", "relax.dequantize"):
+            scalars = call.args[1].ty.ndim == 0 and call.args[2].ty.ndim == 0
+            return (
+                tvm.ir.Call(call.op, [self._last(call.args[0]), *call.args[1:]], call.attrs)
+                if scalars
+                else None
+            )
         if name in _BINARY:
             twins = [self._aligned(arg) for arg in call.args]
             return None if None in twins else tvm.ir.Call(call.op, twins, call.attrs)
@@ -192,12 +199,12 @@ class _ChannelsLast(PyExprMutator):  # type: ignore[misc]
         return self._last(self.builder_.emit(relax.op.reshape(operand, shape)))
 
     def _conv2d(self, call: Any) -> Any | None:
-        attrs, weight = call.attrs, array_of(call.args[1])
+        attrs, weight = call.attrs, self._filters(call.args[1])
         if attrs.data_layout != "NCHW" or attrs.kernel_layout != "OIHW" or weight is None:
             return None
         return relax.op.nn.conv2d(
             self._last(call.args[0]),
-            relax.const(np.ascontiguousarray(weight.transpose(0, 2, 3, 1))),
+            weight,
             strides=_ints(attrs.strides),
             padding=_ints(attrs.padding),
             dilation=_ints(attrs.dilation),
@@ -205,6 +212,19 @@ class _ChannelsLast(PyExprMutator):  # type: ignore[misc]
             data_layout="NHWC",
             kernel_layout="OHWI",
         )
+
+    def _filters(self, expr: Any) -> Any | None:
+        """Constant OIHW filters, or the dequantized ones of a quantized model, as OHWI; None for any other."""
+        bound = self.lookup_binding(expr) if isinstance(expr, relax.Var) else None
+        is_call = isinstance(bound, tvm.ir.Call) and isinstance(bound.op, tvm.ir.Op)
+        quantized = is_call and bound.op.name == "relax.dequantize" and int(bound.attrs.axis) == 0
+        array = array_of(bound.args[0] if quantized else expr)
+        if array is None:
+            return None
+        moved = relax.const(np.ascontiguousarray(array.transpose(_TO_LAST)))
+        if not quantized:
+            return moved
+        return self.builder_.emit(tvm.ir.Call(bound.op, [moved, *bound.args[1:]], bound.attrs))
 
     def _pool(self, call: Any) -> Any | None:
         attrs = call.attrs

@@ -16,6 +16,7 @@ from assay.compile.schedules.epilogue import Epilogue
 from assay.compile.schedules.gemm import pack_panels
 from assay.compile.schedules.ir import Expr, Stmt, as_int, flat_view, floordiv, floormod, i64, seq, simplify
 from assay.compile.schedules.microkernel import Contraction, emit_contraction
+from assay.compile.schedules.multiply_add import element_bytes, form_named
 
 __all__ = ["ConvGeometry", "conv2d", "emit_conv2d", "pack_filters", "pad_spatial"]
 
@@ -129,7 +130,8 @@ def emit_conv2d(function: FusedFunction, anchor: Block, epilogue: Epilogue, cont
     per_group_in, per_group_out = int(channels) // groups, int(out_channels) // groups
     panel_width = as_int(b.ty.shape[2])
     assert panel_width is not None
-    depth = kernel[0] * kernel[1] * per_group_in
+    form = form_named(anchor.annotations.get("assay.form"))
+    panel_size = int(b.ty.shape[1]) * panel_width * form.depth
     panels = -(-per_group_out // panel_width)
     x_flat, x_declaration = flat_view(x)
     b_flat, b_declaration = flat_view(b)
@@ -161,11 +163,12 @@ def emit_conv2d(function: FusedFunction, anchor: Block, epilogue: Epilogue, cont
         reduction=reduction,
         depth=inner,
         # Neighbouring outputs share most of their input.
-        a_row_bytes=4 * strides[0] * strides[1] * per_group_in,
+        a_row_bytes=element_bytes(x) * strides[0] * strides[1] * per_group_in,
         b=b_flat,
-        b_offset=lambda group, panel: (group * panels + panel) * (depth * panel_width),
+        b_offset=lambda group, panel: (group * panels + panel) * panel_size,
         panel_width=panel_width,
         out_index=out_index,
         out_flat=lambda group, row, col: row * int(out_channels) + group * per_group_out + col,
+        multiply_add=form,
     )
     return seq(x_declaration, b_declaration, emit_contraction(contraction, epilogue, context))

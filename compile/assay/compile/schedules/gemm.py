@@ -34,6 +34,7 @@ from assay.compile.schedules.ir import (
     store,
 )
 from assay.compile.schedules.microkernel import Contraction, emit_contraction
+from assay.compile.schedules.multiply_add import element_bytes, form_named
 from assay.compile.schedules.tiles import choose_panel_width
 
 __all__ = ["batched_matmul", "emit_batched_matmul", "emit_packed_matmul", "pack_panels", "packed_matmul"]
@@ -105,6 +106,7 @@ def emit_packed_matmul(
     leading, depth = list(a.ty.shape)[:-1], a.ty.shape[-1]
     width = as_int(b.ty.shape[2])
     assert width is not None
+    form = form_named(anchor.annotations.get("assay.form"))
     a_flat, a_declaration = flat_view(a)
     b_flat, b_declaration = flat_view(b)
     contraction = Contraction(
@@ -115,12 +117,13 @@ def emit_packed_matmul(
         a_offset=lambda group, row: row * i64(depth),
         reduction=(),
         depth=depth,
-        a_row_bytes=4 * context.expected(depth),
+        a_row_bytes=element_bytes(a) * context.expected(depth),
         b=b_flat,
-        b_offset=lambda group, panel: panel * (i64(depth) * width),
+        b_offset=lambda group, panel: panel * (i64(b.ty.shape[1]) * (width * form.depth)),
         panel_width=width,
         out_index=lambda group, row, col: [*_unflatten(row, leading), col],
         out_flat=lambda group, row, col: row * i64(anchor.spatial_extents[-1]) + col,
+        multiply_add=form,
     )
     return seq(a_declaration, b_declaration, emit_contraction(contraction, epilogue, context))
 

@@ -6,14 +6,17 @@ accumulators hold, and how B is packed for it: panels ``[ceil(K / depth), NR, de
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import reduce
-from typing import Protocol
+from typing import Any, Protocol
 
+import numpy as np
+import numpy.typing as npt
 from tvm import tirx
 
 from assay.compile.schedules.ir import Buffer, Expr, broadcast, const_like, lanes_at, load
+from assay.compile.targets.target import DotProduct, VectorUnit
 
 __all__ = [
     "FLOAT32",
@@ -24,6 +27,9 @@ __all__ = [
     "QuadsOf8Saturating",
     "QuadsOf8Widened",
     "element_bytes",
+    "form_name",
+    "form_named",
+    "integer_form",
 ]
 
 
@@ -89,7 +95,6 @@ def _bits(values: Expr, dtype: str) -> Expr:
 
 def _packed_left(a: Buffer, offset: Expr, count: int, depth: int) -> Expr:
     """``count`` neighbours of A as one int32, zeros above: what lies behind them may not be A's to read."""
-    dtype = str(a.ty.dtype)
     bits = 8 * element_bytes(a)
     if count == depth:
         return _bits(load(a, lanes_at(offset, depth)), "int32")
@@ -99,7 +104,6 @@ def _packed_left(a: Buffer, offset: Expr, count: int, depth: int) -> Expr:
         if position:
             element = element << const_like(bits * position, "int32")
         total = element if total is None else total | element
-    assert dtype
     return total
 
 
@@ -209,3 +213,45 @@ class QuadsOf8Widened(_Integers):
                 top = broadcast(const_like(24, "int32"), lanes)
                 total = total + ((a >> shift) & low) * ((words << above) >> top)
         return total
+
+
+_FORMS: Mapping[str, MultiplyAdd] = {
+    form.__class__.__name__: form
+    for form in (FLOAT32, PairsOf16(), QuadsOf8Saturating(), QuadsOf8(), QuadsOf8Widened())
+}
+
+
+def form_name(form: MultiplyAdd) -> str:
+    """What stands for a form in the annotations of a block."""
+    return form.__class__.__name__
+
+
+def form_named(name: object) -> MultiplyAdd:
+    """The form of an annotation; float32 where there is none."""
+    return FLOAT32 if name is None else _FORMS[str(name)]
+
+
+def integer_form(unit: VectorUnit, weights: npt.NDArray[Any]) -> MultiplyAdd:
+    """The form for B ``[..., K]`` (K in the order in which it is walked), any uint8 A, and this machine.
+
+    Weights that are not int8, or that could saturate, are multiplied in 16 bits.
+    """
+    if weights.dtype != np.int8:
+        return PairsOf16()
+    if unit.dot is DotProduct.VNNI:
+        return QuadsOf8()
+    if unit.dot is DotProduct.WIDENED:
+        return QuadsOf8Widened()
+    return QuadsOf8Saturating() if _pairs_fit(weights) else PairsOf16()
+
+
+def _pairs_fit(weights: npt.NDArray[Any]) -> bool:
+    """Whether 255 times the weights of any two neighbouring K, of one sign, stays within 16 bits.
+
+    Where a run starts is up to the caller: both ways to pair neighbours are tested.
+    """
+    positive, negative = np.maximum(weights, 0).astype(np.int32), np.minimum(weights, 0).astype(np.int32)
+    sums = [part[..., :-1] + part[..., 1:] for part in (positive, negative)]
+    largest = max((int(part.max(initial=0)) for part in (positive, sums[0])))
+    smallest = min((int(part.min(initial=0)) for part in (negative, sums[1])))
+    return 255 * largest <= 32767 and 255 * smallest >= -32768

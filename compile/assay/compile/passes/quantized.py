@@ -1,0 +1,398 @@
+"""Integer arithmetic where a graph says "dequantize, compute, quantize" (QDQ).
+
+A value that is a dequantized integer is known as that integer: data movement works on the integer, and a
+convolution or matrix product with constant weights becomes one of integers with 32-bit sums, which are
+rescaled, bounded and quantized again while they are in registers. Integers travel as uint8: an int8 tensor
+is the uint8 tensor of the same numbers plus 128, with a zero point larger by 128.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import tvm
+from tvm import relax
+from tvm.relax.expr_functor import PyExprMutator, mutator
+
+from assay.compile.passes.constants import array_of
+from assay.compile.schedules import requantize
+from assay.compile.schedules.context import ScheduleContext
+from assay.compile.schedules.conv2d import ConvGeometry
+from assay.compile.schedules.int8 import (
+    integer_conv2d,
+    integer_matmul,
+    pack_integer_filters,
+    pack_integer_panels,
+)
+from assay.compile.schedules.ir import same_shape
+from assay.compile.schedules.multiply_add import MultiplyAdd, PairsOf16, integer_form
+from assay.compile.schedules.tiles import choose_panel_width
+
+__all__ = ["convert_quantized"]
+
+_ELEMENTWISE, _OUT_ELEMENTWISE_FUSABLE = 0, 4  # tvm::relax::OpPatternKind
+_MOVES = frozenset(
+    f"relax.{name}"
+    for name in ("reshape", "permute_dims", "nn.max_pool2d", "squeeze", "expand_dims", "flatten")
+)
+# A bias further than this from a multiple of its scale is no integer in disguise.
+_INTEGER_BIAS = 1e-2
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Integers:
+    """``scale * (q - zero)``, with one scale for the whole tensor; ``q`` is uint8."""
+
+    q: Any
+    scale: float
+    zero: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Weights:
+    """``scale * (values - zero)``; scale and zero are scalars, or vectors along ``axis``."""
+
+    values: npt.NDArray[Any]
+    scale: npt.NDArray[Any]
+    zero: npt.NDArray[Any]
+    axis: int
+
+    def real(self) -> npt.NDArray[np.float32]:
+        """The numbers that the weights stand for."""
+        shape = [-1 if a == self.axis else 1 for a in range(self.values.ndim)] if self.scale.ndim else ()
+        shifted = self.values.astype(np.int32) - self.zero.astype(np.int32).reshape(shape)
+        return (shifted.astype(np.float32) * self.scale.reshape(shape)).astype(np.float32)
+
+    def transposed(self, axes: tuple[int, ...]) -> _Weights:
+        """The weights with their axes in another order."""
+        axis = axes.index(self.axis) if self.scale.ndim else 0
+        return replace(self, values=np.ascontiguousarray(self.values.transpose(axes)), axis=axis)
+
+    def along(self, axis: int) -> tuple[npt.NDArray[Any], npt.NDArray[Any]] | None:
+        """Scale and zero for each element along ``axis``; None where they vary along another one."""
+        if self.scale.ndim and self.axis != axis:
+            return None
+        count = self.values.shape[axis]
+        return np.broadcast_to(self.scale, (count,)), np.broadcast_to(self.zero, (count,))
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Sums:
+    """``(total + bias) * factor`` between two bounds: what a contraction of integers gives, before rounding."""
+
+    total: Any
+    bias: npt.NDArray[np.int32]
+    factor: npt.NDArray[np.float32]
+    low: float = -math.inf
+    high: float = math.inf
+
+
+@mutator
+class _Quantized(PyExprMutator):  # type: ignore[misc]
+    def __init__(self, module: Any, context: ScheduleContext) -> None:
+        super().__init__(module)
+        self.context = context
+        self.reals: dict[Any, _Integers] = {}  # by a float32 variable: the integers that it stands for
+        self.coded: dict[Any, _Integers] = {}  # by a uint8 or int8 variable: what the graph quantized
+        self.weights: dict[Any, _Weights] = {}
+        self.sums: dict[Any, _Sums] = {}
+        self.handlers: dict[str, Callable[[Any], tuple[Any, Any] | None]] = {
+            "relax.quantize": self._quantize,
+            "relax.dequantize": self._dequantize,
+            "relax.nn.conv2d": self._conv2d,
+            "relax.matmul": self._matmul,
+            "relax.add": self._add,
+            "relax.nn.relu": lambda call: self._bounded(call, 0.0, math.inf),
+            "relax.maximum": lambda call: self._bounded_by_constant(call, lower=True),
+            "relax.minimum": lambda call: self._bounded_by_constant(call, lower=False),
+            "relax.concat": self._concat,
+            **dict.fromkeys(_MOVES, self._move),
+        }
+
+    def visit_var_binding_(self, binding: Any) -> None:
+        value = binding.value
+        if isinstance(value, tvm.ir.Call) and isinstance(value.op, tvm.ir.Op):
+            handler = self.handlers.get(value.op.name)
+            call = self.builder_.normalize(super().visit_call_(value)) if handler else None
+            result = handler(call) if handler else None
+            if result is not None:
+                expression, fact = result
+                if isinstance(binding.var, relax.DataflowVar):
+                    new = self.builder_.emit(expression, binding.var.name)
+                else:
+                    new = self.builder_.emit_output(expression, binding.var.name)
+                self._note(new, fact)
+                self.set_var_remap(binding.var, new)
+                return
+        super().visit_var_binding_(binding)
+
+    def _note(self, var: Any, fact: Any) -> None:
+        if isinstance(fact, _Sums):
+            self.sums[var] = fact
+        elif isinstance(fact, _Weights):
+            self.weights[var] = fact
+        elif isinstance(fact, _Integers):
+            (self.reals if str(var.ty.dtype) == "float32" else self.coded)[var] = fact
+
+    # What the graph says.
+
+    def _quantize(self, call: Any) -> tuple[Any, Any] | None:
+        x, scale, zero = call.args[0], array_of(call.args[1]), array_of(call.args[2])
+        if scale is None or zero is None or scale.ndim or str(x.ty.dtype) != "float32":
+            return None
+        dtype = str(call.ty.dtype)
+        offset = int(zero) + (128 if dtype == "int8" else 0)
+        coded = _Integers(q=self._integers(x, float(scale), offset), scale=float(scale), zero=offset)
+        if dtype == "uint8":
+            return coded.q, coded
+        return self._emit(_to_signed, coded.q), coded
+
+    def _integers(self, x: Any, scale: float, zero: int) -> Any:
+        """``x`` as uint8: the integers it came from, sums rescaled, or its numbers divided and rounded."""
+        known = self.reals.get(x)
+        if known is not None and (known.scale, known.zero) == (scale, zero):
+            return known.q
+        sums = self.sums.get(x)
+        if sums is None:
+            return self._emit(requantize.quantize, x, scale=scale, zero=zero, dtype="uint8")
+        factor = (sums.factor / np.float32(scale)).astype(np.float32)
+        return self._rescaled(
+            replace(sums, factor=factor, low=sums.low / scale, high=sums.high / scale), zero
+        )
+
+    def _dequantize(self, call: Any) -> tuple[Any, Any] | None:
+        x, scale, zero = call.args[0], array_of(call.args[1]), array_of(call.args[2])
+        if scale is None or zero is None:
+            return None
+        values = array_of(x)
+        if values is not None:
+            weights = _Weights(values=values, scale=scale, zero=zero, axis=int(call.attrs.axis))
+            return relax.const(weights.real()), weights
+        if scale.ndim:
+            return None
+        dtype = str(x.ty.dtype)
+        offset = int(zero) + (128 if dtype == "int8" else 0)
+        known = self.coded.get(x)
+        q = known.q if known is not None else x if dtype == "uint8" else self._emit(_to_unsigned, x)
+        return self._real(_Integers(q=q, scale=float(scale), zero=offset))
+
+    def _real(self, integers: _Integers) -> tuple[Any, Any]:
+        call = self._call(requantize.dequantize, integers.q, scale=integers.scale, zero=integers.zero)
+        return call, integers
+
+    # Contractions.
+
+    def _conv2d(self, call: Any) -> tuple[Any, Any] | None:
+        x, weights, attrs = self.reals.get(call.args[0]), self._weights(call.args[1]), call.attrs
+        if x is None or weights is None or attrs.data_layout != "NHWC" or attrs.kernel_layout != "OHWI":
+            return None
+        vectors = weights.along(0)
+        if vectors is None:
+            return None
+        filters = weights.values
+        geometry = ConvGeometry(
+            kernel=(filters.shape[1], filters.shape[2]),
+            strides=tuple(int(v) for v in attrs.strides),  # type: ignore[arg-type]
+            dilation=tuple(int(v) for v in attrs.dilation),  # type: ignore[arg-type]
+            padding=tuple(int(v) for v in attrs.padding),  # type: ignore[arg-type]
+            groups=int(attrs.groups),
+        )
+        channels = filters.shape[0]
+        if geometry.groups > 1 and filters.shape[3] < 4:
+            return None
+        flat = filters.reshape(channels, -1)
+        form = self._form(flat, vectors[1])
+        rows = self._rows(list(call.ty.shape)[:3])
+        width = choose_panel_width(self.context.unit, rows, channels // geometry.groups)
+        packed = pack_integer_filters(_typed(filters, vectors[1], form), geometry, width, form.depth)
+        tensors = (x.q, relax.const(packed))
+        if geometry.is_pointwise:
+            total = self._contract(integer_matmul, *tensors, cols=channels, form=form, zero=x.zero)
+        else:
+            total = self._contract(
+                integer_conv2d, *tensors, geometry=geometry, channels=channels, form=form, zero=x.zero
+            )
+        return self._summed(total, flat, vectors, x, form)
+
+    def _matmul(self, call: Any) -> tuple[Any, Any] | None:
+        x, weights = self.reals.get(call.args[0]), self._weights(call.args[1])
+        if x is None or weights is None or weights.values.ndim != 2 or call.args[0].ty.ndim < 2:
+            return None
+        vectors = weights.along(1)
+        if vectors is None:
+            return None
+        matrix = weights.values
+        form = self._form(matrix.T, vectors[1])
+        cols = matrix.shape[1]
+        width = choose_panel_width(self.context.unit, self._rows(list(call.ty.shape)[:-1]), cols)
+        packed = pack_integer_panels(_typed(matrix.T, vectors[1], form).T, width, form.depth)
+        total = self._contract(integer_matmul, x.q, relax.const(packed), cols=cols, form=form, zero=x.zero)
+        return self._summed(total, matrix.T, vectors, x, form)
+
+    def _summed(
+        self, total: Any, flat: npt.NDArray[Any], vectors: Any, x: _Integers, form: Any
+    ) -> tuple[Any, Any]:
+        """The sums of ``flat`` [N, K] times x, corrected for the zero point where the kernel does not."""
+        scale, _ = vectors
+        bias = np.zeros(len(flat), np.int32)
+        if not isinstance(form, PairsOf16):
+            bias = (-x.zero * flat.astype(np.int64).sum(1)).astype(np.int32)
+        sums = _Sums(total=total, bias=bias, factor=(np.float32(x.scale) * scale).astype(np.float32))
+        return self._rescaled(sums, None, emit=False), sums
+
+    def _form(self, flat: npt.NDArray[Any], zero: npt.NDArray[Any]) -> MultiplyAdd:
+        return PairsOf16() if zero.any() else integer_form(self.context.unit, flat)
+
+    def _rows(self, extents: Any) -> int:
+        rows = 1
+        for extent in extents:
+            rows *= self.context.expected(extent)
+        return rows
+
+    def _weights(self, expr: Any) -> _Weights | None:
+        return self.weights.get(expr) if isinstance(expr, relax.Var) else None
+
+    # What follows a contraction.
+
+    def _add(self, call: Any) -> tuple[Any, Any] | None:
+        for x, other in (call.args, reversed(call.args)):
+            sums = self.sums.get(x)
+            biased = None if sums is None else _with_bias(sums, self._array(other))
+            if biased is not None and call.ty.ndim == x.ty.ndim:
+                return self._rescaled(biased, None, emit=False), biased
+        for x, other in (call.args, reversed(call.args)):
+            integers = self.reals.get(other)
+            if integers is not None and same_shape(list(x.ty.shape), list(other.ty.shape)):
+                source = integers.q
+                call_te = self._call(
+                    requantize.add_dequantized, x, source, scale=integers.scale, zero=integers.zero
+                )
+                return call_te, None
+        return None
+
+    def _array(self, expr: Any) -> npt.NDArray[Any] | None:
+        bound = self.lookup_binding(expr) if isinstance(expr, relax.Var) else None
+        return array_of(expr if bound is None else bound)
+
+    def _bounded(self, call: Any, low: float, high: float) -> tuple[Any, Any] | None:
+        x = call.args[0]
+        sums = self.sums.get(x)
+        if sums is None:
+            return None
+        bounded = replace(sums, low=min(max(sums.low, low), high), high=max(min(sums.high, high), low))
+        return self._rescaled(bounded, None, emit=False), bounded
+
+    def _bounded_by_constant(self, call: Any, *, lower: bool) -> tuple[Any, Any] | None:
+        limit = array_of(call.args[1])
+        if limit is None or limit.size != 1:
+            return None
+        value = float(limit.item())
+        return self._bounded(call, value if lower else -math.inf, math.inf if lower else value)
+
+    # Operators that only move numbers.
+
+    def _move(self, call: Any) -> tuple[Any, Any] | None:
+        x = call.args[0]
+        weights = self._weights(x)
+        if weights is not None and call.op.name == "relax.permute_dims":
+            axes = call.attrs.axes
+            order = (
+                tuple(int(a) for a in axes) if axes is not None else tuple(range(weights.values.ndim))[::-1]
+            )
+            moved = weights.transposed(order)
+            return relax.const(moved.real()), moved
+        integers = self.reals.get(x)
+        if integers is None:
+            return None
+        q = self.builder_.emit(tvm.ir.Call(call.op, [integers.q, *call.args[1:]], call.attrs))
+        return self._real(replace(integers, q=q))
+
+    def _concat(self, call: Any) -> tuple[Any, Any] | None:
+        fields = call.args[0].fields if isinstance(call.args[0], relax.Tuple) else []
+        known = [self.reals.get(field) for field in fields]
+        first = known[0] if known else None
+        if first is None or any(k is None or (k.scale, k.zero) != (first.scale, first.zero) for k in known):
+            return None
+        q = self.builder_.emit(relax.op.concat([k.q for k in known if k is not None], int(call.attrs.axis)))
+        return self._real(replace(first, q=q))
+
+    # Tensor expressions.
+
+    def _rescaled(self, sums: _Sums, zero: int | None, *, emit: bool = True) -> Any:
+        vectors = [relax.const(sums.bias)] if sums.bias.any() else []
+        call = self._call(
+            requantize.rescale, sums.total, *vectors, relax.const(sums.factor),
+            zero=zero, low=sums.low, high=sums.high,
+        )  # fmt: skip
+        return self.builder_.emit(call) if emit else call
+
+    def _contract(self, function: Any, *tensors: Any, **options: Any) -> Any:
+        return self.builder_.emit(self._call(function, *tensors, pattern=_OUT_ELEMENTWISE_FUSABLE, **options))
+
+    def _emit(self, function: Any, *tensors: Any, **options: Any) -> Any:
+        return self.builder_.emit(self._call(function, *tensors, **options))
+
+    def _call(self, function: Any, *tensors: Any, pattern: int | None = None, **options: Any) -> Any:
+        return self.builder_.call_te(
+            lambda *args: function(*args, **options),
+            *tensors,
+            primfunc_name_hint=function.__name__.lstrip("_"),
+            primfunc_attrs=None if pattern is None else {"op_pattern": pattern},
+        )
+
+
+def _to_signed(q: Any) -> Any:
+    return _shifted(q, "int8")
+
+
+def _to_unsigned(q: Any) -> Any:
+    return _shifted(q, "uint8")
+
+
+def _shifted(q: Any, dtype: str) -> Any:
+    """TE: the same numbers less 128 as int8, or plus 128 as uint8: the top bit is the other."""
+    from tvm import te, tirx
+
+    return te.compute(
+        q.shape,
+        lambda *i: tirx.reinterpret(dtype, tirx.reinterpret("uint8", q[i]) ^ tirx.const(128, "uint8")),
+        name="shift",
+    )
+
+
+def _typed(weights: npt.NDArray[Any], zero: npt.NDArray[Any], form: Any) -> npt.NDArray[Any]:
+    """Weights ``[N, ...]`` in the type that the form multiplies, less their zero points where that is 16 bits."""
+    if not isinstance(form, PairsOf16):
+        return weights
+    shape = [-1] + [1] * (weights.ndim - 1)
+    return weights.astype(np.int16) - zero.astype(np.int16).reshape(shape)
+
+
+def _with_bias(sums: _Sums, bias: npt.NDArray[Any] | None) -> _Sums | None:
+    """The sums plus a constant along the last axis, in units of their factor; None where it is no integer."""
+    if bias is None or math.isfinite(sums.low) or math.isfinite(sums.high):
+        return None
+    if bias.size not in (1, len(sums.factor)) or (bias.ndim and bias.shape[-1] != bias.size):
+        return None
+    units = bias.reshape(-1).astype(np.float64) / sums.factor
+    whole = np.rint(units)
+    if (
+        not np.all(np.abs(units - whole) <= _INTEGER_BIAS + 1e-6 * np.abs(whole))
+        or np.abs(whole).max() >= 2**30
+    ):
+        return None
+    return replace(sums, bias=sums.bias + whole.astype(np.int32))
+
+
+def convert_quantized(module: Any, context: ScheduleContext) -> Any:
+    """``module``, channels last, with integer arithmetic in place of what QDQ pairs surround."""
+    converter = _Quantized(module, context)
+    main = module.get_global_var("main")
+    converter.builder_.update_func(main, converter.visit_expr(module["main"]))
+    module = relax.transform.CanonicalizeBindings()(converter.builder_.get())
+    return relax.transform.DeadCodeElimination()(module)
