@@ -23,6 +23,10 @@ if TYPE_CHECKING:
 
 __all__ = ["Lowered", "llvm_target", "lower", "lower_canonical"]
 
+# Passes of TVM that take most of the time on our kernels and change nothing: their buffers are as small as
+# they can be, and LLVM finds common subexpressions itself.
+_NEEDLESS = ("s_tir.CompactBufferAllocation", "tirx.CommonSubexprElim")
+
 
 @dataclass(frozen=True, kw_only=True)
 class Lowered:
@@ -64,10 +68,14 @@ def lower(
     tvm = import_tvm()
     from tvm import relax
 
+    from assay.compile.passes.attention import fuse_attention
     from assay.compile.passes.constants import fold_constant_movement
     from assay.compile.passes.contractions import convert_contractions
+    from assay.compile.passes.horizontal import join_projections
     from assay.compile.passes.layout import to_channels_last
     from assay.compile.passes.normalize import normalize
+    from assay.compile.passes.quantized import convert_quantized
+    from assay.compile.passes.recurrences import convert_recurrences
     from assay.compile.passes.shuffle import sink_shuffles
     from assay.compile.passes.weights import extract_weights
     from assay.compile.schedules.context import ScheduleContext
@@ -79,9 +87,13 @@ def lower(
     with _step(progress, "layout"):
         module = normalize(module)
         module = fold_constant_movement(module)
+        if profile.fuse:
+            module = fuse_attention(join_projections(module))
         module = fold_constant_movement(to_channels_last(module))
         module = sink_shuffles(module)
+        module = convert_quantized(module, context)
     with _step(progress, "pack weights"):
+        module = convert_recurrences(module, context)
         module = convert_contractions(module, context)
     with _step(progress, "fuse"):
         with llvm_target(target):
@@ -101,7 +113,8 @@ def lower(
             module.get_global_var("main"), module["main"].with_attr("tir_var_upper_bound", bounds)
         )
     with _step(progress, "generate code"):
-        executable = tvm.compile(module, target=llvm_target(target), relax_pipeline=_build_pipeline(tvm))
+        with tvm.transform.PassContext(disabled_pass=list(_NEEDLESS)):
+            executable = tvm.compile(module, target=llvm_target(target), relax_pipeline=_build_pipeline(tvm))
     for name in unscheduled:
         if name in kernels:
             kernels[name] = msgspec.structs.replace(kernels[name], scheduled=False)
@@ -133,10 +146,11 @@ def _schedule(module: Any, context: Any) -> tuple[Any, list[str]]:
 
     from assay.compile.schedules.blocks import UnreadableFunctionError
     from assay.compile.schedules.dispatch import schedule_function
+    from assay.compile.schedules.recurrent_kernel import SCHEDULED
 
     unscheduled = []
     for variable, function in sorted(module.functions.items(), key=lambda item: str(item[0].name_hint)):
-        if not isinstance(function, tirx.PrimFunc):
+        if not isinstance(function, tirx.PrimFunc) or SCHEDULED in (function.attrs or {}):
             continue
         try:
             module.update_func(variable, schedule_function(function, context))

@@ -7,6 +7,7 @@ from typing import TypeAlias
 
 from tvm import tirx
 
+from assay.compile.schedules.attention import emit_attention
 from assay.compile.schedules.blocks import Block, FusedFunction, read_function
 from assay.compile.schedules.context import ScheduleContext
 from assay.compile.schedules.conv2d import emit_conv2d
@@ -17,6 +18,7 @@ from assay.compile.schedules.ir import Buffer, Expr, Stmt, seq
 from assay.compile.schedules.shuffled_conv2d import emit_shuffled_conv2d
 from assay.compile.schedules.stages import emit_stages
 from assay.compile.schedules.winograd import emit_winograd_conv2d
+from assay.compile.schedules.workloads import workload_of
 
 __all__ = ["schedule_function"]
 
@@ -31,6 +33,11 @@ _ANCHORS: Mapping[str, AnchorSchedule] = {
     "shuffled_conv2d": emit_shuffled_conv2d,
 }
 
+# Schedules of every block of the function, not of its anchor alone.
+_WHOLE: Mapping[str, Callable[[FusedFunction, Block, ScheduleContext], Stmt]] = {
+    "attention": emit_attention,
+}
+
 
 def schedule_function(function: Expr, context: ScheduleContext) -> Expr:
     """The scheduled form of a fused PrimFunc.
@@ -42,10 +49,15 @@ def schedule_function(function: Expr, context: ScheduleContext) -> Expr:
     if anchor is None:
         alone = emit_stages(fused.blocks, fused, context)
         return _assemble(fused, alone.statements, alone.stored)
+    whole = _WHOLE.get(str(anchor.annotations["assay.schedule"]))
+    if whole is not None:
+        return _assemble(fused, [whole(fused, anchor, context)], ())
     position = fused.blocks.index(anchor)
     epilogue, after = split_epilogue(fused, anchor)
     first = emit_stages(fused.blocks[:position], fused, context)
-    own = _ANCHORS[str(anchor.annotations["assay.schedule"])](fused, anchor, epilogue, context)
+    workload = workload_of(anchor, context)
+    chosen = context if workload is None else context.with_choice(context.choice_for(workload))
+    own = _ANCHORS[str(anchor.annotations["assay.schedule"])](fused, anchor, epilogue, chosen)
     last = emit_stages(after, fused, context)
     stored = [*first.stored, *last.stored]
     if not epilogue.blocks:
