@@ -7,13 +7,15 @@ import pytest
 
 from assay.compile.profiles import profiles
 from assay.compile.schemes import schemes
-from assay.compile.targets import Target, VectorUnit, find_target, targets
+from assay.compile.targets import Target, VectorUnit, find_target, find_targets, targets
 from assay.compile.targets.native import native_target
-from assay.errors import CpuFeatureError, UnknownNameError
+from assay.errors import CpuFeatureError, UnknownNameError, UsageError
 from assay.runtime.cpu import Cpu, canonical_feature
 
+SSE4 = targets()["x86-64-v2"].features
 AVX2 = targets()["x86-64-v3"].features
 AVX512 = targets()["x86-64-v4"].features
+VNNI = targets()["x86-64-v4-vnni"].features
 
 
 def cpu(*features: str, machine: str = "x86_64") -> Cpu:
@@ -64,8 +66,15 @@ def test_unknown_target_is_refused_by_find_target() -> None:
     [
         ("haswell", "x86-64-v3"),
         ("znver3", "x86-64-v3"),
-        ("cascadelake", "x86-64-v4"),
-        ("znver4", "x86-64-v4"),
+        ("nehalem", "x86-64-v2"),
+        ("ivybridge", "x86-64-v2"),
+        ("skylake", "x86-64-v3"),
+        ("skylake-avx512", "x86-64-v4"),
+        ("cascadelake", "x86-64-v4-vnni"),
+        ("icelake", "x86-64-v4-vnni"),
+        ("znver2", "x86-64-v3"),
+        ("znver4", "x86-64-v4-vnni"),
+        ("znver5", "x86-64-v4-vnni"),
     ],
 )
 def test_micro_architecture_names_a_target(alias: str, name: str) -> None:
@@ -73,14 +82,22 @@ def test_micro_architecture_names_a_target(alias: str, name: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("features", "name"), [(AVX2, "x86-64-v3"), (AVX512, "x86-64-v4"), ((*AVX2, "avx512f"), "x86-64-v3")]
+    ("features", "name"),
+    [
+        (SSE4, "x86-64-v2"),
+        (AVX2, "x86-64-v3"),
+        (AVX512, "x86-64-v4"),
+        ((*AVX2, "avx512f"), "x86-64-v3"),
+        (VNNI, "x86-64-v4-vnni"),
+        ((*AVX2, "avx512_vnni"), "x86-64-v3"),
+    ],
 )
 def test_native_is_the_most_capable_target_that_the_cpu_has(features: tuple[str, ...], name: str) -> None:
     assert native_target(targets().values(), cpu(*features)).name == name
 
 
 @pytest.mark.parametrize(
-    "lacking", [cpu("sse2", "avx"), cpu(*AVX512, machine="aarch64")], ids=["no AVX2", "other machine"]
+    "lacking", [cpu("sse2", "sse4_1"), cpu(*AVX512, machine="aarch64")], ids=["no SSE4.2", "other machine"]
 )
 def test_native_on_a_cpu_that_no_target_fits(lacking: Cpu) -> None:
     with pytest.raises(CpuFeatureError, match="No target fits"):
@@ -97,3 +114,17 @@ def test_targets_are_ordered_from_plain_to_capable() -> None:
 @pytest.mark.parametrize(("dtype", "lanes"), [("float32", 16), ("float64", 8), ("int8", 64), ("bool", 64)])
 def test_lanes_of_a_register(dtype: str, lanes: int) -> None:
     assert VectorUnit(bits=512, registers=32).lanes(dtype) == lanes
+
+
+@pytest.mark.parametrize(
+    "names", ["x86-64-v4,haswell , nehalem", ["x86-64-v4", "x86-64-v2,znver3", "haswell"]]
+)
+def test_several_targets_are_ordered_from_plain_to_capable_each_once(names: Any) -> None:
+    assert [target.name for target in find_targets(names)] == ["x86-64-v2", "x86-64-v3", "x86-64-v4"]
+
+
+def test_several_targets_of_which_one_is_unknown_or_none_is_named() -> None:
+    with pytest.raises(UnknownNameError, match="no target named 'sparc'"):
+        find_targets("x86-64-v3,sparc")
+    with pytest.raises(UsageError, match="No target"):
+        find_targets(" ,")

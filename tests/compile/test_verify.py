@@ -130,14 +130,14 @@ def _worker(monkeypatch: pytest.MonkeyPatch, program: str) -> None:
 def test_artifact_that_crashes(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     _worker(monkeypatch, f"import os; os.kill(os.getpid(), {int(signal.SIGSEGV)})")
     with pytest.raises(VerificationError, match=f"crashed with signal {int(signal.SIGSEGV)}"):
-        run_artifact(tmp_path, [CASE])
+        run_artifact(tmp_path, [CASE], level="x86-64-v3")
 
 
 def test_artifact_that_never_ends(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setattr(verify, "_TIMEOUT_SECONDS", 0.2)
     _worker(monkeypatch, "import time; time.sleep(60)")
     with pytest.raises(VerificationError, match="no outputs in"):
-        run_artifact(tmp_path, [CASE])
+        run_artifact(tmp_path, [CASE], level="x86-64-v3")
 
 
 def test_inputs_do_not_stay_behind(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

@@ -19,6 +19,7 @@ from assay.compile.merge import write_levels
 from assay.compile.profiles import Profile, profiles
 from assay.compile.schemes import Scheme, schemes
 from assay.compile.targets import Target, find_target, find_targets
+from assay.compile.targets.target import DotProduct
 from assay.compile.tvm_import import import_tvm
 from assay.compile.verify import (
     Case,
@@ -217,7 +218,10 @@ def _stand_in(target: Target) -> Target | None:
         return None
     if host.triple != target.triple:
         return None
-    return replace(target, cpu=host.cpu, features=host.features, attributes=host.attributes)
+    unit = target.vector_unit
+    if unit.dot is DotProduct.VNNI:
+        unit = replace(unit, dot=DotProduct.WIDENED)
+    return replace(target, cpu=host.cpu, features=host.features, attributes=host.attributes, vector_unit=unit)
 
 
 def _verified(

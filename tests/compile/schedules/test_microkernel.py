@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterator
+from functools import cache
 from typing import Any
 
 import numpy as np
 import onnx
 import pytest
 
+from assay.compile.schedules.tiles import choose_panel_width, choose_tile
 from assay.compile.targets import targets
 
 node = onnx.helper.make_node
@@ -51,9 +53,14 @@ def loops(text: str) -> Iterator[list[str]]:
                 label, body = "", []
 
 
+def products(body: list[str]) -> list[str]:
+    """The instructions that multiply vectors of float32: fused multiply-adds, or multiplications."""
+    return [line for line in body if line.startswith(("vfmadd", "mulps"))]
+
+
 def hottest(text: str) -> list[str]:
     """The innermost loop with the most multiply-adds."""
-    return max(loops(text), key=lambda body: sum(line.startswith("vfmadd") for line in body))
+    return max(loops(text), key=lambda body: len(products(body)))
 
 
 @pytest.fixture(scope="module")
@@ -67,8 +74,8 @@ def product(tvm: Any, make_model: MakeModel) -> onnx.ModelProto:
 @pytest.fixture(scope="module")
 def convolution(tvm: Any, make_model: MakeModel) -> onnx.ModelProto:
     w = np.ones((64, 64, 3, 3), np.float32)
-    conv = node("Conv", ["x", "w"], ["y"], pads=[1] * 4)
-    return make_model([conv], {"x": [1, 64, 28, 28]}, {"y": [1, 64, 28, 28]}, {"w": w})
+    conv = node("Conv", ["x", "w"], ["y"], pads=[1] * 4, strides=[2, 2])
+    return make_model([conv], {"x": [1, 64, 56, 56]}, {"y": [1, 64, 28, 28]}, {"w": w})
 
 
 @pytest.fixture(scope="module")
@@ -80,15 +87,63 @@ def attention(tvm: Any, make_model: MakeModel) -> onnx.ModelProto:
     )
 
 
+LEVELS = [("x86-64-v2", "xmm"), ("x86-64-v3", "ymm"), ("x86-64-v4", "zmm"), ("x86-64-v4-vnni", "zmm")]
+
+
+@pytest.fixture(scope="module")
+def assembly_of(request: pytest.FixtureRequest) -> Callable[[str, str], str]:
+    """The assembly of a model, by the name of its fixture, for a target; compiled once."""
+    return cache(lambda name, target: assembly(request.getfixturevalue(name), target))
+
+
 @pytest.mark.parametrize("name", ["product", "convolution", "attention"])
-@pytest.mark.parametrize(("target", "register"), [("x86-64-v3", "ymm"), ("x86-64-v4", "zmm")])
+@pytest.mark.parametrize(("target", "register"), LEVELS)
 def test_inner_loop_multiplies_and_adds_in_registers(
-    request: pytest.FixtureRequest, name: str, target: str, register: str
+    assembly_of: Callable[[str, str], str], name: str, target: str, register: str
 ) -> None:
-    body = hottest(assembly(request.getfixturevalue(name), target))
-    multiply_adds = [line for line in body if line.startswith("vfmadd")]
+    body = hottest(assembly_of(name, target))
+    multiply_adds = products(body)
     assert len(multiply_adds) >= 8
     assert all(f"%{register}" in line for line in multiply_adds)
+    if target == "x86-64-v2":
+        assert sum(line.startswith("addps") for line in body) == len(multiply_adds)
     # A vector that is stored, or anything on the stack, is an accumulator that did not fit.
-    spills = [line for line in body if re.search(rf"%{register}\d+, .*\)$|\(%r[sb]p\)", line)]
+    spills = [line for line in body if re.search(rf"%{register}\d+, .*\)$|\(%rsp", line)]
     assert spills == []
+
+
+@pytest.mark.parametrize(("target", "register"), LEVELS)
+def test_inner_loop_has_one_product_for_each_accumulator_of_the_tile(
+    assembly_of: Callable[[str, str], str], target: str, register: str
+) -> None:
+    unit = targets()[target].vector_unit
+    width = choose_panel_width(unit, 128, 384)
+    tile = choose_tile(unit, 128, width, 256)
+    accumulators = tile.rows * width // unit.lanes()
+    multiply_adds = products(hottest(assembly_of("product", target)))
+    assert len(multiply_adds) == accumulators * tile.unroll
+    if unit.fma:
+        assert len({line.rpartition("%")[2] for line in multiply_adds}) == accumulators
+
+
+# What code for a level must not have: instructions of the levels above.
+ABOVE = {
+    "x86-64-v2": r"\tv\w+\s|%[yz]mm|\t(?:andn|bextr|bls\w+|mulx|rorx|s[ahr][lr]x|pdep|pext|lzcnt)[lq]?\s",
+    "x86-64-v3": r"%zmm|%[xy]mm(?:1[6-9]|[23]\d)|%k[0-7]|\tvpdp",
+    "x86-64-v4": r"\tvpdp",
+    "x86-64-v4-vnni": r"\ttile|\ttdp",
+}
+
+
+@pytest.mark.parametrize("name", ["product", "convolution", "attention"])
+@pytest.mark.parametrize("target", ABOVE)
+def test_code_has_no_instructions_of_higher_levels(
+    assembly_of: Callable[[str, str], str], name: str, target: str
+) -> None:
+    text = assembly_of(name, target)
+    assert re.findall(ABOVE[target], text) == []
+    # The expression finds them where they are.
+    if target == "x86-64-v2":
+        assert re.search(ABOVE[target], assembly_of(name, "x86-64-v3"))
+    if target == "x86-64-v3":
+        assert re.search(ABOVE[target], assembly_of(name, "x86-64-v4"))

@@ -15,6 +15,8 @@ _LATENCY = 4
 # A load costs a little even where the multiply-adds hide it.
 _LOAD_WEIGHT = 0.1
 _MAX_ROWS = 14
+# More rows of two-operand code make LLVM spill, whatever registers are left.
+_MAX_ROWS_TWO_OPERANDS = 4
 _MAX_VECTORS = 8
 
 
@@ -30,11 +32,13 @@ class Tile:
 def rows_that_fit(unit: VectorUnit, cols: int) -> int:
     """The most rows whose accumulators stay in registers beside one row of B and one broadcast of A."""
     vectors = cols // unit.lanes()
-    # Two-operand code without a fused multiply-add copies A before it multiplies.
-    beside = 1 if unit.fma else 2
+    # Two-operand code without a fused multiply-add copies A for each product, and the compiler starts the
+    # next product before the last one is added.
+    beside = 1 if unit.fma else 3
     rows = (unit.registers - beside - vectors) // vectors
     # One row needs no register for B: it is the multiply-add's memory operand.
-    return min(_MAX_ROWS, max(rows, 1)) if vectors + beside < unit.registers else 0
+    most = _MAX_ROWS if unit.fma else _MAX_ROWS_TWO_OPERANDS
+    return min(most, max(rows, 1)) if vectors + beside < unit.registers else 0
 
 
 def _tile_cycles(rows: int, vectors: int) -> float:

@@ -1,8 +1,9 @@
-"""x86-64-v4: AVX-512 F, BW, CD, DQ and VL (Skylake server, Ice Lake, Zen 4 and later)."""
+"""x86-64-v4: AVX-512 F, BW, CD, DQ and VL (Skylake server)."""
 
 from __future__ import annotations
 
 from assay.compile.targets.target import Target, VectorUnit
+from assay.compile.targets.x86_64_v3 import TARGET as X86_64_V3
 
 __all__ = ["TARGET"]
 
@@ -12,12 +13,9 @@ TARGET = Target(
     description="x86-64 with AVX-512 F, BW, CD, DQ, VL",
     triple="x86_64-linux-gnu",
     cpu="x86-64-v4",
-    features=(
-        "avx", "avx2", "avx512bw", "avx512cd", "avx512dq", "avx512f", "avx512vl", "bmi1", "bmi2", "f16c",
-        "fma", "movbe",
-    ),
+    features=(*X86_64_V3.features, "avx512bw", "avx512cd", "avx512dq", "avx512f", "avx512vl"),
     vector_unit=VectorUnit(bits=512, registers=32, l2_bytes=1024 * 1024),
     # LLVM splits wide loops into 256-bit halves on some AVX-512 cores unless told otherwise.
     attributes=("-prefer-256-bit",),
-    aliases=("skylake-avx512", "cascadelake", "icelake-server", "sapphirerapids", "znver4", "znver5"),
-)  # fmt: skip
+    aliases=("skylake-avx512", "cannonlake"),
+)
