@@ -33,7 +33,9 @@ def import_onnx(model: onnx.ModelProto) -> Any:
     import_tvm()
     from tvm.relax.frontend.onnx import from_onnx, onnx_frontend
 
-    known = onnx_frontend._get_convert_map()
+    from assay.compile.converters import CONVERTERS
+
+    known = {*onnx_frontend._get_convert_map(), *CONVERTERS}
     for node in model.graph.node:
         if node.op_type in _NEED_MORE_RUNTIME:
             reason = "its kernel needs a part of TVM's runtime that artifacts do not carry"
@@ -73,7 +75,7 @@ def _hooked(importer: Any) -> Iterator[list[str]]:
     from assay.compile.converters import CONVERTERS
 
     current: list[str] = []
-    original = importer._convert_operator
+    original, check = importer._convert_operator, importer._check_for_unsupported_ops
 
     def convert(self: Any, name: str, inputs: Any, attributes: Any, opset: int) -> Any:
         current[:] = [name, str(attributes.get("tvm_custom", {}).get("name", "?"))]
@@ -84,7 +86,10 @@ def _hooked(importer: Any) -> Iterator[list[str]]:
         return original(self, name, inputs, attributes, opset)
 
     importer._convert_operator = convert
+    # It knows only TVM's own translations; import_onnx has looked at the operators.
+    importer._check_for_unsupported_ops = lambda self, graph: None
     try:
         yield current
     finally:
         importer._convert_operator = original
+        importer._check_for_unsupported_ops = check

@@ -86,9 +86,7 @@ def unit(make_model: MakeModel, groups: int, second: int, batch: int | str = 2) 
 
 
 @pytest.mark.parametrize(("groups", "second"), [(4, 4), (3, 4), (2, 1), (8, 2)])
-def test_shuffle_costs_no_copy(
-    tvm: Any, make_model: MakeModel, agree: Agree, groups: int, second: int
-) -> None:
+def test_no_copy_is_left(make_model: MakeModel, agree: Agree, groups: int, second: int) -> None:
     model = unit(make_model, groups, second)
     agree(model, data())
     # The shuffle left is the form that the convolution reads through; there is none before a dense one.

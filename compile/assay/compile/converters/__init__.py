@@ -10,9 +10,12 @@ from collections.abc import Callable, Mapping
 from typing import Any, TypeAlias
 
 from assay.compile.converters.clip import convert_clip
+from assay.compile.converters.dequantize_linear import convert_dequantize_linear
 from assay.compile.converters.gather import convert_gather
 from assay.compile.converters.lrn import convert_lrn
 from assay.compile.converters.pad import convert_pad
+from assay.compile.converters.quantize_linear import convert_quantize_linear
+from assay.compile.converters.recurrent import convert_gru, convert_lstm, convert_rnn
 
 __all__ = ["CONVERTERS", "Converter"]
 
@@ -20,7 +23,12 @@ Converter: TypeAlias = Callable[[Any, Any, Mapping[str, Any], int], Any]
 
 CONVERTERS: Mapping[str, Converter] = {
     "Clip": convert_clip,
+    "DequantizeLinear": convert_dequantize_linear,
+    "GRU": convert_gru,
     "Gather": convert_gather,
     "LRN": convert_lrn,
+    "LSTM": convert_lstm,
     "Pad": convert_pad,
+    "QuantizeLinear": convert_quantize_linear,
+    "RNN": convert_rnn,
 }
