@@ -214,7 +214,7 @@ class _ChannelsLast(PyExprMutator):  # type: ignore[misc]
         )
 
     def _filters(self, expr: Any) -> Any | None:
-        """Constant OIHW filters, or the dequantized ones of a quantized model, as OHWI; None for any other."""
+        """Constant OIHW filters, or dequantized ones of a quantized model, as OHWI; None for any other."""
         bound = self.lookup_binding(expr) if isinstance(expr, relax.Var) else None
         is_call = isinstance(bound, tvm.ir.Call) and isinstance(bound.op, tvm.ir.Op)
         quantized = is_call and bound.op.name == "relax.dequantize" and int(bound.attrs.axis) == 0

@@ -83,7 +83,7 @@ class _Weights:
 
 @dataclass(frozen=True, kw_only=True)
 class _Sums:
-    """``(total + bias) * factor`` between two bounds: what a contraction of integers gives, before rounding."""
+    """``(total + bias) * factor`` between two bounds: a contraction of integers before it is rounded."""
 
     total: Any
     bias: npt.NDArray[np.int32]
@@ -366,7 +366,7 @@ def _shifted(q: Any, dtype: str) -> Any:
 
 
 def _typed(weights: npt.NDArray[Any], zero: npt.NDArray[Any], form: Any) -> npt.NDArray[Any]:
-    """Weights ``[N, ...]`` in the type that the form multiplies, less their zero points where that is 16 bits."""
+    """Weights ``[N, ...]`` as the form multiplies them: in 16 bits, less their zero points."""
     if not isinstance(form, PairsOf16):
         return weights
     shape = [-1] + [1] * (weights.ndim - 1)

@@ -119,7 +119,7 @@ def integer_matmul(a: Any, b: Any, *, cols: int, form: MultiplyAdd, zero: int) -
 def integer_conv2d(
     x: Any, b: Any, *, geometry: ConvGeometry, channels: int, form: MultiplyAdd, zero: int
 ) -> Any:
-    """TE: int32 NHWC, ``x`` convolved with packed filters; the padding is worth ``zero``, as in integer_matmul."""
+    """TE: int32 NHWC, ``x`` convolved with packed filters and padded with ``zero``; see integer_matmul."""
     padded = prepare(x, geometry.padding, zero, widen=str(b.dtype) == "int16")
     batch, height, width, in_channels = padded.shape
     kh, kw = geometry.kernel

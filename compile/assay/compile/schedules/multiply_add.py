@@ -39,19 +39,20 @@ def element_bytes(buffer: Buffer) -> int:
 
 
 class MultiplyAdd(Protocol):
-    """A form of the step.
-
-    ``depth``: consecutive K of one vector. ``accumulator``: dtype of a sum. ``most``: vectors that ``add``
-    can take at once.
-    """
+    """A form of the step."""
 
     @property
-    def depth(self) -> int: ...
+    def depth(self) -> int:
+        """Consecutive K of one vector."""
+        ...
+
     @property
-    def accumulator(self) -> str: ...
+    def accumulator(self) -> str:
+        """The dtype of a sum."""
+        ...
 
     def left(self, a: Buffer, offset: Expr, lanes: int, count: int) -> Expr:
-        """``count`` elements of A (at most ``depth``) from ``offset``, repeated for each of ``lanes`` columns."""
+        """``count`` elements of A (at most ``depth``) from ``offset``, for each of ``lanes`` columns."""
         ...
 
     def right(self, b: Buffer, offset: Expr, lanes: int) -> Expr:
@@ -252,6 +253,6 @@ def _pairs_fit(weights: npt.NDArray[Any]) -> bool:
     """
     positive, negative = np.maximum(weights, 0).astype(np.int32), np.minimum(weights, 0).astype(np.int32)
     sums = [part[..., :-1] + part[..., 1:] for part in (positive, negative)]
-    largest = max((int(part.max(initial=0)) for part in (positive, sums[0])))
-    smallest = min((int(part.min(initial=0)) for part in (negative, sums[1])))
+    largest = max(int(part.max(initial=0)) for part in (positive, sums[0]))
+    smallest = min(int(part.min(initial=0)) for part in (negative, sums[1]))
     return 255 * largest <= 32767 and 255 * smallest >= -32768
