@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -19,9 +19,11 @@ from assay.runtime.kernels import Kernel
 if TYPE_CHECKING:
     import numpy.typing as npt
 
+    from assay.compile.schedules.choices import Tuning, Workload
+    from assay.compile.schedules.context import ScheduleContext
     from assay.models.export import CanonicalModel
 
-__all__ = ["Lowered", "llvm_target", "lower", "lower_canonical"]
+__all__ = ["Lowered", "kernel_workloads", "llvm_target", "lower", "lower_canonical"]
 
 # Passes of TVM that take most of the time on our kernels and change nothing: their buffers are as small as
 # they can be, and LLVM finds common subexpressions itself.
@@ -57,18 +59,58 @@ def lower(
     profile: Profile,
     sizes: Mapping[str, int],
     maxima: Mapping[str, int],
+    bound: Mapping[str, int] | None = None,
+    tuning: Tuning | None = None,
     progress: Progress | None = None,
 ) -> Lowered:
     """Compile ``module`` for ``target``.
 
-    ``sizes`` and ``maxima`` of the symbolic dimensions guide the schedules and bound the memory plan. Raises
-    AssayError naming the step that failed.
+    ``sizes`` and ``maxima`` of the symbolic dimensions guide the schedules and bound the memory plan.
+    Dimensions in ``bound`` become constants once the weights are packed, so that they are packed as without.
+    ``tuning``: measured decisions. Raises AssayError naming the step that failed.
     """
     progress = progress or SilentProgress()
     tvm = import_tvm()
+    from assay.compile.passes.weights import extract_weights
+    from assay.compile.schedules.context import ScheduleContext
+    from assay.compile.work import describe_kernels
+
+    context = ScheduleContext(unit=target.vector_unit, sizes=sizes, tuning=tuning)
+    module = _fused(module, target, profile, context, bound or {}, progress)
+    with _step(progress, "schedule"):
+        module, weights = extract_weights(module)
+        if profile.fuse:
+            module = plan_in_place(module)
+        kernels = describe_kernels(module)
+        module, unscheduled = _schedule(module, context)
+    free = {name: value for name, value in maxima.items() if name not in (bound or {})}
+    if free:
+        bounds = {name: tvm.tirx.IntImm("int64", value) for name, value in free.items()}
+        module.update_func(
+            module.get_global_var("main"), module["main"].with_attr("tir_var_upper_bound", bounds)
+        )
+    with _step(progress, "generate code"), tvm.transform.PassContext(disabled_pass=list(_NEEDLESS)):
+        executable = tvm.compile(module, target=llvm_target(target), relax_pipeline=_build_pipeline(tvm))
+    for name in unscheduled:
+        if name in kernels:
+            kernels[name] = msgspec.structs.replace(kernels[name], scheduled=False)
+    return Lowered(executable=executable, weights=weights, unscheduled=tuple(unscheduled), kernels=kernels)
+
+
+def _fused(
+    module: Any,
+    target: Target,
+    profile: Profile,
+    context: ScheduleContext,
+    bound: Mapping[str, int],
+    progress: Progress,
+) -> Any:
+    """``module`` as kernels that are not scheduled yet, its weights packed and still constants."""
+    import tvm
     from tvm import relax
 
     from assay.compile.passes.attention import fuse_attention
+    from assay.compile.passes.bind_sizes import bind_sizes
     from assay.compile.passes.constants import fold_constant_movement
     from assay.compile.passes.contractions import convert_contractions
     from assay.compile.passes.horizontal import join_projections
@@ -77,13 +119,9 @@ def lower(
     from assay.compile.passes.quantized import convert_quantized
     from assay.compile.passes.recurrences import convert_recurrences
     from assay.compile.passes.shuffle import sink_shuffles
-    from assay.compile.passes.weights import extract_weights
-    from assay.compile.schedules.context import ScheduleContext
     from assay.compile.schedules.legalize import legalizations
-    from assay.compile.work import describe_kernels
 
     transform = relax.transform
-    context = ScheduleContext(unit=target.vector_unit, sizes=sizes)
     with _step(progress, "layout"):
         module = normalize(module)
         module = fold_constant_movement(module)
@@ -94,7 +132,9 @@ def lower(
         module = convert_quantized(module, context)
     with _step(progress, "pack weights"):
         module = convert_recurrences(module, context)
-        module = convert_contractions(module, context)
+        module = convert_contractions(module, context, winograd=profile.winograd)
+        if bound:
+            module = bind_sizes(module, bound)
     with _step(progress, "fuse"):
         with llvm_target(target):
             module = relax.backend.DispatchSortScan()(module)
@@ -102,25 +142,7 @@ def lower(
         passes = [legalize, transform.AnnotateTIROpPattern()]
         if profile.fuse:
             passes += [transform.FuseOps(), transform.FuseTIR()]
-        module = tvm.transform.Sequential([*passes, transform.DeadCodeElimination()])(module)
-        module, weights = extract_weights(module)
-    with _step(progress, "schedule"):
-        kernels = describe_kernels(module)
-        module, unscheduled = _schedule(module, context)
-    if maxima:
-        bounds = {name: tvm.tirx.IntImm("int64", value) for name, value in maxima.items()}
-        module.update_func(
-            module.get_global_var("main"), module["main"].with_attr("tir_var_upper_bound", bounds)
-        )
-    with _step(progress, "generate code"):
-        with tvm.transform.PassContext(disabled_pass=list(_NEEDLESS)):
-            executable = tvm.compile(module, target=llvm_target(target), relax_pipeline=_build_pipeline(tvm))
-    for name in unscheduled:
-        if name in kernels:
-            kernels[name] = msgspec.structs.replace(kernels[name], scheduled=False)
-    return Lowered(
-        executable=executable, weights=weights, unscheduled=tuple(unscheduled), kernels=kernels
-    )
+        return tvm.transform.Sequential([*passes, transform.DeadCodeElimination()])(module)
 
 
 @contextmanager
@@ -153,7 +175,8 @@ def _schedule(module: Any, context: Any) -> tuple[Any, list[str]]:
         if not isinstance(function, tirx.PrimFunc) or SCHEDULED in (function.attrs or {}):
             continue
         try:
-            module.update_func(variable, schedule_function(function, context))
+            name = str(variable.name_hint)
+            module.update_func(variable, schedule_function(function, context.for_kernel(name)))
         except UnreadableFunctionError:
             unscheduled.append(str(variable.name_hint))
     return module, unscheduled
@@ -182,21 +205,65 @@ def _build_pipeline(tvm: Any) -> Any:
 
 
 def lower_canonical(
-    canonical: CanonicalModel, target: Target, profile: Profile, progress: Progress, model: Any = None
+    canonical: CanonicalModel,
+    target: Target,
+    profile: Profile,
+    progress: Progress,
+    model: Any = None,
+    *,
+    sizes: Mapping[str, int] | None = None,
+    bound: Mapping[str, int] | None = None,
+    tuning: Tuning | None = None,
 ) -> Lowered:
-    """The canonical model (or ``model``, a variant of it) imported and compiled."""
+    """The canonical model (or ``model``, a variant of it) imported and compiled.
+
+    ``sizes`` are expected in place of the specification's defaults; ``bound`` and ``tuning`` as in ``lower``.
+    """
+    dims = canonical.spec.symbolic_dims
+    return lower(
+        _imported(canonical, progress, model),
+        target=target,
+        profile=profile,
+        sizes={**canonical.spec.default_sizes(), **(sizes or {})},
+        maxima={name: dim.maximum for name, dim in dims.items()},
+        bound=bound,
+        tuning=tuning,
+        progress=progress,
+    )
+
+
+def kernel_workloads(
+    canonical: CanonicalModel,
+    target: Target,
+    profile: Profile,
+    progress: Progress,
+    *,
+    sizes: Sequence[Mapping[str, int]],
+    tuning: Tuning | None = None,
+) -> list[dict[str, Workload]]:
+    """For each of ``sizes``, the workloads of the kernels by name; nothing is scheduled.
+
+    The names are those of a build that binds nothing and expects the first of ``sizes``.
+    """
+    from assay.compile.schedules.context import ScheduleContext
+    from assay.compile.schedules.workloads import workloads_of
+
+    contexts = [
+        ScheduleContext(
+            unit=target.vector_unit, sizes={**canonical.spec.default_sizes(), **each}, tuning=tuning
+        )
+        for each in sizes
+    ]
+    module = _imported(canonical, progress)
+    import_tvm()
+    module = _fused(module, target, profile, contexts[0], {}, progress)
+    return [workloads_of(module, context) for context in contexts]
+
+
+def _imported(canonical: CanonicalModel, progress: Progress, model: Any = None) -> Any:
     import onnx
 
     from assay.compile.importer import import_onnx
 
     with progress.step("import"):
-        module = import_onnx(model if model is not None else onnx.load(canonical.path))
-    dims = canonical.spec.symbolic_dims
-    return lower(
-        module,
-        target=target,
-        profile=profile,
-        sizes={name: dim.default for name, dim in dims.items()},
-        maxima={name: dim.maximum for name, dim in dims.items()},
-        progress=progress,
-    )
+        return import_onnx(model if model is not None else onnx.load(canonical.path))

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from typing import Any
 
-from assay.compile.schedules.blocks import Block, loads_of
+from tvm import tirx
+
+from assay.compile.schedules.blocks import Block, UnreadableFunctionError, loads_of, read_function
 from assay.compile.schedules.choices import (
     Workload,
     batched_matmul_workload,
@@ -14,7 +17,7 @@ from assay.compile.schedules.choices import (
 from assay.compile.schedules.context import ScheduleContext
 from assay.compile.schedules.ir import Buffer, Expr
 
-__all__ = ["workload_of"]
+__all__ = ["workload_of", "workloads_of"]
 
 
 def workload_of(anchor: Block, context: ScheduleContext) -> Workload | None:
@@ -42,6 +45,22 @@ def workload_of(anchor: Block, context: ScheduleContext) -> Workload | None:
     if kind == "conv2d":
         return _conv2d(anchor, operands[0], context)
     return None
+
+
+def workloads_of(module: Any, context: ScheduleContext) -> dict[str, Workload]:
+    """The workloads of those kernels of a fused module that are any, by the name of the kernel."""
+    found: dict[str, Workload] = {}
+    for variable, function in module.functions.items():
+        if not isinstance(function, tirx.PrimFunc):
+            continue
+        try:
+            anchor = read_function(function).anchor()
+        except UnreadableFunctionError:
+            continue
+        workload = None if anchor is None else workload_of(anchor, context)
+        if workload is not None:
+            found[str(variable.name_hint)] = workload
+    return found
 
 
 def _conv2d(anchor: Block, x: Buffer, context: ScheduleContext) -> Workload:
