@@ -71,6 +71,7 @@ def lower(
     """
     progress = progress or SilentProgress()
     tvm = import_tvm()
+    from assay.compile.passes.in_place import plan_in_place
     from assay.compile.passes.weights import extract_weights
     from assay.compile.schedules.context import ScheduleContext
     from assay.compile.work import describe_kernels
