@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Sequence
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Any
 
 import msgspec
 
 from assay.runtime.artifact import WEIGHTS, Artifact, open_artifact, write_artifact
-from assay.runtime.manifest import Level, Manifest, Weight
+from assay.runtime.kernels import kernels_file
+from assay.runtime.manifest import Entry, Level, Manifest, Weight
 from assay.runtime.weights import save_weights
 
 if TYPE_CHECKING:
@@ -65,11 +66,17 @@ def _add_level(artifact: Artifact, pool: _Pool, files: dict[str, bytes | Path]) 
     name = level.target.name
     described = {weight.name: weight for weight in artifact.manifest.weights}
     arrays = artifact.weights()
-    weights = tuple(pool.add(described[weight], arrays[weight], name) for weight in level.entry.weights)
-    library = f"lib/{name}/model.so"
-    files[library] = artifact.path(level.entry.library)
-    entry = msgspec.structs.replace(level.entry, library=library, weights=weights)
-    return msgspec.structs.replace(level, entry=entry)
+
+    def moved(entry: Entry) -> Entry:
+        """``entry`` with its weights in the pool and its library in the folder of the level."""
+        library = f"lib/{name}/{PurePosixPath(entry.library).name}"
+        files[library] = artifact.path(entry.library)
+        files[kernels_file(library)] = artifact.path(kernels_file(entry.library))
+        weights = tuple(pool.add(described[weight], arrays[weight], name) for weight in entry.weights)
+        return msgspec.structs.replace(entry, library=library, weights=weights)
+
+    special = tuple(msgspec.structs.replace(each, entry=moved(each.entry)) for each in level.specializations)
+    return msgspec.structs.replace(level, entry=moved(level.entry), specializations=special)
 
 
 def _with_dtype(array: npt.NDArray[Any], dtype: str) -> npt.NDArray[Any]:

@@ -266,13 +266,13 @@ def _check_names(path: Path, manifest: Manifest, regions: Mapping[str, Region]) 
     extra = sorted(regions.keys() - manifest.files.keys() - {MANIFEST, MANIFEST_DIGEST})
     if extra:
         raise ArtifactError(f"{extra[0]} in {path.name} is not listed in {MANIFEST}.", hint=_AGAIN)
-    libraries = [level.entry.library for level in manifest.levels]
+    libraries = [entry.library for level in manifest.levels for entry in level.entries()]
     for name in [*libraries, manifest.tvm_runtime, *([WEIGHTS] if manifest.weights else [])]:
         if name not in manifest.files:
             raise ArtifactError(f"{MANIFEST} needs the file {name} but does not list it.")
     weights = {weight.name for weight in manifest.weights}
     for level in manifest.levels:
-        unknown = sorted(set(level.entry.weights) - weights)
+        unknown = sorted({weight for entry in level.entries() for weight in entry.weights} - weights)
         if unknown:
             raise ArtifactError(
                 f"{MANIFEST}: {level.target.name} takes the weight {unknown[0]}, which is not listed."

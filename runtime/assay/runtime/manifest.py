@@ -27,6 +27,7 @@ __all__ = [
     "Manifest",
     "ModelInfo",
     "Output",
+    "Specialization",
     "SymbolicSize",
     "TargetInfo",
     "Verification",
@@ -118,6 +119,13 @@ class Entry(Struct, frozen=True, kw_only=True):
     weights: tuple[Name, ...] = ()
 
 
+class Specialization(Struct, frozen=True, kw_only=True):
+    """Code for one size of some symbolic dimensions; ``sizes`` by the name of the dimension."""
+
+    sizes: Annotated[dict[str, int], msgspec.Meta(min_length=1)]
+    entry: Entry
+
+
 class Execution(StrEnum):
     """Whether code ever ran: on a CPU that has its instructions, under an emulator, or never."""
 
@@ -157,13 +165,19 @@ class Level(Struct, frozen=True, kw_only=True):
     """The model compiled for one target.
 
     ``unscheduled_kernels`` names the kernels that no schedule of ours fits, which run as TVM's plain loops.
+    Inputs of the sizes of one of ``specializations`` run its entry, all others ``entry``.
     """
 
     target: TargetInfo
     executed: Execution
     entry: Entry
+    specializations: tuple[Specialization, ...] = ()
     unscheduled_kernels: tuple[Name, ...] = ()
     verification: Verification
+
+    def entries(self) -> tuple[Entry, ...]:
+        """The entry for all sizes, then those of the specializations."""
+        return (self.entry, *(special.entry for special in self.specializations))
 
 
 class Manifest(Struct, frozen=True, kw_only=True):

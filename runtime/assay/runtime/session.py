@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Mapping
+import threading
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol, TypeAlias
 
@@ -35,6 +37,8 @@ class DLPackTensor(Protocol):
 _ATTEMPTS = 3  # when the artifact is replaced, atomically, while it is being loaded
 
 Tensor: TypeAlias = "npt.NDArray[Any] | DLPackTensor"
+Sizes: TypeAlias = tuple[tuple[str, int], ...]
+"""Every symbolic dimension with its size, in the order of their names."""
 
 
 def load(
@@ -69,7 +73,11 @@ def _load(path: Path | str, threads: int | None, verify: bool, name: str | None)
     level = choose_level(artifact.manifest, name)
     from assay.runtime.drivers.tvm_vm import TvmVm
 
-    return Model(artifact.manifest, level, TvmVm(artifact, level.entry), threads=threads)
+    special = {
+        tuple(sorted(each.sizes.items())): partial(TvmVm, artifact, each.entry)
+        for each in level.specializations
+    }
+    return Model(artifact.manifest, level, TvmVm(artifact, level.entry), special, threads=threads)
 
 
 def _identity(path: Path | str) -> tuple[int, int] | None:
@@ -84,15 +92,25 @@ def _identity(path: Path | str) -> tuple[int, int] | None:
 class Model:
     """A loaded artifact; made by ``load``. May be used from several threads: runs take turns.
 
-    ``level`` is what was chosen of the levels that the artifact has.
+    ``level`` is what was chosen of the levels that the artifact has. ``special`` makes, when inputs of those
+    sizes first come, the drivers of code for them.
     """
 
     def __init__(
-        self, manifest: Manifest, level: Level, driver: TvmVm, *, threads: int | None = None
+        self,
+        manifest: Manifest,
+        level: Level,
+        driver: TvmVm,
+        special: Mapping[Sizes, Callable[[], TvmVm]] | None = None,
+        *,
+        threads: int | None = None,
     ) -> None:
         self.manifest = manifest
         self.level = level
         self._driver = driver
+        self._special = dict(special or {})
+        self._drivers: dict[Sizes, TvmVm] = {}
+        self._lock = threading.Lock()
         self.threads = available_cores() if threads is None else threads
 
     @property
@@ -131,7 +149,8 @@ class Model:
         they are contiguous and 64-byte aligned, and copied otherwise; outputs are not copied, and are the
         caller's to keep. Raises InterfaceError, naming the input, when a name, dtype or shape does not fit.
         """
-        results = self._driver.call(check_inputs(self.inputs, inputs), self._threads)
+        arrays = check_inputs(self.inputs, inputs)
+        results = self._driver_for(arrays).call(arrays, self._threads)
         if len(results) != len(self.outputs):
             raise ArtifactError(
                 f"The library returned {len(results)} outputs; the manifest names {len(self.outputs)}."
@@ -147,7 +166,31 @@ class Model:
 
         if repeats < 1:
             raise ValueError(f"repeats must be at least 1, not {repeats}")
-        return time_kernels(self._driver, check_inputs(self.inputs, inputs), self._threads, repeats)
+        arrays = check_inputs(self.inputs, inputs)
+        return time_kernels(self._driver_for(arrays), arrays, self._threads, repeats)
+
+    def _driver_for(self, arrays: Sequence[npt.NDArray[Any]]) -> TvmVm:
+        """The driver of the code for inputs of these sizes: special code where there is some."""
+        if not self._special:
+            return self._driver
+        key = _sizes_of(self.inputs, arrays)
+        if key not in self._special:
+            return self._driver
+        with self._lock:
+            if key not in self._drivers:
+                self._drivers[key] = self._special[key]()
+            return self._drivers[key]
+
+
+def _sizes_of(interface: tuple[Input, ...], arrays: Sequence[npt.NDArray[Any]]) -> Sizes:
+    """The size of each symbolic dimension in arrays that fit ``interface``."""
+    sizes = {
+        dim.name: size
+        for spec, array in zip(interface, arrays, strict=True)
+        for dim, size in zip(spec.shape, array.shape, strict=True)
+        if not isinstance(dim, int)
+    }
+    return tuple(sorted(sizes.items()))
 
 
 def check_inputs(interface: tuple[Input, ...], inputs: Mapping[str, Tensor]) -> list[npt.NDArray[Any]]:
