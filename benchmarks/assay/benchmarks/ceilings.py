@@ -31,8 +31,8 @@ _TIMEOUT_SECONDS = 120.0
 _DRAM = "DRAM"
 _FLOAT_BYTES = 4
 # A sample must be short to fall between two disturbances, and long beside the launch of a kernel.
-_SAMPLE_SECONDS = 2e-3
-_SECONDS_PER_CEILING = 0.25
+_SAMPLE_SECONDS = 5e-4
+_SECONDS_PER_CEILING = 0.5
 
 
 class MemoryLevel(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -83,7 +83,7 @@ def find_ceilings(
             return msgspec.json.decode(path.read_bytes(), type=Ceilings)
         except (OSError, msgspec.MsgspecError):
             pass  # not measured yet, or by another version
-    with (progress or SilentProgress()).step(f"measure this machine's ceilings with {threads} threads"):
+    with (progress or SilentProgress()).step(f"measure this machine's ceilings, threads: {threads}"):
         found = measure_ceilings(threads)
     path.parent.mkdir(parents=True, exist_ok=True)
     with replace_file(path) as temporary:

@@ -25,6 +25,7 @@ VERBS = {
     "verify": "Compare an artifact's outputs with ONNX Runtime's again.",
     "run": "Run an artifact on files, or on generated inputs.",
     "bench": "Measure artifacts beside ONNX Runtime and PyTorch.",
+    "profile": "Show where the time of a run goes, kernel by kernel.",
     "inspect": "Show what is in an artifact.",
 }
 

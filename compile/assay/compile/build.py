@@ -35,6 +35,7 @@ from assay.models.spec import Array, ModelSpec
 from assay.progress import Progress, SilentProgress
 from assay.runtime.artifact import WEIGHTS, open_artifact, write_artifact
 from assay.runtime.cpu import check_features, check_triple
+from assay.runtime.kernels import encode_kernels, kernels_file
 from assay.runtime.levels import choose_level, fits
 from assay.runtime.manifest import Execution, Manifest, Verification, VerifiedCase
 from assay.runtime.weights import save_weights
@@ -190,7 +191,11 @@ def _compile(
     lowered = lower_canonical(canonical, target, profile, progress)
     with progress.step("link"):
         library = emit_library(lowered.executable, target, folder)
-    files: dict[str, bytes | Path] = {LIBRARY: library, RUNTIME: runtime_library()}
+    files: dict[str, bytes | Path] = {
+        LIBRARY: library,
+        RUNTIME: runtime_library(),
+        kernels_file(LIBRARY): encode_kernels(lowered.kernels),
+    }
     if lowered.weights:
         with progress.step("write weights"):
             save_weights(folder / WEIGHTS, lowered.weights)
