@@ -80,8 +80,6 @@ def lower(
     module = _fused(module, target, profile, context, bound or {}, progress)
     with _step(progress, "schedule"):
         module, weights = extract_weights(module)
-        if profile.fuse:
-            module = plan_in_place(module)
         kernels = describe_kernels(module)
         module, unscheduled = _schedule(module, context)
     free = {name: value for name, value in maxima.items() if name not in (bound or {})}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -11,15 +12,21 @@ from tvm.relax.expr_functor import PyExprMutator, mutator
 
 from assay.compile.passes.constants import array_of
 from assay.compile.passes.shuffle import shuffle_behind
+from assay.compile.schedules.choices import Workload, conv2d_workload, packed_matmul_workload
 from assay.compile.schedules.context import ScheduleContext
 from assay.compile.schedules.conv2d import ConvGeometry, conv2d, pack_filters
+from assay.compile.schedules.conv_plan import ConvAlgorithm, ConvPlan, ConvShape, choose_plan, direct_plan
 from assay.compile.schedules.depthwise import depthwise_conv2d
 from assay.compile.schedules.gemm import batched_matmul, pack_panels, packed_matmul
 from assay.compile.schedules.ir import same_shape
 from assay.compile.schedules.shuffled_conv2d import ShuffledChannels, pack_shuffled, shuffled_conv2d
 from assay.compile.schedules.tiles import choose_panel_width
+from assay.compile.schedules.winograd import pack_winograd_filters, winograd_conv2d
 
 __all__ = ["convert_contractions"]
+
+# tvm::relax::OpPatternKind::kOutEWiseFusable: elementwise operators on its output may join it.
+OUT_ELEMENTWISE_FUSABLE = 4
 
 
 def _ints(values: Any) -> tuple[int, ...]:
@@ -28,9 +35,10 @@ def _ints(values: Any) -> tuple[int, ...]:
 
 @mutator
 class _Converter(PyExprMutator):  # type: ignore[misc]
-    def __init__(self, module: Any, context: ScheduleContext) -> None:
+    def __init__(self, module: Any, context: ScheduleContext, winograd: bool) -> None:
         super().__init__(module)
         self.context = context
+        self.winograd = winograd
 
     def visit_call_(self, call: Any) -> Any:
         call = super().visit_call_(call)
@@ -67,20 +75,43 @@ class _Converter(PyExprMutator):  # type: ignore[misc]
         if geometry.groups == channels and weight.shape[3] == 1 and channels > 1:
             filters = relax.const(np.ascontiguousarray(weight[..., 0].transpose(1, 2, 0)))
             return self._call_te(depthwise_conv2d, x, filters, geometry=geometry)
-        rows = self._rows(list(call.ty.shape)[:3])
-        width = choose_panel_width(self.context.unit, rows, channels // geometry.groups)
+        plan = self._plan(call, geometry, weight.shape)
         shuffle = shuffle_behind(x, self.lookup_binding)
         if shuffle is not None and geometry.kernel == (1, 1) and not any(geometry.padding):
             order = ShuffledChannels(groups=geometry.groups, outer=shuffle.outer, inner=shuffle.inner)
-            packed = relax.const(pack_shuffled(weight[:, 0, 0], order, width))
+            packed = relax.const(pack_shuffled(weight[:, 0, 0], order, plan.panel_width))
             return self._call_te(
                 shuffled_conv2d, shuffle.source, packed,
                 channels=order, strides=geometry.strides, outputs=channels,
             )  # fmt: skip
-        packed = pack_filters(weight, geometry.groups, width)
+        if plan.algorithm != ConvAlgorithm.DIRECT:
+            transformed = relax.const(pack_winograd_filters(weight, plan))
+            return self._call_te(
+                winograd_conv2d, x, transformed, geometry=geometry, channels=channels, plan=plan,
+                name=f"{plan.algorithm}_conv2d", pattern=OUT_ELEMENTWISE_FUSABLE,
+            )  # fmt: skip
+        packed = pack_filters(weight, geometry.groups, plan.panel_width)
         if geometry.is_pointwise:
             return self._call_te(packed_matmul, x, relax.const(packed), cols=channels)
         return self._call_te(conv2d, x, relax.const(packed), geometry=geometry, channels=channels)
+
+    def _plan(self, call: Any, geometry: ConvGeometry, filters: tuple[int, ...]) -> ConvPlan:
+        batch, height, width = (self.context.expected(extent) for extent in list(call.ty.shape)[:3])
+        shape = ConvShape(
+            batch=batch,
+            height=height,
+            width=width,
+            inputs=filters[3],
+            outputs=filters[0] // geometry.groups,
+            kernel=geometry.kernel,
+            unit_steps=geometry.strides == geometry.dilation == (1, 1),
+            groups=geometry.groups,
+        )
+        plan = (choose_plan if self.winograd else direct_plan)(self.context.unit, shape)
+        measured = self.context.choice_for(_workload(shape, geometry)).panel_width
+        if measured is None or plan.algorithm != ConvAlgorithm.DIRECT:
+            return plan
+        return replace(plan, panel_width=measured)
 
     def _matmul(self, call: Any) -> Any | None:
         a, b = call.args
@@ -88,7 +119,9 @@ class _Converter(PyExprMutator):  # type: ignore[misc]
         if a.ty.shape is None or b.ty.shape is None or a.ty.ndim < 2 or b.ty.ndim < 2:
             return None
         if weight is not None and weight.ndim == 2:
-            width = choose_panel_width(self.context.unit, self._rows(list(a.ty.shape)[:-1]), weight.shape[1])
+            rows, (depth, cols) = self._rows(list(a.ty.shape)[:-1]), weight.shape
+            chosen = self.context.choice_for(packed_matmul_workload(rows, cols, depth))
+            width = chosen.panel_width or choose_panel_width(self.context.unit, rows, cols)
             return self._call_te(
                 packed_matmul, a, relax.const(pack_panels(weight, width)), cols=weight.shape[1]
             )
@@ -103,10 +136,36 @@ class _Converter(PyExprMutator):  # type: ignore[misc]
             return operand
         return self.builder_.emit(relax.op.broadcast_to(operand, relax.ShapeExpr(shape)))
 
-    def _call_te(self, function: Any, *tensors: Any, **options: Any) -> Any:
+    def _call_te(
+        self,
+        function: Any,
+        *tensors: Any,
+        name: str | None = None,
+        pattern: int | None = None,
+        **options: Any,
+    ) -> Any:
+        """Call a tensor expression; ``pattern`` tells fusion what TVM would not recognize."""
         return self.builder_.call_te(
-            lambda *args: function(*args, **options), *tensors, primfunc_name_hint=function.__name__
+            lambda *args: function(*args, **options),
+            *tensors,
+            primfunc_name_hint=name or function.__name__,
+            primfunc_attrs=None if pattern is None else {"op_pattern": pattern},
         )
+
+
+def _workload(shape: ConvShape, geometry: ConvGeometry) -> Workload:
+    """The workload of a direct convolution, which is a matrix product where it is pointwise."""
+    if geometry.is_pointwise:
+        return packed_matmul_workload(shape.batch * shape.height * shape.width, shape.outputs, shape.inputs)
+    return conv2d_workload(
+        (shape.batch, shape.height, shape.width),
+        shape.inputs * shape.groups,
+        shape.outputs,
+        geometry.kernel,
+        geometry.strides,
+        geometry.dilation,
+        shape.groups,
+    )
 
 
 def _pair(values: Any) -> tuple[int, int]:
@@ -119,9 +178,12 @@ def _padding(values: Any) -> tuple[int, int, int, int]:
     return top, left, bottom, right
 
 
-def convert_contractions(module: Any, context: ScheduleContext) -> Any:
-    """``module`` with its NHWC convolutions and matrix products ready for the micro-kernel."""
-    converter = _Converter(module, context)
+def convert_contractions(module: Any, context: ScheduleContext, *, winograd: bool = True) -> Any:
+    """``module`` with its NHWC convolutions and matrix products ready for the micro-kernel.
+
+    ``winograd``: whether 3x3 convolutions may trade larger filters for fewer multiplications.
+    """
+    converter = _Converter(module, context, winograd)
     main = module.get_global_var("main")
     converter.builder_.update_func(main, converter.visit_expr(module["main"]))
     return converter.builder_.get()

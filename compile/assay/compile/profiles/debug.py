@@ -6,4 +6,6 @@ from assay.compile.profiles.profile import Profile
 
 __all__ = ["PROFILE"]
 
-PROFILE = Profile(name="debug", description="no fusion: one kernel for each operator", fuse=False)
+PROFILE = Profile(
+    name="debug", description="no fusion: one kernel for each operator", fuse=False, winograd=False
+)

@@ -9,8 +9,13 @@ __all__ = ["Profile"]
 
 @dataclass(frozen=True, kw_only=True)
 class Profile:
-    """A build profile. ``fuse``: whether operators are fused across the graph."""
+    """A build profile.
+
+    ``fuse``: whether operators are fused across the graph. ``winograd``: whether convolutions may be computed
+    with fewer multiplications and transformed, larger filters.
+    """
 
     name: str
     description: str
     fuse: bool
+    winograd: bool = True
