@@ -16,7 +16,10 @@
     ├── StorageError              12 no room, or no permission, on disk
     ├── MissingDependencyError    13 an extra is not installed
     ├── BenchmarkError            14 an engine failed while being measured
-    └── RecordError               15 a results file is damaged or of a newer schema
+    ├── RecordError               15 a results file is damaged or of a newer schema
+    ├── WorkloadError             16 a workload folder that does not fit the interface
+    ├── ProfileDataError          17 profile data are damaged, of a newer schema, or of another model
+    └── TuningRecordError         18 a tuning record or journal is damaged or of a newer schema
 
 Exit code 130 is an interrupt (Ctrl-C), as in every shell.
 """
@@ -37,12 +40,15 @@ __all__ = [
     "InterfaceError",
     "MissingDependencyError",
     "ModelError",
+    "ProfileDataError",
     "RecordError",
     "StorageError",
+    "TuningRecordError",
     "UnknownNameError",
     "UnsupportedOperatorError",
     "UsageError",
     "VerificationError",
+    "WorkloadError",
 ]
 
 
@@ -156,3 +162,21 @@ class RecordError(AssayError):
     """A results file that is damaged or of a schema newer than this Assay reads."""
 
     exit_code = 15
+
+
+class WorkloadError(AssayError):
+    """A workload folder that is empty, cannot be read, or does not fit the model's interface."""
+
+    exit_code = 16
+
+
+class ProfileDataError(AssayError):
+    """Profile data that are damaged, of a newer schema, or of another model."""
+
+    exit_code = 17
+
+
+class TuningRecordError(AssayError):
+    """A tuning record or journal that is damaged or of a schema newer than this Assay reads."""
+
+    exit_code = 18
