@@ -94,6 +94,7 @@ def attention(q: Any, k: Any, v: Any, form: AttentionForm, modify: Callable[[Any
             axis=over_depth,
         ),
         name="scores",
+        attrs={"assay.operations": 2 * form.depth + 1},  # Q is scaled once
     )
     modified = modify(scores)
     largest = te.compute(
