@@ -129,3 +129,14 @@ def test_pad_that_crops(make_model: MakeModel, agree: Agree) -> None:
         [node("Pad", ["x", "p"], ["y"])], {"x": [4, 5]}, {"y": [None, None]}, {"p": np.array([-1, 1, 0, -2])}
     )
     agree(model, {"x": normal(4, 5)})
+
+
+@pytest.mark.parametrize("target", [[1, 1, 1], [2, 1, 5, 1], [1]], ids=str)
+def test_expand_keeps_symbolic_sizes(make_model: MakeModel, agree: Agree, target: list[int]) -> None:
+    model = make_model(
+        [node("Expand", ["x", "shape"], ["y"])],
+        {"x": ["n", 1, 3]},
+        {"y": [None] * max(3, len(target))},
+        {"shape": np.array(target)},
+    )
+    agree(model, {"x": normal(4, 1, 3)})

@@ -89,11 +89,12 @@ def compile_kernels(
     build: Build, *inputs: tuple[Shape, str], unit: VectorUnit, sizes: Mapping[str, int] | None = None
 ) -> Kernels:
     """The compiled kernels of a Relax function, scheduled for ``unit`` and symbolic sizes about ``sizes``."""
-    from assay.compile.lower import _build_pipeline
+    from assay.compile.lower import _NEEDLESS, _build_pipeline
 
     target = tvm.target.Target({"kind": "llvm", "mcpu": "x86-64-v3"})
     module = schedule(build, *inputs, unit=unit, sizes=sizes)
-    return Kernels(executable=tvm.compile(module, target=target, relax_pipeline=_build_pipeline(tvm)))
+    with tvm.transform.PassContext(disabled_pass=list(_NEEDLESS)):
+        return Kernels(executable=tvm.compile(module, target=target, relax_pipeline=_build_pipeline(tvm)))
 
 
 def random_array(shape: Sequence[int], dtype: str, seed: int) -> np.ndarray:

@@ -11,6 +11,7 @@ from typing import Any, TypeAlias
 
 from assay.compile.converters.clip import convert_clip
 from assay.compile.converters.dequantize_linear import convert_dequantize_linear
+from assay.compile.converters.expand import convert_expand
 from assay.compile.converters.gather import convert_gather
 from assay.compile.converters.lrn import convert_lrn
 from assay.compile.converters.pad import convert_pad
@@ -24,6 +25,7 @@ Converter: TypeAlias = Callable[[Any, Any, Mapping[str, Any], int], Any]
 CONVERTERS: Mapping[str, Converter] = {
     "Clip": convert_clip,
     "DequantizeLinear": convert_dequantize_linear,
+    "Expand": convert_expand,
     "GRU": convert_gru,
     "Gather": convert_gather,
     "LRN": convert_lrn,

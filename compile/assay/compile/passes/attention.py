@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-import tvm
+
 from tvm import relax, te, tirx
 from tvm.relax.expr_functor import PyExprMutator, mutator
 
@@ -202,8 +202,7 @@ def _broadcast_view(view: View, operand: Any, lead: Sequence[Any]) -> View:
 
     def at(index: Sequence[Any]) -> list[Any]:
         outer = [
-            i64(0) if as_int(extent) == 1 else i
-            for i, extent in zip(index[skipped:-2], own, strict=True)
+            i64(0) if as_int(extent) == 1 else i for i, extent in zip(index[skipped:-2], own, strict=True)
         ]
         return view.at([*outer, *index[-2:]])
 
@@ -246,9 +245,9 @@ class _Fuser(PyExprMutator):  # type: ignore[misc]
 
         def modify(scores: Any, inputs: Sequence[Any]) -> Any:
             for function, operands in steps:
-                scores = _elementwise(function, scores, [
-                    inputs[o[0]] if isinstance(o, tuple) else o for o in operands
-                ])
+                scores = _elementwise(
+                    function, scores, [inputs[o[0]] if isinstance(o, tuple) else o for o in operands]
+                )
             return scores
 
         def compute(*inputs: Any, extents: Any) -> Any:
@@ -282,7 +281,9 @@ class _Fuser(PyExprMutator):  # type: ignore[misc]
         shape = [*([1] * (2 - operand.ty.ndim)), *operand.ty.shape]
         array = array_of(operand)
         if array is not None:
-            turned = relax.const(np.ascontiguousarray(array.reshape([int(s) for s in shape]).swapaxes(-1, -2)))
+            turned = relax.const(
+                np.ascontiguousarray(array.reshape([int(s) for s in shape]).swapaxes(-1, -2))
+            )
         else:
             own = self.visit_expr(operand)
             target = [*shape[:-2], shape[-1], shape[-2]]
@@ -312,4 +313,3 @@ def _elementwise(function: Callable[..., Any], scores: Any, operands: Sequence[A
         return function(*values)
 
     return te.compute(scores.shape, element, name="modified")
-

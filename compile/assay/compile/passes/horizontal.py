@@ -91,9 +91,7 @@ def _wide_values(graph: Graph) -> list[_Wide]:
 
 
 def _moved(part: _Part, start: int) -> _Part:
-    return _Part(
-        var=part.var, source=None, start=part.start + start, heads=part.heads, depth=part.depth
-    )
+    return _Part(var=part.var, source=None, start=part.start + start, heads=part.heads, depth=part.depth)
 
 
 def _projection(graph: Graph, var: Any, call: Any) -> _Projection | None:

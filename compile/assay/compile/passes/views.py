@@ -84,8 +84,7 @@ def _step(call: Any) -> Callable[[Index], list[Any]] | None:
     if is_call(call, "broadcast_to"):
         skipped = len(after) - len(before)
         return lambda index: [
-            i64(0) if as_int(extent) == 1 else at
-            for at, extent in zip(index[skipped:], before, strict=True)
+            i64(0) if as_int(extent) == 1 else at for at, extent in zip(index[skipped:], before, strict=True)
         ]
     return _reshape(before, after)
 

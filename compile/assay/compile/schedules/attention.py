@@ -12,7 +12,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-import tvm
+
 from tvm import te, tirx
 
 from assay.compile.schedules.blocks import Block, FusedFunction, loads_of
@@ -382,9 +382,7 @@ class _Pass:
         def power(t: Expr) -> Stmt:
             def element(lane: Expr, registers: Registers, j: int) -> Stmt:
                 at = t * self.width + j + lane
-                value, what = _evaluate(
-                    tirx.exp(load(s.scores, at) - load(peak, j + lane)), registers
-                )
+                value, what = _evaluate(tirx.exp(load(s.scores, at) - load(peak, j + lane)), registers)
                 return seq(
                     what,
                     store(s.scores, value, at),
@@ -438,7 +436,11 @@ class _Pass:
             for j in self.vectors:
 
                 def element(
-                    lane: Expr, registers: Registers, i: int = i, j: int = j, accumulator: Buffer = accumulator
+                    lane: Expr,
+                    registers: Registers,
+                    i: int = i,
+                    j: int = j,
+                    accumulator: Buffer = accumulator,
                 ) -> Stmt:
                     variables = {
                         **self.bound,
@@ -487,9 +489,7 @@ class _Pass:
         v, offset = o.v
         analyzer = o._analyzer()
         row, across = stride(offset, o.key, analyzer), stride(offset, o.column, analyzer)
-        place, statements = bind(
-            "values", substitute(offset, {**self.bound, o.key: start, o.column: column})
-        )
+        place, statements = bind("values", substitute(offset, {**self.bound, o.key: start, o.column: column}))
         base, more = bind("sums_start", (panel * o.value_depth + column) * self.width)
         statements += more
 
@@ -595,9 +595,7 @@ def _tile(
         unroll //= 2
     blocks = floordiv(depth, unroll)
     if as_int(blocks) != 0:
-        statements.append(
-            loop(blocks, lambda k: seq(*(step(k * unroll + u) for u in range(unroll))), "k")
-        )
+        statements.append(loop(blocks, lambda k: seq(*(step(k * unroll + u) for u in range(unroll))), "k"))
     left = floormod(depth, unroll)
     if as_int(left) != 0:
         done = simplify(i64(blocks) * unroll)
