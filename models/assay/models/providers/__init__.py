@@ -5,7 +5,16 @@ from __future__ import annotations
 from assay.models.providers.bound_inputs import BoundInputs
 from assay.models.providers.onnx_file import OnnxFile
 from assay.models.providers.pypi_package import PackageMember
+from assay.models.providers.quantized import QuantFormat, Quantized
 from assay.models.providers.random_weights import RandomWeights
 from assay.models.providers.torch_module import TorchModule
 
-__all__ = ["BoundInputs", "OnnxFile", "PackageMember", "RandomWeights", "TorchModule"]
+__all__ = [
+    "BoundInputs",
+    "OnnxFile",
+    "PackageMember",
+    "QuantFormat",
+    "Quantized",
+    "RandomWeights",
+    "TorchModule",
+]
