@@ -51,6 +51,7 @@ def describe(
         executed=Execution.NEVER,
         entry=Entry(function="main", library=LIBRARY, weights=tuple(lowered.weights)),
         unscheduled_kernels=lowered.unscheduled,
+        workspace=lowered.workspace,
         verification=Verification(reference=reference_version(), note="Not verified yet."),
     )
     return Manifest(

@@ -15,6 +15,7 @@ from assay.compile.tvm_import import import_tvm
 from assay.errors import AssayError
 from assay.progress import Progress, SilentProgress
 from assay.runtime.kernels import Kernel
+from assay.runtime.manifest import Workspace
 
 if TYPE_CHECKING:
     import numpy.typing as npt
@@ -34,13 +35,14 @@ _NEEDLESS = ("s_tir.CompactBufferAllocation", "tirx.CommonSubexprElim")
 class Lowered:
     """An executable, its weights in the order in which ``main`` takes them, and the kernels left to TVM.
 
-    ``kernels`` describes what each kernel computes.
+    ``kernels`` describes what each kernel computes; ``workspace`` is the peak of memory as planned.
     """
 
     executable: Any
     weights: dict[str, npt.NDArray[Any]]
     unscheduled: tuple[str, ...]
     kernels: dict[str, Kernel]
+    workspace: Workspace
 
 
 def llvm_target(target: Target) -> Any:
@@ -71,6 +73,7 @@ def lower(
     """
     progress = progress or SilentProgress()
     tvm = import_tvm()
+    from assay.compile.memory_plan import plan_workspace, with_upper_bounds
     from assay.compile.passes.in_place import plan_in_place
     from assay.compile.passes.weights import extract_weights
     from assay.compile.schedules.context import ScheduleContext
@@ -80,20 +83,25 @@ def lower(
     module = _fused(module, target, profile, context, bound or {}, progress)
     with _step(progress, "schedule"):
         module, weights = extract_weights(module)
+        if profile.fuse:
+            module = plan_in_place(module)
         kernels = describe_kernels(module)
         module, unscheduled = _schedule(module, context)
+        workspace = plan_workspace(module, sizes, maxima)
     free = {name: value for name, value in maxima.items() if name not in (bound or {})}
-    if free:
-        bounds = {name: tvm.tirx.IntImm("int64", value) for name, value in free.items()}
-        module.update_func(
-            module.get_global_var("main"), module["main"].with_attr("tir_var_upper_bound", bounds)
-        )
+    module = with_upper_bounds(module, free)
     with _step(progress, "generate code"), tvm.transform.PassContext(disabled_pass=list(_NEEDLESS)):
         executable = tvm.compile(module, target=llvm_target(target), relax_pipeline=_build_pipeline(tvm))
     for name in unscheduled:
         if name in kernels:
             kernels[name] = msgspec.structs.replace(kernels[name], scheduled=False)
-    return Lowered(executable=executable, weights=weights, unscheduled=tuple(unscheduled), kernels=kernels)
+    return Lowered(
+        executable=executable,
+        weights=weights,
+        unscheduled=tuple(unscheduled),
+        kernels=kernels,
+        workspace=workspace,
+    )
 
 
 def _fused(
@@ -183,15 +191,13 @@ def _schedule(module: Any, context: Any) -> tuple[Any, list[str]]:
 
 def _build_pipeline(tvm: Any) -> Any:
     """TVM's default pipeline from memory planning on; the passes before it ran above."""
+    from assay.compile.memory_plan import planning_passes
     from assay.compile.passes.shape_functions import order_shape_functions
 
     transform = tvm.relax.transform
     return tvm.transform.Sequential(
         [
-            transform.ToNonDataflow(),
-            transform.RemovePurityChecking(),
-            transform.CallTIRRewrite(),
-            transform.StaticPlanBlockMemory(),
+            *planning_passes(),
             transform.LowerAllocTensor(),
             transform.KillAfterLastUse(),
             transform.LowerRuntimeBuiltin(),

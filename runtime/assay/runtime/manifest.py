@@ -33,6 +33,7 @@ __all__ = [
     "Verification",
     "VerifiedCase",
     "Weight",
+    "Workspace",
     "decode_manifest",
     "encode_manifest",
     "manifest_schema",
@@ -161,6 +162,17 @@ class Verification(Struct, frozen=True, kw_only=True):
     cases: tuple[VerifiedCase, ...] = ()
 
 
+class Workspace(Struct, frozen=True, kw_only=True):
+    """Bytes that a run needs for intermediate results, as planned: at its peak, without weights and outputs.
+
+    At the default and at the maximum sizes of the symbolic dimensions. A run takes the maximum from the
+    system, and touches what its sizes need.
+    """
+
+    default_bytes: Size
+    maximum_bytes: Size
+
+
 class Level(Struct, frozen=True, kw_only=True):
     """The model compiled for one target.
 
@@ -173,6 +185,7 @@ class Level(Struct, frozen=True, kw_only=True):
     entry: Entry
     specializations: tuple[Specialization, ...] = ()
     unscheduled_kernels: tuple[Name, ...] = ()
+    workspace: Workspace | None = None
     verification: Verification
 
     def entries(self) -> tuple[Entry, ...]:

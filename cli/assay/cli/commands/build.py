@@ -114,6 +114,7 @@ def _place(destination: Path | None, model: str, variant: str, *, packed: bool, 
 
 def _tell(output: Output, result: BuildResult) -> None:
     from assay.cli.cases import worst_case
+    from assay.cli.workspace import workspace_text
 
     manifest = result.manifest
     output.print_line(str(result.path))
@@ -134,6 +135,7 @@ def _tell(output: Output, result: BuildResult) -> None:
                 f"  {where}{how}; agrees with {verification.reference} in {comparisons}{under}, "
                 f"largest absolute error {worst.max_absolute_error:.1e}"
             )
+    output.note(f"  intermediate results need {workspace_text(manifest)}")
     unscheduled = sorted({name for level in manifest.levels for name in level.unscheduled_kernels})
     if unscheduled:
         output.warn(f"No schedule fits, so they are slow: {', '.join(unscheduled)}")

@@ -53,6 +53,8 @@ def command(output: Output, artifact: Path) -> None:
 def _overview(artifact: Path, manifest: Manifest) -> Any:
     from rich.table import Table
 
+    from assay.cli.workspace import workspace_text
+
     model = manifest.model
     unscheduled = sorted({name for level in manifest.levels for name in level.unscheduled_kernels})
     size = sum(file.bytes for file in manifest.files.values())
@@ -63,6 +65,7 @@ def _overview(artifact: Path, manifest: Manifest) -> Any:
         "licence": model.licence,
         "scheme, profile": f"{manifest.scheme}, {manifest.profile}",
         "size": f"{size / 1e6:.1f} MB in {len(manifest.files)} files",
+        "memory for intermediate results": workspace_text(manifest),
         "kernels without a schedule": ", ".join(unscheduled) or "none",
         "built with": f"assay {manifest.assay_version}",
         "canonical ONNX": model.canonical_digest,

@@ -14,6 +14,7 @@ from assay.compile.schedules.conv2d import emit_conv2d
 from assay.compile.schedules.depthwise import emit_depthwise_conv2d
 from assay.compile.schedules.epilogue import Epilogue, split_epilogue
 from assay.compile.schedules.gemm import emit_batched_matmul, emit_packed_matmul
+from assay.compile.schedules.in_place import write_in_place
 from assay.compile.schedules.ir import Buffer, Expr, Stmt, seq
 from assay.compile.schedules.shuffled_conv2d import emit_shuffled_conv2d
 from assay.compile.schedules.stages import emit_stages
@@ -44,7 +45,7 @@ def schedule_function(function: Expr, context: ScheduleContext) -> Expr:
 
     Raises UnreadableFunctionError for a function that is not made of plain blocks.
     """
-    fused = read_function(function)
+    fused = write_in_place(read_function(function))
     anchor = fused.anchor()
     if anchor is None:
         alone = emit_stages(fused.blocks, fused, context)
