@@ -9,6 +9,7 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -33,8 +34,9 @@ if TYPE_CHECKING:
 
 __all__ = ["DEFAULT_ENGINES", "DEFAULT_ROUNDS", "REFERENCE", "bench", "unavailable_engines"]
 
+OURS = "assay"
 REFERENCE = "onnxruntime"
-DEFAULT_ENGINES = ("assay", REFERENCE)
+DEFAULT_ENGINES = (OURS, REFERENCE)
 DEFAULT_ROUNDS = 5
 _SECONDS_PER_ROUND = 0.4
 _TIMEOUT_SECONDS = 300.0
@@ -63,6 +65,7 @@ def bench(
     seed: int = 0,
     timeout: float = _TIMEOUT_SECONDS,
     compile_seconds: float | None = None,
+    others: Mapping[Path, float | None] | None = None,
     progress: Progress | None = None,
 ) -> list[Record]:
     """Records of every metric of every engine on ``model``.
@@ -70,7 +73,8 @@ def bench(
     Each round starts a fresh process per engine, one after the other in an order drawn from ``seed``, on
     the same inputs (the default sizes of the symbolic dimensions, unless ``sizes`` says otherwise), thread
     count and CPUs. ``canonical`` may be None when only our engine is measured. ``compile_seconds``, the
-    seconds of the build, adds its record.
+    seconds of the build, adds its record. ``others`` are more artifacts of the model, with the seconds of
+    their builds: our engine runs each of them in turn with the rest.
 
     Raises BenchmarkError when an engine is not available, fails, hangs for ``timeout`` seconds, or gives
     outputs beyond the model's tolerance from ONNX Runtime's; UsageError for more threads than CPUs.
@@ -82,44 +86,80 @@ def bench(
     files = _files(model.name, artifact, canonical)
     for name, reason in unavailable_engines(engines_to_run, model.name, artifact, canonical).items():
         raise BenchmarkError(f"{name} cannot be measured on {model.name}: {reason}.")
-    opened = open_artifact(artifact, verify=False)
+    builds = {artifact: compile_seconds, **(others or {})}
+    runs = [
+        _Contestant(engine=engine, files=replace(files, artifact=path.absolute()), path=path)
+        for engine in chosen
+        for path in (builds if engine.name == OURS else [artifact])
+    ]
     full = {**model.default_sizes(), **(sizes or {})}
     cpus = choose_cpus(threads)
-    reports: dict[str, list[Report]] = {engine.name: [] for engine in chosen}
+    reports: list[list[Report]] = [[] for _ in runs]
     with tempfile.TemporaryDirectory(prefix="assay-bench-") as name:
         folder = Path(name)
         with progress.step(f"{model.name}: make inputs"):
             save_arrays(folder / "inputs.npz", make_inputs(model, full, seed))
-        for engine, index in _schedule(chosen, rounds, seed):
+        for number, index in _schedule(len(runs), rounds, seed):
+            run = runs[number]
             job = Job(
-                engine=engine.name,
+                engine=run.engine.name,
                 model=files.name,
-                artifact=str(files.artifact),
+                artifact=str(run.files.artifact),
                 canonical=str(files.canonical) if files.canonical else None,
                 threads=threads,
                 cpus=cpus,
                 inputs=str(folder / "inputs.npz"),
-                outputs=str(folder / f"{engine.name}.npz") if index == 0 else None,
+                outputs=str(folder / f"{number}.npz") if index == 0 else None,
                 report=str(folder / "report.json"),
                 seconds=seconds_per_round,
             )
-            what = f"{model.name}, {_counted(threads, 'thread')}, {engine.name}"
+            what = f"{model.name}, {_counted(threads, 'thread')}, {run.engine.name}"
+            if run.engine.name == OURS and len(builds) > 1:
+                what += f" ({run.path.name})"
             with progress.step(f"{what}: round {index + 1} of {rounds}"):
-                reports[engine.name].append(run_worker(job, timeout))
-        if REFERENCE in reports:
-            outputs = {engine.name: load_arrays(folder / f"{engine.name}.npz") for engine in chosen}
-            check_agreement(outputs, full, model.tolerance)
-    subject = Subject(
-        run_id=run_id,
-        model=model,
-        manifest=opened.manifest,
-        digest=f"sha256:{hashlib.sha256(opened.read(MANIFEST)).hexdigest()}",
-        files=files,
-        sizes=full,
-        threads=threads,
-    )
-    measured = [Measurement(engine=engine, reports=tuple(reports[engine.name])) for engine in chosen]
-    return make_records(subject, measured, compile_seconds=compile_seconds)
+                reports[number].append(run_worker(job, timeout))
+        _check_all(runs, folder, full, model.tolerance)
+    records = []
+    for path, seconds in builds.items():
+        opened = open_artifact(path, verify=False)
+        subject = Subject(
+            run_id=run_id,
+            model=model,
+            manifest=opened.manifest,
+            digest=f"sha256:{hashlib.sha256(opened.read(MANIFEST)).hexdigest()}",
+            files=replace(files, artifact=path.absolute()),
+            sizes=full,
+            threads=threads,
+        )
+        measured = [
+            Measurement(engine=run.engine, reports=tuple(found))
+            for run, found in zip(runs, reports, strict=True)
+            if run.path == path
+        ]
+        records += make_records(subject, measured, compile_seconds=seconds)
+    return records
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Contestant:
+    """An engine with what it loads; ``path`` is the artifact that its records go with."""
+
+    engine: Engine
+    files: ModelFiles
+    path: Path
+
+
+def _check_all(
+    runs: Sequence[_Contestant], folder: Path, sizes: Mapping[str, int], tolerance: Tolerance
+) -> None:
+    """Compare what each gave with the reference's, if that was among them."""
+    names = [run.engine.name for run in runs]
+    if REFERENCE not in names:
+        return
+    outputs = [load_arrays(folder / f"{index}.npz") for index in range(len(runs))]
+    reference = outputs[names.index(REFERENCE)]
+    for name, found in zip(names, outputs, strict=True):
+        check_agreement({name: found, REFERENCE: reference}, sizes, tolerance)
 
 
 def _counted(number: int, noun: str) -> str:
@@ -131,31 +171,46 @@ def _files(model: str, artifact: Path, canonical: CanonicalModel | None) -> Mode
     return ModelFiles(name=model, artifact=artifact.absolute(), canonical=path)
 
 
-def _schedule(chosen: Sequence[Engine], rounds: int, seed: int) -> list[tuple[Engine, int]]:
-    """Who runs when: every engine once a round, in random order, so that drift favours nobody."""
+def _schedule(count: int, rounds: int, seed: int) -> list[tuple[int, int]]:
+    """Who runs in which round: everybody once a round, in random order, so that drift favours nobody."""
     generator = random.Random(seed)
-    return [(engine, index) for index in range(rounds) for engine in generator.sample(chosen, len(chosen))]
+    return [(who, index) for index in range(rounds) for who in generator.sample(range(count), count)]
 
 
 def run_worker(job: Job, timeout: float = _TIMEOUT_SECONDS) -> Report:
     """Do ``job`` in a fresh process. Raises BenchmarkError, with its last line of stderr, when that fails."""
-    report = Path(job.report)
-    report.unlink(missing_ok=True)
+    (report,) = run_workers([job], timeout)
+    return report
+
+
+def run_workers(jobs: Sequence[Job], timeout: float = _TIMEOUT_SECONDS) -> list[Report]:
+    """Do ``jobs`` of one engine and number of threads, one after the other, in one fresh process.
+
+    Raises BenchmarkError as ``run_worker`` does.
+    """
+    for job in jobs:
+        Path(job.report).unlink(missing_ok=True)
     # -P keeps the current folder off the module path: what lies in it must not stand in for a package.
     command = [sys.executable, "-P", "-m", "assay.benchmarks.worker"]
-    where = f"{job.engine} failed on {job.model}"
     try:
         done = subprocess.run(
-            command, input=msgspec.json.encode(job), capture_output=True, timeout=timeout, check=False
+            command, input=msgspec.json.encode(list(jobs)), capture_output=True, timeout=timeout, check=False
         )
     except subprocess.TimeoutExpired:
+        where = _where(jobs)
         raise BenchmarkError(f"{where}: it did not finish one round within {timeout:g} s.") from None
     if done.returncode:
-        raise BenchmarkError(f"{where}: {_failure(done)}")
+        raise BenchmarkError(f"{_where(jobs)}: {_failure(done)}")
     try:
-        return msgspec.json.decode(report.read_bytes(), type=Report)
+        return [msgspec.json.decode(Path(job.report).read_bytes(), type=Report) for job in jobs]
     except (OSError, msgspec.MsgspecError) as error:
-        raise BenchmarkError(f"{where}: its worker left no report.") from error
+        raise BenchmarkError(f"{_where(jobs)}: its worker left no report.") from error
+
+
+def _where(jobs: Sequence[Job]) -> str:
+    """Who failed on what: the first of ``jobs`` that left no report."""
+    undone = next((job for job in jobs if not Path(job.report).is_file()), jobs[-1])
+    return f"{undone.engine} failed on {undone.model}"
 
 
 def _failure(done: subprocess.CompletedProcess[bytes]) -> str:

@@ -43,9 +43,16 @@ class Measurement:
 
 
 def make_records(
-    subject: Subject, measurements: Sequence[Measurement], *, compile_seconds: float | None = None
+    subject: Subject,
+    measurements: Sequence[Measurement],
+    *,
+    compile_seconds: float | None = None,
+    only_latency: bool = False,
 ) -> list[Record]:
-    """Records of every metric that was measured, engine by engine."""
+    """Records of every metric that was measured, engine by engine.
+
+    With ``only_latency``, for processes that measure several things, of that alone.
+    """
     make = _Maker(subject)
     records = []
     for measured in measurements:
@@ -61,6 +68,8 @@ def make_records(
                 calls=max(report.calls_per_sample for report in reports),
             )
         )
+        if only_latency:
+            continue
         if engine.loads_file:
             loads = [(report.load_time,) for report in reports]
             records.append(make.record(engine, version, "load_time", loads))

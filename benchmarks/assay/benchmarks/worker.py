@@ -1,6 +1,6 @@
-"""The process that measures one engine once: ``python -m assay.benchmarks.worker`` reads a Job on stdin.
+"""The process that measures one engine once: ``python -m assay.benchmarks.worker`` reads jobs on stdin.
 
-It is fresh for every round, because a process keeps its memory layout, and with it its luck, for life. An
+Several jobs are of one engine and number of threads, and done one after the other. It is fresh for every round, because a process keeps its memory layout, and with it its luck, for life. An
 error ends it with one line on stderr that says what went wrong.
 """
 
@@ -28,21 +28,22 @@ _THREAD_VARIABLES = ("OMP_NUM_THREADS", "TVM_NUM_THREADS", "OPENBLAS_NUM_THREADS
 
 
 def main() -> int:
-    """Do the job on stdin; 0, or 1 with one line on stderr."""
-    job = msgspec.json.decode(sys.stdin.buffer.read(), type=Job)
+    """Do the jobs on stdin; 0, or 1 with one line on stderr."""
+    jobs = msgspec.json.decode(sys.stdin.buffer.read(), type=list[Job])
     # Before any library is imported that reads them, or that starts threads.
     for variable in _THREAD_VARIABLES:
-        os.environ[variable] = str(job.threads)
+        os.environ[variable] = str(jobs[0].threads)
     if hasattr(os, "sched_setaffinity"):
-        os.sched_setaffinity(0, job.cpus)
+        os.sched_setaffinity(0, jobs[0].cpus)
     from assay.errors import AssayError
 
-    try:
-        report = _measure(job)
-    except AssayError as error:
-        print(" ".join(str(error).split()), file=sys.stderr)
-        return 1
-    Path(job.report).write_bytes(msgspec.json.encode(report))
+    for job in jobs:
+        try:
+            report = _measure(job)
+        except AssayError as error:
+            print(" ".join(str(error).split()), file=sys.stderr)
+            return 1
+        Path(job.report).write_bytes(msgspec.json.encode(report))
     return 0
 
 

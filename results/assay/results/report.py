@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -57,22 +57,35 @@ def report_rows(
 ) -> list[Row]:
     """Rows of one metric, one for each record, our engine first within a model and thread count."""
     chosen = [record for record in records if record.metric == metric]
-    references = {_group(record): record for record in chosen if record.engine == reference}
+    references: dict[tuple[object, ...], Record] = {}
+    for record in chosen:
+        if record.engine == reference:
+            references[_group(record)] = record
+            # Of several builds of a model, the peer takes turns with all and is recorded with one.
+            references.setdefault(_comparable(record), record)
     order = {key: index for index, key in enumerate(dict.fromkeys(_group(record) for record in chosen))}
     chosen.sort(key=lambda record: (order[_group(record)], record.engine != _OURS))
     artifacts: dict[str, set[str]] = {}
     for record in chosen:
         artifacts.setdefault(record.model, set()).add(record.artifact)
     return [
-        _row(record, references.get(_group(record)), several=len(artifacts[record.model]) > 1)
+        _row(record, _reference(record, references), several=len(artifacts[record.model]) > 1)
         for record in chosen
     ]
 
 
-def _group(record: Record) -> tuple[object, ...]:
+def _comparable(record: Record) -> tuple[object, ...]:
     """What two records must share to be compared."""
-    sizes = tuple(sorted(record.sizes.items()))
-    return (record.run_id, record.model, record.artifact, sizes, record.threads)
+    return (record.run_id, record.model, tuple(sorted(record.sizes.items())), record.threads)
+
+
+def _group(record: Record) -> tuple[object, ...]:
+    """What records of one measurement share."""
+    return (*_comparable(record), record.artifact)
+
+
+def _reference(record: Record, references: Mapping[tuple[object, ...], Record]) -> Record | None:
+    return references.get(_group(record)) or references.get(_comparable(record))
 
 
 def _row(record: Record, reference: Record | None, *, several: bool) -> Row:
