@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -19,12 +19,15 @@ if TYPE_CHECKING:
     from assay.results.record import Record
     from assay.results.report import Row
 
-__all__ = ["Plan", "Session"]
+__all__ = ["Plan", "Session", "save_records"]
 
 
 @dataclass(frozen=True, kw_only=True)
 class Plan:
-    """What to measure of every model; ``seconds`` is the least time of the samples of a round."""
+    """What to measure of every model; ``seconds`` is the least time of the samples of a round.
+
+    Of several ``profiles`` each is built, and all take turns.
+    """
 
     threads: tuple[int, ...]
     engines: tuple[str, ...]
@@ -35,18 +38,17 @@ class Plan:
     model: str | None
     targets: tuple[str, ...]
     scheme: str
-    profile: str
+    profiles: tuple[str, ...]
     cache: Path | None
 
 
 @dataclass(frozen=True, kw_only=True)
 class _Subject:
-    """A model that is ready to be measured. ``compile_seconds`` is None where the build was cached."""
+    """A model that is ready to be measured: artifacts, each with the seconds of its build where known."""
 
     spec: ModelSpec
-    artifact: Path
+    artifacts: dict[Path, float | None]
     canonical: CanonicalModel | None
-    compile_seconds: float | None
 
 
 class Session:
@@ -98,7 +100,8 @@ class Session:
 
             find_targets(self._plan.targets)
             schemes()[self._plan.scheme]
-            profiles()[self._plan.profile]
+            for profile in self._plan.profiles:
+                profiles()[profile]
             for name in models:
                 find_model(name)
 
@@ -107,7 +110,8 @@ class Session:
 
         plan = self._plan
         subject = self._open(Path(name)) if is_artifact(name) else self._build(name)
-        missing = unavailable_engines(plan.engines, subject.spec.name, subject.artifact, subject.canonical)
+        (artifact, seconds), *others = subject.artifacts.items()
+        missing = unavailable_engines(plan.engines, subject.spec.name, artifact, subject.canonical)
         for engine, reason in missing.items():
             self._note_problem(subject.spec.name, engine, f"not available: {reason}")
             self._output.note(f"{engine} is left out: {reason}")
@@ -117,7 +121,7 @@ class Session:
         for threads in plan.threads:
             self.records += bench(
                 subject.spec,
-                subject.artifact,
+                artifact,
                 subject.canonical,
                 run_id=self._run_id,
                 engines_to_run=chosen,
@@ -126,7 +130,8 @@ class Session:
                 seconds_per_round=plan.seconds,
                 sizes=plan.sizes,
                 seed=plan.seed,
-                compile_seconds=subject.compile_seconds,
+                compile_seconds=seconds,
+                others=dict(others),
                 progress=self._output.progress(self._prefix, animated=False),
             )
 
@@ -135,21 +140,18 @@ class Session:
         from assay.models.registry import find_model
 
         plan = self._plan
-        result = build_artifact(
-            find_model(name),
-            target=plan.targets,
-            scheme=plan.scheme,
-            profile=plan.profile,
-            cache=plan.cache,
-            progress=self._output.progress(f"{self._prefix}{name}: "),
-        )
-        seconds = None if result.cached else sum(result.seconds.values())
-        return _Subject(
-            spec=result.canonical.spec,
-            artifact=result.path,
-            canonical=result.canonical,
-            compile_seconds=seconds,
-        )
+        artifacts: dict[Path, float | None] = {}
+        for profile in plan.profiles:
+            result = build_artifact(
+                find_model(name),
+                target=plan.targets,
+                scheme=plan.scheme,
+                profile=profile,
+                cache=plan.cache,
+                progress=self._output.progress(f"{self._prefix}{name}: "),
+            )
+            artifacts.setdefault(result.path, result.build_seconds)
+        return _Subject(spec=result.canonical.spec, artifacts=artifacts, canonical=result.canonical)
 
     def _open(self, path: Path) -> _Subject:
         """An artifact that is there; peers run the model behind it, where that is known and the same."""
@@ -170,29 +172,16 @@ class Session:
                     f"{path} was built from another model than {spec.name!r} is now.",
                     hint="Build it again, or name the model that it was built from with --model.",
                 )
-        return _Subject(
-            spec=spec_from_manifest(manifest), artifact=path, canonical=canonical, compile_seconds=None
-        )
+        return _Subject(spec=spec_from_manifest(manifest), artifacts={path: None}, canonical=canonical)
 
     def _note_problem(self, model: str, engine: str, problem: str) -> None:
         from assay.results.report import Row
 
         self.problems.append(Row(model=model, engine=engine, threads=None, metric="latency", problem=problem))
 
-    def save(self, folder: Path | None) -> Path | None:
-        """Write the records, if there are any, to ``folder``; the path of the file."""
-        if not self.records:
-            return None
-        from assay.benchmarks.provenance import find_checkout
-        from assay.results.record import write_records
-
-        if folder is None:
-            checkout = find_checkout()
-            folder = (checkout.root if checkout else Path()) / "results" / "runs"
-        return write_records(folder, self.records)
-
     def show(self, *, markdown: bool) -> None:
         """Print the records: as JSON, as Markdown, or as tables."""
+        from assay.results.comparison import peer_cells, peer_rows, profile_cells, profile_rows
         from assay.results.costs import cost_markdown, cost_rows, cost_table
         from assay.results.record import encode_records
         from assay.results.report import markdown_table, problem_lines, report_rows, rich_table
@@ -202,12 +191,37 @@ class Session:
             return
         rows = [*report_rows(self.records), *self.problems]
         costs = cost_rows(self.records)
+        profiles, peers = profile_rows(self.records), peer_rows(self.records)
+        sections = []
+        if profiles:
+            sections.append(("Build profiles", profile_cells(profiles)))
+        if len(peers) > 1 or any(len(row.ratios) > 1 for row in peers):
+            sections.append(("Other engines' time over ours", peer_cells(peers)))
+        if markdown:
+            from assay.results.comparison import comparison_markdown
+
+            tables = [markdown_table(rows), *(comparison_markdown(cells) for _, cells in sections)]
+            self._output.print_line("\n".join([*tables, cost_markdown(costs).rstrip()]))
+            return
+        from assay.results.comparison import comparison_table
+
         rounds = self._plan.rounds
         title = f"Latency over {rounds} round" + ("" if rounds == 1 else "s")
-        if markdown:
-            self._output.print_line(markdown_table(rows) + "\n" + cost_markdown(costs).rstrip())
-            return
-        tables: list[Any] = [rich_table(rows, title=title), *problem_lines(rows)]
+        shown: list[Any] = [rich_table(rows, title=title), *problem_lines(rows)]
+        shown += [comparison_table(cells, title=heading) for heading, cells in sections]
         if costs and not self._output.quiet:
-            tables.append(cost_table(costs, title="What else it costs"))
-        self._output.print(*tables)
+            shown.append(cost_table(costs, title="What else it costs"))
+        self._output.print(*shown)
+
+
+def save_records(records: Sequence[Record], folder: Path | None) -> Path | None:
+    """Write the records, if there are any, to ``folder``; the path of the file."""
+    if not records:
+        return None
+    from assay.benchmarks.provenance import find_checkout
+    from assay.results.record import write_records
+
+    if folder is None:
+        checkout = find_checkout()
+        folder = (checkout.root if checkout else Path()) / "results" / "runs"
+    return write_records(folder, records)

@@ -18,6 +18,7 @@ __all__ = [
     "output_options",
     "parse_sizes",
     "size_option",
+    "target_options",
     "threads_type",
 ]
 
@@ -60,8 +61,15 @@ def output_options(function: F) -> F:
 
 def build_options(function: F) -> F:
     """What a build depends on: ``--target``, ``--scheme`` and ``--profile``."""
+    function = click.option(
+        "--profile", default="release", show_default=True, help="How hard the build works."
+    )(function)
+    return target_options(function)
+
+
+def target_options(function: F) -> F:
+    """``--target`` and ``--scheme``."""
     for option in (
-        click.option("--profile", default="release", show_default=True, help="How hard the build works."),
         click.option(
             "--scheme", default="f32", show_default=True, help="How weights are stored and multiplied."
         ),
