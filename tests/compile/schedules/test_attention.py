@@ -14,8 +14,14 @@ import_tvm()
 from tvm import te, tirx  # noqa: E402
 
 from assay.compile.schedules.attention import AttentionForm, attention  # noqa: E402
+from assay.compile.targets.target import VectorUnit  # noqa: E402
 
 TOLERANCE = 1e-5
+
+# The kernel for sixteen lanes takes long to compile for a CPU that has eight.
+EIGHT_LANES = pytest.mark.parametrize(
+    "check", [VectorUnit(bits=256, registers=16)], indirect=True, ids=["8 lanes"]
+)
 
 
 def softmax(x: Any) -> Any:
@@ -83,11 +89,7 @@ LENGTHS = [{"b": 1, "s": 1, "t": 1}, {"b": 2, "s": 7, "t": 129}, {"b": 1, "s": 1
            {"b": 1, "s": 32, "t": 96}, {"b": 1, "s": 130, "t": 200}]  # fmt: skip
 
 
-@pytest.mark.parametrize(
-    ("count", "depth"), [(3, 20), pytest.param(2, 64, marks=pytest.mark.slow), (2, 5)], ids=str
-)
-def test_attention_of_any_length(check: Any, count: int, depth: int) -> None:
-    """Depths with and without a tail; lengths around whole panels and blocks of keys."""
+def compare(check: Any, count: int, depth: int) -> None:
     check(
         lambda b, *x: b.emit_te(in_place(count, depth, scale=0.3), *x),
         lambda q, k, v: reference(q, k, v, count=count, scale=0.3),
@@ -98,6 +100,20 @@ def test_attention_of_any_length(check: Any, count: int, depth: int) -> None:
     )
 
 
+@EIGHT_LANES
+@pytest.mark.parametrize(("count", "depth"), [(3, 20), (2, 5)], ids=str)
+def test_attention_of_any_length(check: Any, count: int, depth: int) -> None:
+    """Depths that vectors do not divide; lengths around whole panels and blocks of keys."""
+    compare(check, count, depth)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("count", "depth"), [(3, 20), (2, 5), (2, 64)], ids=str)
+def test_attention_of_any_length_and_lanes(check: Any, count: int, depth: int) -> None:
+    compare(check, count, depth)
+
+
+@EIGHT_LANES
 def test_attention_of_a_known_length(check: Any) -> None:
     shape = ((1, 37, 48), "float32")
     check(
@@ -110,6 +126,7 @@ def test_attention_of_a_known_length(check: Any) -> None:
     )
 
 
+@EIGHT_LANES
 def test_attention_of_one_query(check: Any) -> None:
     check(
         lambda b, *x: b.emit_te(in_place(2, 24), *x),
@@ -122,6 +139,7 @@ def test_attention_of_one_query(check: Any) -> None:
     )
 
 
+@EIGHT_LANES
 @pytest.mark.parametrize(
     "mask",
     [("b", 1, "t", 1), (1, 1, "t", "s"), pytest.param(("b", 3, "t", "s"), marks=pytest.mark.slow)],
@@ -188,7 +206,7 @@ def test_scores_are_never_all_in_memory(scheduled: Any) -> None:
     assert "T.parallel" in script
     allocations = re.findall(r"alloc_buffer\(\((?:T\.int64\()?(\w+)", script)
     assert allocations
-    assert max(int(size) for size in allocations) <= 64 * 64
+    assert max(int(size) for size in allocations) <= 96 * 64
 
 
 def test_attention_is_vectorized(kernels: Any) -> None:

@@ -14,7 +14,7 @@ __all__ = ["convert_expand"]
 
 
 def convert_expand(builder: Any, inputs: Any, attributes: Mapping[str, Any], opset: int) -> Any:
-    """ONNX Expand where each target size is 1, or the data's size there is known; None for all other cases."""
+    """ONNX Expand where each size is 1 or the data's own is known; None for other cases."""
     data, wanted = inputs[0], array_of(inputs[1])
     if wanted is None or getattr(data.ty, "shape", None) is None:
         return None

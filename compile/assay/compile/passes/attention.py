@@ -1,9 +1,9 @@
 """Recognize attention, softmax(scale Q K^T + mask) V, and replace it by one kernel.
 
-What lies between the product of Q and K and the softmax may be any chain of elementwise operators on operands
-that broadcast (scales, additive masks, selections, a soft cap). Q, K and V are read through the operators that
-only move data, so that heads split off a projection are read where they are; so is the result written where
-a transposition behind it wants it.
+What lies between the product of Q and K and the softmax may be any chain of elementwise operators on
+operands that broadcast (scales, additive masks, selections, a soft cap). Q, K and V are read through the
+operators that only move data, so that heads split off a projection are read where they are; so is the result
+written where a transposition behind it wants it.
 """
 
 from __future__ import annotations
@@ -13,7 +13,6 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-
 from tvm import relax, te, tirx
 from tvm.relax.expr_functor import PyExprMutator, mutator
 
@@ -130,7 +129,7 @@ def _match(graph: Graph, softmax: Any, call: Any) -> tuple[Any, _Match] | None:
 
 
 def _without_guard(graph: Graph, softmax: Any) -> tuple[Any | None, bool]:
-    """The weights, behind a guard that puts zeros where a row's weights are not numbers; whether there is one."""
+    """The weights, behind the guard that puts zeros for what is no number; whether there is one."""
     users = graph.users(softmax)
     tests = [user for user in users if is_call(graph.values[user], "isnan")]
     if len(users) != 2 or len(tests) != 1 or graph.is_output(softmax):

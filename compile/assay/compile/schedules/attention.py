@@ -12,45 +12,37 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-
 from tvm import te, tirx
 
 from assay.compile.schedules.blocks import Block, FusedFunction, loads_of
 from assay.compile.schedules.context import ScheduleContext
 from assay.compile.schedules.ir import (
-    Buffer,
     Expr,
     Stmt,
-    allocate,
     as_int,
     bind,
-    broadcast,
     ceildiv,
-    const_like,
     floordiv,
     floormod,
     i64,
     if_then,
-    lanes_at,
-    load,
-    loop,
     minimum,
     parallel,
     seq,
     simplify,
-    store,
     substitute,
 )
-from assay.compile.schedules.math import Registers, vector_math, with_registers
-from assay.compile.schedules.nest import stride
-from assay.compile.schedules.program import Axis, Builder, Views, emit_program, flat_offset, make_analyzer
+from assay.compile.schedules.online_softmax import Access, Panels, Problem, Scratch, emit_panels
+from assay.compile.schedules.program import Axis, Builder, Views, flat_offset, make_analyzer
 from assay.compile.schedules.reducer import reducer_of
-from assay.compile.schedules.tiles import choose_panel_width, choose_tile
 
 __all__ = ["AttentionForm", "attention", "emit_attention"]
 
-# Keys that are scored before their values are summed: their scores stay in L1.
-_KEY_BLOCK = 96
+# The most keys that are scored before their values are summed: their scores stay in L1.
+_KEY_BLOCK = 128
+# Vectors of a panel: with three, a tile of either product still has its accumulators in registers, and reads
+# few operands for each multiply-add.
+_MAX_VECTORS = 3
 # Panels of queries that pass over a block of keys while it is in L2.
 _MAX_PANELS = 4
 # Tasks to share between threads, where there are that many.
@@ -63,10 +55,10 @@ Indices = Callable[..., Sequence[Any]]
 class AttentionForm:
     """Where attention finds its operands and leaves its result.
 
-    ``lead``: batch and head extents; ``queries``, ``keys``, ``depth``, ``value_depth``: the other sizes. ``q``,
-    ``k``, ``v``: the index of ``(*lead, row, column)`` in the operand's own buffer. ``scale`` multiplies Q.
-    ``order``: the result's axes, as positions in ``(*lead, query, column)``. ``keep_masked``: a row whose
-    scores are all minus infinity is zero, not NaN.
+    ``lead``: batch and head extents; ``queries``, ``keys``, ``depth``, ``value_depth``: the other sizes.
+    ``q``, ``k``, ``v``: the index of ``(*lead, row, column)`` in the operand's own buffer. ``scale``
+    multiplies Q. ``order``: the result's axes, as positions in ``(*lead, query, column)``. ``keep_masked``: a
+    row whose scores are all minus infinity is zero, not NaN.
     """
 
     lead: tuple[Any, ...]
@@ -142,95 +134,95 @@ def emit_attention(function: FusedFunction, anchor: Block, context: ScheduleCont
     return seq(views.declarations(), body)
 
 
-@dataclass(frozen=True, kw_only=True)
-class _Panels:
-    """Panels of queries with the same treatment: ``count`` of ``width`` from ``first``; ``clamped``: the last
-    one may reach beyond the last query, which is then computed several times."""
-
-    first: Expr
-    count: Expr
-    width: int
-    clamped: bool
-
-
-@dataclass(frozen=True, kw_only=True)
-class _Scratch:
-    """What a task keeps for each of its panels, and the scores of one block of keys."""
-
-    queries: Buffer
-    sums: Buffer
-    peaks: Buffer
-    totals: Buffer
-    scores: Buffer
-    declarations: tuple[Stmt, ...]
-
-
 class _Emitter:
     def __init__(
         self, function: FusedFunction, anchor: Block, views: Views, context: ScheduleContext
     ) -> None:
-        scores = function.blocks[0]
-        product, shares = (reducer_of(block) for block in (scores, anchor))
-        assert product is not None and shares is not None
-        self.anchor, self.views, self.context = anchor, views, context
-        self.keep_masked = bool(as_int(anchor.annotations["assay.keep_masked"]))  # type: ignore[arg-type]
-        self.keys, self.queries = scores.spatial_extents[-2:]
-        self.lead = [Axis(var=var, extent=e) for var, e in self._pairs(scores)[:-2]]
-        self.key, self.query, self.column = (tirx.Var(n, "int64") for n in ("t", "s", "d"))
-        axes = {a.var: a.var for a in self.lead}
-        own = {**axes, scores.spatial[-2]: self.key, scores.spatial[-1]: self.query}
-        own[scores.reduction[0]] = self.column
-        self.q = substitute(product.operand.a, own)
-        self.k = self._flat(product.operand.b, own)
-        (value,) = [a for a in loads_of(shares.operand) if not a.source.same_as(function.blocks[-2].output)]
-        (share,) = [a for a in loads_of(shares.operand) if a.source.same_as(function.blocks[-2].output)]
-        at = dict(zip((*share.indices[:-2], share.indices[-1]), (*axes.values(), self.query), strict=True))
-        at[anchor.reduction[0]] = self.key
-        (column,) = (i for i in anchor.spatial if i not in at)
-        at[column] = self.column
-        self.v = self._flat(value, at)
-        self.out = flat_offset(anchor.output, [substitute(i, at) for i in anchor.indices], self._analyzer())
-        self.depth = _constant(scores.reduction_extents[0])
-        self.value_depth = _constant(anchor.spatial_extents[list(anchor.spatial).index(column)])
-        self._read_modification(function, own)
-        self._choose_tiles()
-
-    @staticmethod
-    def _pairs(block: Block) -> list[tuple[Expr, Expr]]:
-        return list(zip(block.spatial, block.spatial_extents, strict=True))
-
-    def _analyzer(self) -> Any:
-        return make_analyzer(
+        self.views, self.context = views, context
+        self.scores, self.anchor = function.blocks[0], anchor
+        pairs = list(zip(self.scores.spatial, self.scores.spatial_extents, strict=True))
+        self.lead = [Axis(var=var, extent=extent) for var, extent in pairs[:-2]]
+        self.keys, self.queries = self.scores.spatial_extents[-2:]
+        self.key, self.query, self.column = (tirx.Var(name, "int64") for name in ("t", "s", "d"))
+        self.analyzer = make_analyzer(
             [
                 *self.lead,
                 Axis(var=self.key, extent=i64(self.keys)),
                 Axis(var=self.query, extent=i64(self.queries)),
             ]
         )
+        self.problem = self._read(function)
+        self._choose_tiles()
 
-    def _flat(self, access: Expr, variables: Mapping[Expr, Expr]) -> tuple[Buffer, Expr]:
+    def _read(self, function: FusedFunction) -> Problem:
+        """Where the operands lie, and what happens to a score, from the blocks that define them."""
+        scores, anchor = self.scores, self.anchor
+        product, sum_ = reducer_of(scores), reducer_of(anchor)
+        assert product is not None
+        assert sum_ is not None
+        lead = [axis.var for axis in self.lead]
+        own = dict(zip(scores.spatial, (*lead, self.key, self.query), strict=True))
+        own[scores.reduction[0]] = self.column
+        (q,), (k,) = (list(loads_of(side)) for side in (product.operand.a, product.operand.b))
+        share, v = sum_.operand.a, sum_.operand.b
+        at = dict(zip((*share.indices[:-2], share.indices[-1]), (*lead, self.query), strict=True))
+        at[anchor.reduction[0]] = self.key
+        (column,) = (i for i in anchor.spatial if i not in at)
+        at[column] = self.column
+        width = anchor.spatial_extents[list(anchor.spatial).index(column)]
+        score = tirx.Var("score", "float32")
+        return Problem(
+            keys=self.keys,
+            queries=self.queries,
+            depth=_constant(scores.reduction_extents[0]),
+            value_depth=_constant(width),
+            key=self.key,
+            query=self.query,
+            column=self.column,
+            q=self._access(q, own),
+            q_scale=_factor(product.operand.a),
+            k=self._access(k, own),
+            v=self._access(v, at),
+            out=Access(
+                buffer=self.views.of(anchor.output),
+                offset=flat_offset(anchor.output, [substitute(i, at) for i in anchor.indices], self.analyzer),
+            ),
+            score=score,
+            modification=self._modification(function, own, score),
+            keep_masked=bool(as_int(anchor.annotations["assay.keep_masked"])),
+            unit=self.context.unit,
+            expected_keys=self.context.expected(self.keys),
+            key_block=self._key_block(),
+        )
+
+    def _access(self, access: Expr, variables: Mapping[Expr, Expr]) -> Access:
         """The view that a load reads, and the position in it."""
         indices = [substitute(i, variables) for i in access.indices]
-        return self.views.of(access.source), flat_offset(access.source, indices, self._analyzer())
+        offset = flat_offset(access.source, indices, self.analyzer)
+        return Access(buffer=self.views.of(access.source), offset=offset)
 
-    def _read_modification(self, function: FusedFunction, own: Mapping[Expr, Expr]) -> None:
+    def _modification(self, function: FusedFunction, own: Mapping[Expr, Expr], score: Expr) -> Any:
         """The program between the product and the softmax: scaling, masks, whatever is elementwise."""
-        scores = function.blocks[0]
+        scores = self.scores
         first = next(i for i, b in enumerate(function.blocks) if i > 0 and b.is_reduction)
         largest = function.blocks[first]
         reducer = reducer_of(largest)
         assert reducer is not None
         at = {var: own[old] for var, old in zip(largest.spatial[:-1], scores.spatial[:-2], strict=True)}
         at |= {largest.spatial[-1]: self.query, largest.reduction[0]: self.key}
-        self.score = tirx.Var("score", "float32")
-        builder = Builder(self._analyzer(), self.views, function.blocks[1:first])
-        builder.values.append((scores.output, tuple(own[i] for i in scores.spatial), self.score))
-        self.modification = builder.program(builder.value(reducer.operand, at))
+        builder = Builder(self.analyzer, self.views, function.blocks[1:first])
+        builder.values.append((scores.output, tuple(own[i] for i in scores.spatial), score))
+        return builder.program(builder.value(reducer.operand, at))
+
+    def _key_block(self) -> int:
+        """Keys of one block: as even as can be, and whole tiles."""
+        expected = max(self.context.expected(self.keys), 1)
+        blocks = -(-expected // _KEY_BLOCK)
+        return min(_KEY_BLOCK, -(-expected // blocks // 8) * 8)
 
     def _choose_tiles(self) -> None:
         unit, expected = self.context.unit, self.context.expected
-        self.lanes = unit.lanes()
-        self.width = choose_panel_width(unit, expected(self.keys), max(expected(self.queries), self.lanes))
+        self.width = unit.lanes() * min(_MAX_VECTORS, max(expected(self.queries) // unit.lanes(), 1))
         count = -(-expected(self.queries) // self.width)
         for axis in self.lead:
             count *= expected(axis.extent)
@@ -258,282 +250,32 @@ class _Emitter:
             return seq(statements, self._chunk(bound, simplify(chunk * span), span))
 
         expected = self.context.expected
-        work = expected(tasks) * span * expected(self.keys) * (self.depth + self.value_depth)
+        work = expected(tasks) * span * expected(self.keys) * (self.problem.depth + self.problem.value_depth)
         return parallel(simplify(tasks), task, "task", serial=self.context.is_small(work // 4))
 
     def _chunk(self, bound: Mapping[Expr, Expr], start: Expr, span: int) -> Stmt:
         """The queries of one task: whole panels, then narrower ones that repeat the last query."""
+        lanes = self.context.unit.lanes()
         count, statements = bind("count", minimum(i64(self.queries) - start, span))
         whole, more = bind("whole", floordiv(count, self.width))
         left, rest = bind("left", count - whole * self.width)
-        scratch = self._scratch()
+        scratch = Scratch.allocate(self.problem, self.panels, self.width)
         statements += [*more, *rest, *scratch.declarations]
         exact = as_int(floormod(self.queries, self.width)) == 0
-        some = as_int(self.queries)
-        if some is None or some >= self.width:
-            panels = _Panels(first=start, count=whole, width=self.width, clamped=False)
-            body = _Pass(self, scratch, panels, bound).emit()
+        known = as_int(self.queries)
+        if known is None or known >= self.width:
+            panels = Panels(first=start, count=whole, width=self.width, clamped=False)
+            body = emit_panels(self.problem, scratch, panels, bound)
             statements.append(body if exact else if_then(whole > 0, body))
         if not exact:
-            narrow = _Panels(
+            narrow = Panels(
                 first=start + whole * self.width,
-                count=floordiv(left + (self.lanes - 1), self.lanes),
-                width=self.lanes,
+                count=floordiv(left + (lanes - 1), lanes),
+                width=lanes,
                 clamped=True,
             )
-            statements.append(if_then(left > 0, _Pass(self, scratch, narrow, bound).emit()))
+            statements.append(if_then(left > 0, emit_panels(self.problem, scratch, narrow, bound)))
         return seq(statements)
-
-    def _scratch(self) -> _Scratch:
-        columns = self.panels * self.width
-        sizes = {
-            "queries": columns * self.depth,
-            "sums": columns * self.value_depth,
-            "peaks": columns,
-            "totals": columns,
-            "scores": _KEY_BLOCK * self.width,
-        }
-        made = {name: allocate([size], "float32", name) for name, size in sizes.items()}
-        return _Scratch(
-            **{name: buffer for name, (buffer, _) in made.items()},
-            declarations=tuple(declaration for _, declaration in made.values()),
-        )
-
-
-class _Pass:
-    """The loops over blocks of keys for some panels of queries."""
-
-    def __init__(
-        self, owner: _Emitter, scratch: _Scratch, panels: _Panels, bound: Mapping[Expr, Expr]
-    ) -> None:
-        self.o, self.scratch, self.panels, self.bound = owner, scratch, panels, dict(bound)
-        self.lanes, self.width = owner.lanes, panels.width
-        self.vectors = range(0, self.width, self.lanes)
-
-    def emit(self) -> Stmt:
-        keys = i64(self.o.keys)
-        blocks = ceildiv(keys, _KEY_BLOCK)
-
-        def block(b: Expr) -> Stmt:
-            start, statements = bind("keys_start", b * _KEY_BLOCK)
-            count, more = bind("keys_count", minimum(keys - start, _KEY_BLOCK))
-            panels = loop(self.panels.count, lambda p: self._panel(p, start, count), "panel")
-            return seq(statements, more, panels)
-
-        return seq(
-            loop(self.panels.count, self._begin, "panel"),
-            loop(blocks, block, "key_block"),
-            loop(self.panels.count, self._end, "panel"),
-        )
-
-    def _query(self, panel: Expr, lane: Expr) -> Expr:
-        at = self.panels.first + panel * self.width + lane
-        return tirx.min(at, i64(self.o.queries) - 1) if self.panels.clamped else at
-
-    def _begin(self, panel: Expr) -> Stmt:
-        """Pack a panel of Q as ``[depth, width]``; nothing summed yet."""
-        s, o = self.scratch, self.o
-
-        def pack(d: Expr) -> Stmt:
-            def element(lane: Expr) -> Stmt:
-                at = {**self.bound, o.query: self._query(panel, lane), o.column: d}
-                value = substitute(o.q, at, lambda a: load(*o._flat(a, {})))
-                return store(s.queries, value, (panel * o.depth + d) * self.width + lane)
-
-            return loop(self.width, element, "query")
-
-        zero = broadcast(const_like(0.0, "float32"), self.lanes)
-        lowest = broadcast(const_like(float("-inf"), "float32"), self.lanes)
-        starts = []
-        for j in self.vectors:
-            at = lanes_at(panel * self.width + j, self.lanes)
-            starts += [store(s.peaks, lowest, at), store(s.totals, zero, at)]
-        clear = loop(
-            o.value_depth,
-            lambda d: seq(
-                *(
-                    store(s.sums, zero, lanes_at((panel * o.value_depth + d) * self.width + j, self.lanes))
-                    for j in self.vectors
-                )
-            ),
-            "column",
-        )
-        return seq(loop(o.depth, pack, "column"), starts, clear)
-
-    def _panel(self, panel: Expr, start: Expr, count: Expr) -> Stmt:
-        """One block of keys for one panel: scores, powers and their sum, weighted values."""
-        o, s = self.o, self.scratch
-        peak, declaration = allocate([self.width], "float32", "peak", "local")
-        factor, more = allocate([self.width], "float32", "factor", "local")
-        total, last = allocate([self.width], "float32", "total", "local")
-        statements: list[Stmt] = [declaration, more, last]
-        base, binding = bind("panel_start", panel * self.width)
-        statements += binding
-        for j in self.vectors:
-            at = lanes_at(base + j, self.lanes)
-            statements.append(store(peak, load(s.peaks, at), lanes_at(j, self.lanes)))
-        rows = choose_tile(o.context.unit, o.context.expected(o.keys), self.width, o.depth).rows
-        statements.append(
-            _row_tiles(count, rows, lambda row, height: self._scores(panel, start, row, height, peak))
-        )
-        for j in self.vectors:
-            statements.append(self._rescale(base, j, peak, factor, total))
-
-        def power(t: Expr) -> Stmt:
-            def element(lane: Expr, registers: Registers, j: int) -> Stmt:
-                at = t * self.width + j + lane
-                value, what = _evaluate(tirx.exp(load(s.scores, at) - load(peak, j + lane)), registers)
-                return seq(
-                    what,
-                    store(s.scores, value, at),
-                    store(total, load(total, j + lane) + value, j + lane),
-                )
-
-            return seq(
-                *(
-                    with_registers(self.lanes, lambda lane, r, j=j: element(lane, r, j))  # type: ignore[misc]
-                    for j in self.vectors
-                )
-            )
-
-        statements.append(loop(count, power, "key"))
-        for j in self.vectors:
-            at = lanes_at(base + j, self.lanes)
-            statements.append(store(s.totals, load(total, lanes_at(j, self.lanes)), at))
-        height = choose_tile(o.context.unit, o.value_depth, self.width, None).rows
-        full, left = divmod(o.value_depth, height)
-        if full:
-            statements.append(
-                loop(full, lambda d: self._weigh(panel, start, count, d * height, height, factor), "columns")
-            )
-        if left:
-            statements.append(self._weigh(panel, start, count, i64(full * height), left, factor))
-        return seq(statements)
-
-    def _scores(self, panel: Expr, start: Expr, row: Expr, height: int, peak: Buffer) -> Stmt:
-        """``height`` keys' scores for the panel, modified, and the largest so far."""
-        o, s = self.o, self.scratch
-        k, offset = o.k
-        step = stride(offset, o.column, o._analyzer())
-        statements, places = [], []
-        for i in range(height):
-            place, more = bind(
-                f"key{i}", substitute(offset, {**self.bound, o.key: start + row + i, o.column: i64(0)})
-            )
-            statements += more
-            places.append(place)
-        base, more = bind("packed", panel * (o.depth * self.width))
-        statements += more
-
-        def operands(d: Expr) -> tuple[list[Expr], list[Expr]]:
-            a = [load(k, place + d * step) for place in places]
-            b = [load(s.queries, lanes_at(base + d * self.width + j, self.lanes)) for j in self.vectors]
-            return a, b
-
-        accumulators, tile = _tile(height, self.width, self.lanes, o.depth, operands)
-        statements += tile
-        for i, accumulator in enumerate(accumulators):
-            for j in self.vectors:
-
-                def element(
-                    lane: Expr,
-                    registers: Registers,
-                    i: int = i,
-                    j: int = j,
-                    accumulator: Buffer = accumulator,
-                ) -> Stmt:
-                    variables = {
-                        **self.bound,
-                        o.key: start + row + i,
-                        o.query: self._query(panel, j + lane),
-                        o.score: load(accumulator, j + lane),
-                    }
-                    what, (value,) = emit_program(o.modification, variables, registers)
-                    value = registers.keep(value, what)
-                    at = (row + i) * self.width + j + lane
-                    largest = tirx.max(load(peak, j + lane), value)
-                    return seq(what, store(s.scores, value, at), store(peak, largest, j + lane))
-
-                statements.append(with_registers(self.lanes, element))
-        return seq(statements)
-
-    def _rescale(self, base: Expr, j: int, peak: Buffer, factor: Buffer, total: Buffer) -> Stmt:
-        """What the sums so far are worth under the new maximum; a maximum to subtract that is finite."""
-        s = self.scratch
-
-        def element(lane: Expr, registers: Registers) -> Stmt:
-            at, own = base + j + lane, j + lane
-            statements: list[Stmt] = []
-            new = registers.keep(load(peak, own), statements)
-            lowest = const_like(float("-inf"), "float32")
-            # Where nothing counts yet, 0: the difference of two infinities is no number.
-            finite = registers.keep(tirx.Select(new > lowest, new, const_like(0.0, "float32")), statements)
-            value, more = _evaluate(tirx.exp(load(s.peaks, at) - finite), registers)
-            statements += more
-            worth = registers.keep(value, statements)
-            return seq(
-                statements,
-                store(factor, worth, own),
-                store(total, load(s.totals, at) * worth, own),
-                store(s.peaks, new, at),
-                store(peak, finite, own),
-            )
-
-        return with_registers(self.lanes, element)
-
-    def _weigh(
-        self, panel: Expr, start: Expr, count: Expr, column: Expr, height: int, factor: Buffer
-    ) -> Stmt:
-        """``height`` columns of V, summed over the block of keys with the powers as weights."""
-        o, s = self.o, self.scratch
-        v, offset = o.v
-        analyzer = o._analyzer()
-        row, across = stride(offset, o.key, analyzer), stride(offset, o.column, analyzer)
-        place, statements = bind("values", substitute(offset, {**self.bound, o.key: start, o.column: column}))
-        base, more = bind("sums_start", (panel * o.value_depth + column) * self.width)
-        statements += more
-
-        def operands(t: Expr) -> tuple[list[Expr], list[Expr]]:
-            a = [load(v, place + t * row + i * across) for i in range(height)]
-            b = [load(s.scores, lanes_at(t * self.width + j, self.lanes)) for j in self.vectors]
-            return a, b
-
-        def begin(i: int, j: int) -> Expr:
-            old = load(s.sums, lanes_at(base + i * self.width + j, self.lanes))
-            return old * load(factor, lanes_at(j, self.lanes))
-
-        accumulators, tile = _tile(height, self.width, self.lanes, count, operands, begin)
-        statements += tile
-        for i, accumulator in enumerate(accumulators):
-            for j in self.vectors:
-                at = lanes_at(base + i * self.width + j, self.lanes)
-                statements.append(store(s.sums, load(accumulator, lanes_at(j, self.lanes)), at))
-        return seq(statements)
-
-    def _end(self, panel: Expr) -> Stmt:
-        """Divide by the sums of the powers, and store row by row."""
-        o, s = self.o, self.scratch
-        out = o.views.of(o.anchor.output)
-        statements: list[Stmt] = []
-        base = panel * self.width
-        one, zero = (broadcast(const_like(c, "float32"), self.lanes) for c in (1.0, 0.0))
-        for j in self.vectors:
-            at = lanes_at(base + j, self.lanes)
-            total = load(s.totals, at)
-            inverse = one / total
-            if o.keep_masked:
-                inverse = tirx.Select(total > zero, inverse, zero)
-            statements.append(store(s.totals, inverse, at))
-
-        def query(lane: Expr) -> Stmt:
-            def column(d: Expr) -> Stmt:
-                at = {**self.bound, o.query: self._query(panel, lane), o.column: d}
-                value = load(s.sums, (panel * o.value_depth + d) * self.width + lane)
-                return store(out, value * load(s.totals, base + lane), substitute(o.out, at))
-
-            return loop(o.value_depth, column, "column")
-
-        return seq(statements, loop(self.width, query, "query"))
 
 
 def _constant(value: Expr) -> int:
@@ -542,62 +284,6 @@ def _constant(value: Expr) -> int:
     return known
 
 
-def _evaluate(value: Expr, registers: Registers) -> tuple[Expr, list[Stmt]]:
-    """``value`` in a register, and the statements that compute it."""
-    statements, result = vector_math(value, registers)
-    return registers.keep(result, statements), statements
-
-
-def _row_tiles(count: Expr, height: int, tile: Callable[[Expr, int], Stmt]) -> Stmt:
-    """``count`` rows in tiles of ``height``, then one tile for each power of two in what is left."""
-    full = floordiv(count, height)
-    done, statements = bind("done", full * height)
-    statements = [loop(full, lambda t: tile(t * height, height), "row_tile"), *statements]
-    left = simplify(count - done)
-    size = 1 << (height - 1).bit_length() >> 1
-    while size:
-        at = done + floordiv(left, 2 * size) * (2 * size)
-        statements.append(if_then(floormod(floordiv(left, size), 2) > 0, tile(at, size)))
-        size //= 2
-    return seq(statements)
-
-
-def _tile(
-    height: int,
-    width: int,
-    lanes: int,
-    depth: Expr | int,
-    operands: Callable[[Expr], tuple[list[Expr], list[Expr]]],
-    begin: Callable[[int, int], Expr] | None = None,
-) -> tuple[list[Buffer], list[Stmt]]:
-    """A tile's accumulators, ``height`` rows of ``width``, and the statements that sum them over ``depth``."""
-    made = [allocate([width], "float32", "accumulators", "local") for _ in range(height)]
-    accumulators = [buffer for buffer, _ in made]
-    places = [(i, j) for i in range(height) for j in range(0, width, lanes)]
-    zero = broadcast(const_like(0.0, "float32"), lanes)
-    statements: list[Stmt] = [declaration for _, declaration in made]
-    for i, j in places:
-        statements.append(store(accumulators[i], begin(i, j) if begin else zero, lanes_at(j, lanes)))
-
-    def step(k: Expr) -> list[Stmt]:
-        a, b = operands(k)
-        return [
-            store(
-                accumulators[i],
-                load(accumulators[i], lanes_at(j, lanes)) + broadcast(a[i], lanes) * b[j // lanes],
-                lanes_at(j, lanes),
-            )
-            for i, j in places
-        ]
-
-    unroll = 4
-    while len(places) * unroll > 64 and unroll > 1:
-        unroll //= 2
-    blocks = floordiv(depth, unroll)
-    if as_int(blocks) != 0:
-        statements.append(loop(blocks, lambda k: seq(*(step(k * unroll + u) for u in range(unroll))), "k"))
-    left = floormod(depth, unroll)
-    if as_int(left) != 0:
-        done = simplify(i64(blocks) * unroll)
-        statements.append(loop(left, lambda k: seq(step(done + k)), "k_tail"))
-    return accumulators, statements
+def _factor(operand: Expr) -> float:
+    """The number in ``load * number``; 1 for a load alone."""
+    return float(operand.b.value) if isinstance(operand, tirx.Mul) else 1.0

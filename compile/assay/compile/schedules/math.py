@@ -11,7 +11,7 @@ from tvm import tirx
 
 from assay.compile.schedules.ir import Buffer, Expr, Stmt, allocate, load, rewrite, seq, store, vectorized
 
-__all__ = ["Registers", "vector_math", "with_registers"]
+__all__ = ["Registers", "exp_below_one", "vector_math", "with_registers"]
 
 _Emit: TypeAlias = Callable[[Expr], Expr]
 _Function: TypeAlias = Callable[[Expr, _Emit], Expr]
@@ -50,12 +50,30 @@ def _exp(x: Expr, keep: _Emit) -> Expr:
     return _exp_of(x, keep, negate=False)
 
 
+# At the lower limit the power's bits are those of 0, at the upper one the product overflows to infinity.
+# Results below 1.66e-38 (denormals and a little more) are flushed to 0.
+_EXP_LOWEST, _EXP_HIGHEST = -87.34, 89.0
+
+
 def _exp_of(x: Expr, keep: _Emit, *, negate: bool) -> Expr:
     """e^x, or e^-x at the same cost."""
-    # At the lower limit the power's bits are those of 0, at the upper one the product overflows to infinity.
-    # Results below 1.66e-38 (denormals and a little more) are flushed to 0.
-    lowest, highest = -87.34, 89.0
-    clamped = keep(_clamp(x, -highest, -lowest) if negate else _clamp(x, lowest, highest))
+    low, high = (-_EXP_HIGHEST, -_EXP_LOWEST) if negate else (_EXP_LOWEST, _EXP_HIGHEST)
+    return _exp_within(keep(_clamp(x, low, high)), keep, negate=negate)
+
+
+def exp_below_one(x: Expr, registers: Registers, statements: list[Stmt]) -> Expr:
+    """e^x in a register for x that is not above 0, which needs no upper limit; NaN passes."""
+    x = registers.keep(x, statements)
+
+    def keep(step: Expr) -> Expr:
+        return registers.keep(step, statements)
+
+    clamped = keep(tirx.Select(x < _f32(_EXP_LOWEST), _f32(_EXP_LOWEST), x))
+    return keep(_exp_within(clamped, keep, negate=False))
+
+
+def _exp_within(clamped: Expr, keep: _Emit, *, negate: bool) -> Expr:
+    """e^x, or e^-x, for x within the limits."""
     rounded = keep(clamped * _f32((-1.0 if negate else 1.0) * 1.44269504088896341) + _f32(_ROUND))
     n = keep(rounded - _f32(_ROUND))
     low = n * _f32(-2.12194440e-4)

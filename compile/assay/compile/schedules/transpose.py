@@ -38,7 +38,7 @@ from assay.compile.schedules.program import (
     same_expr,
 )
 
-__all__ = ["Element", "emit_transposed", "transposed_axis"]
+__all__ = ["Element", "emit_transposed", "transposed_axis", "turn"]
 
 # Stores one element's values: the axes' positions, the program to compute them with, the registers.
 Element = Callable[[Mapping[Expr, Expr], Program, Registers], Stmt]
@@ -195,7 +195,7 @@ class _Emitter:
                 rows.append(
                     _vector(load(turned.buffer, lanes_at(at, self.lanes)), dtype, self.lanes, statements)
                 )
-            columns = _turn(rows, dtype, self.lanes, statements)
+            columns = turn(rows, dtype, self.lanes, statements)
             kept = []
             for column in columns:
                 buffer, declaration = allocate([self.lanes], dtype, "column", "local")
@@ -220,8 +220,11 @@ def _vector(value: Expr, dtype: str, lanes: int, statements: list[Stmt]) -> Expr
     return variable
 
 
-def _turn(rows: Sequence[Expr], dtype: str, lanes: int, statements: list[Stmt]) -> list[Expr]:
-    """The columns of a square of vectors: 4 x 4 inside each 128 bits first, then the 128-bit groups."""
+def turn(rows: Sequence[Expr], dtype: str, lanes: int, statements: list[Stmt]) -> list[Expr]:
+    """The columns of a square of vectors (variables, ``lanes`` of them): variables that ``statements`` bind.
+
+    4 x 4 inside each 128 bits first, then the 128-bit groups.
+    """
 
     def shuffle(a: Expr, b: Expr, indices: Sequence[int]) -> Expr:
         return _vector(

@@ -1,0 +1,412 @@
+"""Panels of queries over blocks of keys: scores on register tiles, running maxima and sums, weighted values.
+
+A panel is ``width`` queries, the lanes of its vectors. For each block of keys a panel's scores are computed
+``[keys, width]``, its maximum raised, what was summed so far scaled down to the new maximum, and the values
+added with the new powers as weights; see ``attention.py`` for the sources.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from functools import cached_property
+
+from tvm import tirx
+
+from assay.compile.schedules.ir import (
+    Buffer,
+    Expr,
+    Stmt,
+    allocate,
+    as_int,
+    bind,
+    broadcast,
+    ceildiv,
+    const_like,
+    i64,
+    lanes_at,
+    load,
+    loop,
+    minimum,
+    seq,
+    simplify,
+    store,
+    substitute,
+)
+from assay.compile.schedules.math import Registers, exp_below_one, with_registers
+from assay.compile.schedules.program import Program, emit_program
+from assay.compile.schedules.register_tile import accumulate, row_tiles
+from assay.compile.schedules.tiles import choose_tile
+from assay.compile.schedules.transpose import turn
+from assay.compile.targets.target import VectorUnit
+
+__all__ = ["Access", "Panels", "Problem", "Scratch", "emit_panels"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Access:
+    """An element of a one-dimensional view, at an offset in terms of a problem's variables."""
+
+    buffer: Buffer
+    offset: Expr
+
+    def step(self, var: Expr) -> Expr:
+        """How far the offset moves for one step of ``var``: offsets are affine in the problem's variables."""
+        return simplify(substitute(self.offset, {var: var + 1}) - self.offset)
+
+    def at(self, variables: Mapping[Expr, Expr]) -> Expr:
+        """The offset for these values of the variables."""
+        return substitute(self.offset, variables)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Problem:
+    """One head of attention: sizes, the variables ``key``, ``query`` and ``column``, and where elements lie.
+
+    ``q``: at (query, column), times ``q_scale``; ``k``, ``v``: at (key, column); ``out``: at (query, column).
+    ``modification``: what happens to ``score`` before the softmax. ``keep_masked``: a row whose scores are
+    all minus infinity is zero, not NaN. ``key_block``: the most keys scored at once.
+    """
+
+    keys: Expr
+    queries: Expr
+    depth: int
+    value_depth: int
+    key: Expr
+    query: Expr
+    column: Expr
+    q: Access
+    q_scale: float
+    k: Access
+    v: Access
+    out: Access
+    score: Expr
+    modification: Program
+    keep_masked: bool
+    unit: VectorUnit
+    expected_keys: int
+    key_block: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class Panels:
+    """``count`` panels of ``width`` queries from ``first``.
+
+    ``clamped``: the last panel may reach beyond the last query, which it then computes several times.
+    """
+
+    first: Expr
+    count: Expr
+    width: int
+    clamped: bool
+
+
+@dataclass(frozen=True, kw_only=True)
+class Scratch:
+    """A task's memory.
+
+    For each panel ``[depth, width]`` of packed Q, ``[value_depth, width]`` of sums, maxima and sums of
+    powers; scores ``[key_block, width]`` of the panel at work.
+    """
+
+    queries: Buffer
+    sums: Buffer
+    peaks: Buffer
+    totals: Buffer
+    scores: Buffer
+    declarations: tuple[Stmt, ...]
+
+    @classmethod
+    def allocate(cls, problem: Problem, panels: int, width: int) -> Scratch:
+        """Memory for ``panels`` panels of ``width`` queries, or as many queries in narrower panels."""
+        columns = panels * width
+        sizes = {
+            "queries": columns * problem.depth,
+            "sums": columns * problem.value_depth,
+            "peaks": columns,
+            "totals": columns,
+            "scores": problem.key_block * width,
+        }
+        made = {name: allocate([size], "float32", name) for name, size in sizes.items()}
+        return cls(
+            **{name: buffer for name, (buffer, _) in made.items()},
+            declarations=tuple(declaration for _, declaration in made.values()),
+        )
+
+
+def emit_panels(problem: Problem, scratch: Scratch, panels: Panels, bound: Mapping[Expr, Expr]) -> Stmt:
+    """The result of ``panels`` of one head, whose variables ``bound`` gives."""
+    return _Emitter(problem, scratch, panels, bound).emit()
+
+
+class _Emitter:
+    def __init__(
+        self, problem: Problem, scratch: Scratch, panels: Panels, bound: Mapping[Expr, Expr]
+    ) -> None:
+        self.p, self.scratch, self.panels, self.bound = problem, scratch, panels, dict(bound)
+        self.lanes, self.width = problem.unit.lanes(), panels.width
+        self.vectors = range(0, self.width, self.lanes)
+        self.zero = broadcast(const_like(0.0, "float32"), self.lanes)
+
+    @cached_property
+    def lowest(self) -> Expr:
+        """Minus infinity."""
+        return const_like(float("-inf"), "float32")
+
+    def emit(self) -> Stmt:
+        """Begin all panels, pass each over one block of keys after the other, and end them."""
+        keys, size = i64(self.p.keys), self.p.key_block
+
+        def block(b: Expr) -> Stmt:
+            start, statements = bind("keys_start", b * size)
+            count, more = bind("keys_count", minimum(keys - start, size))
+            panels = loop(self.panels.count, lambda p: self._panel(p, start, count), "panel")
+            return seq(statements, more, panels)
+
+        return seq(
+            loop(self.panels.count, self._begin, "panel"),
+            loop(ceildiv(keys, size), block, "key_block"),
+            loop(self.panels.count, self._end, "panel"),
+        )
+
+    def _query(self, panel: Expr, lane: Expr | int) -> Expr:
+        at = self.panels.first + panel * self.width + lane
+        return tirx.min(at, i64(self.p.queries) - 1) if self.panels.clamped else at
+
+    def _squares(
+        self, depth: int, access: Access, square: Callable[[Expr, int], Stmt], one: Callable[[Expr], Stmt]
+    ) -> Stmt:
+        """Columns in squares of ``lanes`` where they are contiguous, then one by one."""
+        whole = depth // self.lanes if as_int(access.step(self.p.column)) == 1 and self.lanes % 4 == 0 else 0
+        done = whole * self.lanes
+        statements = []
+        if whole:
+            statements.append(
+                loop(whole, lambda c: seq(*(square(c * self.lanes, j) for j in self.vectors)), "columns")
+            )
+        if done < depth:
+            statements.append(loop(depth - done, lambda d: one(done + d), "column"))
+        return seq(statements)
+
+    def _begin(self, panel: Expr) -> Stmt:
+        """Pack a panel of Q as ``[depth, width]``; nothing summed yet."""
+        s, p = self.scratch, self.p
+        scale = const_like(p.q_scale, "float32")
+
+        def place(query: Expr | int, column: Expr) -> Expr:
+            return p.q.at({**self.bound, p.query: self._query(panel, query), p.column: column})
+
+        def square(column: Expr, j: int) -> Stmt:
+            statements: list[Stmt] = []
+            rows = []
+            for lane in range(self.lanes):
+                value = load(p.q.buffer, lanes_at(place(j + lane, column), self.lanes))
+                rows.append(_vector(value * broadcast(scale, self.lanes), self.lanes, statements))
+            for i, vector in enumerate(turn(rows, "float32", self.lanes, statements)):
+                at = (panel * p.depth + column + i) * self.width + j
+                statements.append(store(s.queries, vector, lanes_at(at, self.lanes)))
+            return seq(statements)
+
+        def one(d: Expr) -> Stmt:
+            def element(lane: Expr) -> Stmt:
+                value = load(p.q.buffer, place(lane, d)) * scale
+                return store(s.queries, value, (panel * p.depth + d) * self.width + lane)
+
+            return loop(self.width, element, "query")
+
+        lowest = broadcast(self.lowest, self.lanes)
+        statements = [self._squares(p.depth, p.q, square, one)]
+        for j in self.vectors:
+            at = lanes_at(panel * self.width + j, self.lanes)
+            statements += [store(s.peaks, lowest, at), store(s.totals, self.zero, at)]
+
+        def clear(d: Expr) -> Stmt:
+            base = (panel * p.value_depth + d) * self.width
+            return seq(*(store(s.sums, self.zero, lanes_at(base + j, self.lanes)) for j in self.vectors))
+
+        return seq(statements, loop(p.value_depth, clear, "column"))
+
+    def _panel(self, panel: Expr, start: Expr, count: Expr) -> Stmt:
+        """One block of keys for one panel: scores, powers and their sum, weighted values."""
+        p, s = self.p, self.scratch
+        peak, declaration = allocate([self.width], "float32", "peak", "local")
+        factor, more = allocate([self.width], "float32", "factor", "local")
+        total, last = allocate([self.width], "float32", "total", "local")
+        statements: list[Stmt] = [declaration, more, last]
+        base, binding = bind("panel_start", panel * self.width)
+        statements += binding
+        for j in self.vectors:
+            at = lanes_at(base + j, self.lanes)
+            statements.append(store(peak, load(s.peaks, at), lanes_at(j, self.lanes)))
+        rows = choose_tile(p.unit, p.expected_keys, self.width, p.depth).rows
+        statements.append(
+            row_tiles(count, rows, lambda row, height: self._scores(panel, start, row, height, peak))
+        )
+        statements += [self._rescale(base, j, peak, factor, total) for j in self.vectors]
+        statements.append(loop(count, lambda t: self._powers(t, peak, total), "key"))
+        for j in self.vectors:
+            at = lanes_at(base + j, self.lanes)
+            statements.append(store(s.totals, load(total, lanes_at(j, self.lanes)), at))
+        height = choose_tile(p.unit, p.value_depth, self.width, None).rows
+        full, left = divmod(p.value_depth, height)
+        if full:
+            statements.append(
+                loop(full, lambda d: self._weigh(panel, start, count, d * height, height, factor), "columns")
+            )
+        if left:
+            statements.append(self._weigh(panel, start, count, i64(full * height), left, factor))
+        return seq(statements)
+
+    def _scores(self, panel: Expr, start: Expr, row: Expr, height: int, peak: Buffer) -> Stmt:
+        """``height`` keys' scores for the panel, modified, and the largest so far."""
+        p, s = self.p, self.scratch
+        step = p.k.step(p.column)
+        statements: list[Stmt] = []
+        places = []
+        for i in range(height):
+            at = p.k.at({**self.bound, p.key: start + row + i, p.column: i64(0)})
+            place, more = bind(f"key{i}", at)
+            statements += more
+            places.append(place)
+        base, more = bind("packed", panel * (p.depth * self.width))
+        statements += more
+
+        def operands(d: Expr) -> tuple[list[Expr], list[Expr]]:
+            a = [load(p.k.buffer, place + d * step) for place in places]
+            b = [load(s.queries, lanes_at(base + d * self.width + j, self.lanes)) for j in self.vectors]
+            return a, b
+
+        accumulators, tile = accumulate(height, self.width, self.lanes, p.depth, operands)
+        statements += tile
+        for i, accumulator in enumerate(accumulators):
+            for j in self.vectors:
+
+                def element(
+                    lane: Expr, registers: Registers, i: int = i, j: int = j, own: Buffer = accumulator
+                ) -> Stmt:
+                    variables = {
+                        **self.bound,
+                        p.key: start + row + i,
+                        p.query: self._query(panel, j + lane),
+                        p.score: load(own, j + lane),
+                    }
+                    what, (value,) = emit_program(p.modification, variables, registers)
+                    value = registers.keep(value, what)
+                    at = (row + i) * self.width + j + lane
+                    largest = tirx.max(load(peak, j + lane), value)
+                    return seq(what, store(s.scores, value, at), store(peak, largest, j + lane))
+
+                statements.append(with_registers(self.lanes, element))
+        return seq(statements)
+
+    def _rescale(self, base: Expr, j: int, peak: Buffer, factor: Buffer, total: Buffer) -> Stmt:
+        """What the sums so far are worth under the new maximum; a maximum to subtract that is finite."""
+        s = self.scratch
+
+        def element(lane: Expr, registers: Registers) -> Stmt:
+            at, own = base + j + lane, j + lane
+            statements: list[Stmt] = []
+            new = registers.keep(load(peak, own), statements)
+            # Where nothing counts yet, 0: the difference of two infinities is no number.
+            finite = registers.keep(
+                tirx.Select(new > self.lowest, new, const_like(0.0, "float32")), statements
+            )
+            worth = exp_below_one(load(s.peaks, at) - finite, registers, statements)
+            return seq(
+                statements,
+                store(factor, worth, own),
+                store(total, load(s.totals, at) * worth, own),
+                store(s.peaks, new, at),
+                store(peak, finite, own),
+            )
+
+        return with_registers(self.lanes, element)
+
+    def _powers(self, key: Expr, peak: Buffer, total: Buffer) -> Stmt:
+        """One key's scores as powers, added to their sum."""
+        scores = self.scratch.scores
+
+        def element(lane: Expr, registers: Registers, j: int) -> Stmt:
+            at, own = key * self.width + j + lane, j + lane
+            statements: list[Stmt] = []
+            value = exp_below_one(load(scores, at) - load(peak, own), registers, statements)
+            return seq(statements, store(scores, value, at), store(total, load(total, own) + value, own))
+
+        return seq(
+            *(
+                with_registers(self.lanes, lambda lane, r, j=j: element(lane, r, j))  # type: ignore[misc]
+                for j in self.vectors
+            )
+        )
+
+    def _weigh(
+        self, panel: Expr, start: Expr, count: Expr, column: Expr, height: int, factor: Buffer
+    ) -> Stmt:
+        """``height`` columns of V, summed over the block of keys with the powers as weights."""
+        p, s = self.p, self.scratch
+        row, across = p.v.step(p.key), p.v.step(p.column)
+        place, statements = bind("values", p.v.at({**self.bound, p.key: start, p.column: column}))
+        base, more = bind("sums_start", (panel * p.value_depth + column) * self.width)
+        statements += more
+
+        def operands(t: Expr) -> tuple[list[Expr], list[Expr]]:
+            a = [load(p.v.buffer, place + t * row + i * across) for i in range(height)]
+            b = [load(s.scores, lanes_at(t * self.width + j, self.lanes)) for j in self.vectors]
+            return a, b
+
+        def begin(i: int, j: int) -> Expr:
+            old = load(s.sums, lanes_at(base + i * self.width + j, self.lanes))
+            return old * load(factor, lanes_at(j, self.lanes))
+
+        accumulators, tile = accumulate(height, self.width, self.lanes, count, operands, begin)
+        statements += tile
+        for i, accumulator in enumerate(accumulators):
+            for j in self.vectors:
+                at = lanes_at(base + i * self.width + j, self.lanes)
+                statements.append(store(s.sums, load(accumulator, lanes_at(j, self.lanes)), at))
+        return seq(statements)
+
+    def _end(self, panel: Expr) -> Stmt:
+        """Divide by the sums of the powers, and store query by query."""
+        p, s = self.p, self.scratch
+        base = panel * self.width
+        statements: list[Stmt] = []
+        one_each = broadcast(const_like(1.0, "float32"), self.lanes)
+        for j in self.vectors:
+            at = lanes_at(base + j, self.lanes)
+            total = load(s.totals, at)
+            inverse = one_each / total
+            if p.keep_masked:
+                inverse = tirx.Select(total > self.zero, inverse, self.zero)
+            statements.append(store(s.totals, inverse, at))
+
+        def place(query: Expr | int, column: Expr) -> Expr:
+            return p.out.at({**self.bound, p.query: self._query(panel, query), p.column: column})
+
+        def square(column: Expr, j: int) -> Stmt:
+            inner: list[Stmt] = []
+            factor = _vector(load(s.totals, lanes_at(base + j, self.lanes)), self.lanes, inner)
+            rows = []
+            for i in range(self.lanes):
+                at = (panel * p.value_depth + column + i) * self.width + j
+                value = load(s.sums, lanes_at(at, self.lanes)) * factor
+                rows.append(_vector(value, self.lanes, inner))
+            for lane, vector in enumerate(turn(rows, "float32", self.lanes, inner)):
+                inner.append(store(p.out.buffer, vector, lanes_at(place(j + lane, column), self.lanes)))
+            return seq(inner)
+
+        def one(d: Expr) -> Stmt:
+            def element(lane: Expr) -> Stmt:
+                value = load(s.sums, (panel * p.value_depth + d) * self.width + lane)
+                return store(p.out.buffer, value * load(s.totals, base + lane), place(lane, d))
+
+            return loop(self.width, element, "query")
+
+        return seq(statements, self._squares(p.value_depth, p.out, square, one))
+
+
+def _vector(value: Expr, lanes: int, statements: list[Stmt]) -> Expr:
+    """``value`` in a variable of its own."""
+    variable = tirx.Var("vector", f"float32x{lanes}")
+    statements.append(tirx.Bind(variable, value))
+    return variable

@@ -1,0 +1,86 @@
+"""A register tile on its own: rows of accumulators that stay in registers while a reduction is walked."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from assay.compile.schedules.ir import (
+    Buffer,
+    Expr,
+    Stmt,
+    allocate,
+    as_int,
+    bind,
+    broadcast,
+    const_like,
+    floordiv,
+    floormod,
+    i64,
+    if_then,
+    lanes_at,
+    load,
+    loop,
+    seq,
+    simplify,
+    store,
+)
+
+__all__ = ["accumulate", "row_tiles"]
+
+# Multiply-adds of one iteration, at most.
+_MAX_UNROLLED = 64
+
+
+def row_tiles(count: Expr, height: int, tile: Callable[[Expr, int], Stmt]) -> Stmt:
+    """``count`` rows in tiles of ``height``, then one tile for each power of two in what is left."""
+    full = floordiv(count, height)
+    done, statements = bind("done", full * height)
+    statements = [loop(full, lambda t: tile(t * height, height), "row_tile"), *statements]
+    left = simplify(count - done)
+    size = 1 << (height - 1).bit_length() >> 1
+    while size:
+        at = done + floordiv(left, 2 * size) * (2 * size)
+        statements.append(if_then(floormod(floordiv(left, size), 2) > 0, tile(at, size)))
+        size //= 2
+    return seq(statements)
+
+
+def accumulate(
+    height: int,
+    width: int,
+    lanes: int,
+    depth: Expr | int,
+    operands: Callable[[Expr], tuple[list[Expr], list[Expr]]],
+    begin: Callable[[int, int], Expr] | None = None,
+) -> tuple[list[Buffer], list[Stmt]]:
+    """A tile's accumulators, ``height`` rows of ``width``, and the statements that sum over ``depth``."""
+    made = [allocate([width], "float32", "accumulators", "local") for _ in range(height)]
+    accumulators = [buffer for buffer, _ in made]
+    places = [(i, j) for i in range(height) for j in range(0, width, lanes)]
+    zero = broadcast(const_like(0.0, "float32"), lanes)
+    statements: list[Stmt] = [declaration for _, declaration in made]
+    for i, j in places:
+        statements.append(store(accumulators[i], begin(i, j) if begin else zero, lanes_at(j, lanes)))
+
+    def step(k: Expr) -> list[Stmt]:
+        a, b = operands(k)
+        return [
+            store(
+                accumulators[i],
+                load(accumulators[i], lanes_at(j, lanes)) + broadcast(a[i], lanes) * b[j // lanes],
+                lanes_at(j, lanes),
+            )
+            for i, j in places
+        ]
+
+    unroll = 4
+    while len(places) * unroll > _MAX_UNROLLED and unroll > 1:
+        unroll //= 2
+    blocks = floordiv(depth, unroll)
+    if as_int(blocks) != 0:
+        statements.append(loop(blocks, lambda k: seq(*(step(k * unroll + u) for u in range(unroll))), "k"))
+    left = floormod(depth, unroll)
+    if as_int(left) != 0:
+        done = simplify(i64(blocks) * unroll)
+        statements.append(loop(left, lambda k: seq(step(done + k)), "k_tail"))
+    return accumulators, statements
