@@ -267,3 +267,34 @@ def test_manifest_names_what_made_it(build: Build, perceptron: onnx.ModelProto) 
     assert {"apache-tvm", "apache-tvm-ffi", "onnx", "onnxruntime"} <= json.loads(text)["tools"].keys()
     assert str(result.path.parent) not in text
     assert targets()["x86-64-v3"].features == result.manifest.levels[0].target.features
+
+
+def test_one_artifact_of_several_levels(
+    without_avx512: None, build: Build, perceptron: onnx.ModelProto, cache: Path, tmp_path: Path
+) -> None:
+    """The v4 and VNNI levels differ in 8-bit products alone, so that they share their weights."""
+    result = build(perceptron, target="x86-64-v4-vnni,x86-64-v2,haswell,x86-64-v4")
+    levels = result.manifest.levels
+    names = ["x86-64-v2", "x86-64-v3", "x86-64-v4", "x86-64-v4-vnni"]
+    assert [level.target.name for level in levels] == names
+    assert [level.executed for level in levels] == ["native", "native", "never", "never"]
+    assert [level.entry.library for level in levels] == [f"lib/{name}/model.so" for name in names]
+    assert all(level.verification.cases for level in levels)
+    assert levels[2].entry.weights == levels[3].entry.weights
+    assert load(result.path).level.target.name == "x86-64-v3"
+    inputs = {"x": rows(5)}
+    (expected,) = reference_outputs(perceptron.SerializeToString(), [inputs])
+    for name in names[:2]:
+        outputs = load(result.path, level=name).run(inputs)
+        np.testing.assert_allclose(outputs["y"], expected["y"], rtol=1e-4, atol=1e-5)
+    with pytest.raises(CpuFeatureError, match="lacks avx512"):
+        load(result.path, level="x86-64-v4")
+    again = build(perceptron, target=names, output=tmp_path / "again")
+    assert again.cached
+    assert files(again.path) == files(result.path)
+    found = verify_again(result.path, find_model(str(tmp_path / "model.onnx")), cache=cache)
+    assert list(found) == names[:2]
+    alone = verify_again(
+        result.path, find_model(str(tmp_path / "model.onnx")), level="x86-64-v2", cache=cache
+    )
+    assert list(alone) == names[:1]
