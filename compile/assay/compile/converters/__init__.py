@@ -10,6 +10,7 @@ from collections.abc import Callable, Mapping
 from typing import Any, TypeAlias
 
 from assay.compile.converters.clip import convert_clip
+from assay.compile.converters.conv_transpose import convert_conv_transpose
 from assay.compile.converters.dequantize_linear import convert_dequantize_linear
 from assay.compile.converters.expand import convert_expand
 from assay.compile.converters.gather import convert_gather
@@ -17,6 +18,7 @@ from assay.compile.converters.lrn import convert_lrn
 from assay.compile.converters.pad import convert_pad
 from assay.compile.converters.quantize_linear import convert_quantize_linear
 from assay.compile.converters.recurrent import convert_gru, convert_lstm, convert_rnn
+from assay.compile.converters.resize import convert_resize, convert_upsample
 
 __all__ = ["CONVERTERS", "Converter"]
 
@@ -24,6 +26,7 @@ Converter: TypeAlias = Callable[[Any, Any, Mapping[str, Any], int], Any]
 
 CONVERTERS: Mapping[str, Converter] = {
     "Clip": convert_clip,
+    "ConvTranspose": convert_conv_transpose,
     "DequantizeLinear": convert_dequantize_linear,
     "Expand": convert_expand,
     "GRU": convert_gru,
@@ -33,4 +36,6 @@ CONVERTERS: Mapping[str, Converter] = {
     "Pad": convert_pad,
     "QuantizeLinear": convert_quantize_linear,
     "RNN": convert_rnn,
+    "Resize": convert_resize,
+    "Upsample": convert_upsample,
 }
