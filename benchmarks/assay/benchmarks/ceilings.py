@@ -153,7 +153,8 @@ def _measure(threads: int) -> Ceilings:
     largest = max(capacity for _, capacity in caches) if caches else 0
     beyond = max(64 << 20, 4 * largest)
     levels = [
-        MemoryLevel(name=name, capacity=capacity, bandwidth=bandwidth(capacity / 2)) for name, capacity in caches
+        MemoryLevel(name=name, capacity=capacity, bandwidth=bandwidth(capacity / 2))
+        for name, capacity in caches
     ]
     levels.append(MemoryLevel(name=_DRAM, capacity=None, bandwidth=bandwidth(beyond)))
     return Ceilings(

@@ -170,7 +170,6 @@ def _records(
         threads=threads,
     )
     measured = [
-        Measurement(engine=engine, reports=tuple(reports[kernel.spec.name, engine.name]))
-        for engine in chosen
+        Measurement(engine=engine, reports=tuple(reports[kernel.spec.name, engine.name])) for engine in chosen
     ]
     return make_records(subject, measured, only_latency=True)

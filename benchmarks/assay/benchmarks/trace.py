@@ -57,7 +57,9 @@ def encode_trace(model: str, times: KernelTimes, kernels: Mapping[str, Kernel]) 
     for number, run in enumerate(times.runs):
         at = (run.start - origin) * 1e6
         events.append(
-            _Complete(name=f"run {number + 1}", cat="run", ts=at, dur=run.seconds * 1e6, args={"model": model})
+            _Complete(
+                name=f"run {number + 1}", cat="run", ts=at, dur=run.seconds * 1e6, args={"model": model}
+            )
         )
         events += [
             _Complete(name=call.kernel, cat="kernel", ts=at + start * 1e6, dur=duration * 1e6, args=args)

@@ -106,11 +106,17 @@ class KernelSession:
         rows = peer_rows(self.records)
         if not rows:
             latencies = report_rows(self.records)
-            table = markdown_table(latencies) if markdown else rich_table(latencies, title="Reference kernels")
-            self._output.print(table) if not isinstance(table, str) else self._output.print_line(table.rstrip())
+            table = (
+                markdown_table(latencies) if markdown else rich_table(latencies, title="Reference kernels")
+            )
+            self._output.print(table) if not isinstance(table, str) else self._output.print_line(
+                table.rstrip()
+            )
             return
         cells = peer_cells(rows, operations={spec.name: spec.operations for spec in self._kernels})
         if markdown:
             self._output.print_line(comparison_markdown(cells).rstrip())
         else:
-            self._output.print(comparison_table(cells, title="Reference kernels: other engines' time over ours"))
+            self._output.print(
+                comparison_table(cells, title="Reference kernels: other engines' time over ours")
+            )

@@ -159,7 +159,9 @@ def peer_cells(rows: Sequence[PeerRow], *, operations: Mapping[str, int] | None 
     for threads in dict.fromkeys(row.threads for row in rows):
         means = []
         for engine in engines:
-            found = [row.ratios[engine].value for row in rows if row.threads == threads and engine in row.ratios]
+            found = [
+                row.ratios[engine].value for row in rows if row.threads == threads and engine in row.ratios
+            ]
             means.append(f"{geometric_mean(found):.2f} of {len(found)}" if found else "")
         lines.append(["geometric mean", str(threads), "", *([""] if operations else []), *means])
     return lines

@@ -107,7 +107,8 @@ def _load(files: ModelFiles, threads: int, prepare: Callable[[Any], Any]) -> Ses
     from assay.benchmarks.kernels import kernels
 
     torch.set_num_threads(threads)
-    torch.set_num_interop_threads(1)
+    if torch.get_num_interop_threads() != 1:  # it can be set once only
+        torch.set_num_interop_threads(1)
     provider = _provider(files)
     if provider is not None:
         module = prepare(provider.factory().eval())

@@ -1,0 +1,104 @@
+"""Operations and bytes of fused functions, against counts by hand."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+
+from assay.compile.tvm_import import import_tvm
+from assay.compile.work import describe_kernels
+from assay.runtime.kernels import work_of
+
+tvm = import_tvm()
+
+from tvm import relax, te, tirx  # noqa: E402
+
+BATCH, ROWS, COLUMNS = "batch", 6, 10
+
+
+def describe(build: Any, *inputs: tuple[tuple[int | str, ...], str]) -> Any:
+    """The description of the one kernel that a Relax function of these inputs fuses to."""
+    symbols: dict[str, Any] = {}
+    parameters = []
+    for position, (shape, dtype) in enumerate(inputs):
+        sizes = [symbols.setdefault(s, tirx.Var(s, "int64")) if isinstance(s, str) else s for s in shape]
+        parameters.append(relax.Var(f"x{position}", relax.TensorType(sizes, dtype)))
+    builder = relax.BlockBuilder()
+    with builder.function("main", parameters):
+        with builder.dataflow():
+            result = builder.emit_output(builder.normalize(build(builder, *parameters)))
+        builder.emit_func_output(result)
+    transform = relax.transform
+    passes = [transform.LegalizeOps(), transform.AnnotateTIROpPattern(), transform.FuseOps()]
+    module = tvm.transform.Sequential([*passes, transform.FuseTIR()])(builder.get())
+    (kernel,) = describe_kernels(module).values()
+    return kernel
+
+
+def test_a_product_with_its_epilogue():
+    kernel = describe(
+        lambda _, a, b, c: relax.op.nn.relu(relax.op.matmul(a, b) + c),
+        ((BATCH, ROWS), "float32"),
+        ((ROWS, COLUMNS), "float32"),
+        ((COLUMNS,), "float32"),
+    )
+    work = work_of(kernel, ((7, ROWS), (ROWS, COLUMNS), (COLUMNS,), (7, COLUMNS)))
+    # A multiply-add for each product, an addition and a maximum for each result.
+    assert work.operations == {"float": 2 * 7 * ROWS * COLUMNS + 2 * 7 * COLUMNS}
+    assert work.touched == (4 * 7 * ROWS, 4 * ROWS * COLUMNS, 4 * COLUMNS, 4 * 7 * COLUMNS)
+
+
+def test_a_softmax_reads_its_input_once():
+    kernel = describe(lambda _, x: relax.op.nn.softmax(x), ((BATCH, COLUMNS), "float32"))
+    work = work_of(kernel, ((7, COLUMNS), (7, COLUMNS)))
+    # Maximum, difference and exponential, sum, quotient.
+    assert work.operations == {"float": 5 * 7 * COLUMNS}
+    assert work.touched == (4 * 7 * COLUMNS, 4 * 7 * COLUMNS)
+
+
+def test_a_gather_touches_what_it_reads_of_its_table():
+    kernel = describe(
+        lambda _, table, ids: relax.op.take(table, ids, axis=0), ((1000, 8), "float32"), ((BATCH,), "int64")
+    )
+    work = work_of(kernel, ((1000, 8), (3,), (3, 8)))
+    assert work.touched == (4 * 3 * 8, 8 * 3, 4 * 3 * 8)
+    assert not (work.operations or {}).get("float")
+    # No more than there is, however many ids.
+    assert work_of(kernel, ((1000, 8), (5000,), (5000, 8))).touched[0] == 4 * 1000 * 8
+
+
+def test_integers_are_counted_apart():
+    kernel = describe(lambda _, x: x + x, ((BATCH,), "int32"))
+    assert work_of(kernel, ((9,), (9,))).operations == {"integer": 9}
+
+
+def test_what_an_operator_states_goes_before_its_loops():
+    def stated(builder: Any, x: Any) -> Any:
+        def compute(a: Any) -> Any:
+            k = te.reduce_axis((0, COLUMNS), "k")
+            return te.compute(
+                (a.shape[0],), lambda i: te.sum(a[i, k] * a[i, k], axis=k), attrs={"assay.operations": 3}
+            )
+
+        return builder.call_te(compute, x)
+
+    kernel = describe(stated, ((BATCH, COLUMNS), "float32"))
+    assert work_of(kernel, ((7, COLUMNS), (7,))).operations == {"float": 3 * 7}
+
+
+def test_what_is_not_made_of_loops_counts_no_operations():
+    kernel = describe(lambda _, x: relax.op.sort(x), ((BATCH, COLUMNS), "float32"))
+    assert kernel.operations is None
+    touched = work_of(kernel, tuple((3, COLUMNS) for _ in kernel.parameters)).touched
+    assert sum(touched) >= 2 * 3 * COLUMNS * 4
+
+
+@pytest.mark.parametrize("size", [1, 64])
+def test_a_strided_slice_touches_its_part(size):
+    kernel = describe(
+        lambda _, x: relax.op.strided_slice(x, axes=[0], begin=[0], end=[size]), ((512, 4), "float32")
+    )
+    expected = np.dtype("float32").itemsize * size * 4
+    assert work_of(kernel, ((512, 4), (size, 4))).touched == (expected, expected)
