@@ -8,6 +8,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import msgspec
 
@@ -17,8 +18,10 @@ from assay.compile.divergence import first_divergence
 from assay.compile.lower import Lowered, lower_canonical
 from assay.compile.merge import write_levels
 from assay.compile.profiles import Profile, profiles
+from assay.compile.records import Found, find_records
 from assay.compile.schemes import Scheme, schemes
 from assay.compile.targets import Target, find_target, find_targets
+from assay.compile.targets.microarchitecture import named_microarchitectures
 from assay.compile.targets.target import DotProduct
 from assay.compile.tvm_import import import_tvm
 from assay.compile.verify import (
@@ -40,18 +43,46 @@ from assay.runtime.levels import choose_level, fits
 from assay.runtime.manifest import Execution, Manifest, Verification, VerifiedCase
 from assay.runtime.weights import save_weights
 
-__all__ = ["BuildResult", "build_artifact", "verify_again"]
+if TYPE_CHECKING:
+    from assay.compile.pgo.rebuild import Guide
+    from assay.compile.schedules.choices import Tuning
+
+__all__ = [
+    "BuildResult",
+    "Variant",
+    "build_artifact",
+    "cached_build",
+    "compile_variant",
+    "scratch_folder",
+    "verified",
+    "verify_again",
+]
 
 
 @dataclass(frozen=True, kw_only=True)
 class BuildResult:
-    """What a build gave: where it is, its manifest, seconds of each step, and whether the cache had it."""
+    """What a build gave: where it is, its manifest, seconds of each step, and whether the cache had it.
+
+    ``build_seconds`` is what compiling and verifying took, also where that was earlier; None where it is not
+    known. ``notes`` are worth telling whoever asked for the build.
+    """
 
     path: Path
     manifest: Manifest
     canonical: CanonicalModel
     seconds: dict[str, float] = field(default_factory=dict)
     cached: bool = False
+    build_seconds: float | None = None
+    notes: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, kw_only=True)
+class Variant:
+    """One form of the code of a model: the name of its library, sizes that are bound, what was measured."""
+
+    library: str = LIBRARY
+    bound: Mapping[str, int] = field(default_factory=dict)
+    tuning: Tuning | None = None
 
 
 class _TimedProgress:
@@ -78,42 +109,107 @@ def build_artifact(
     output: Path | None = None,
     cache: Path | None = None,
     packed: bool = False,
+    records: Sequence[Path] | None = None,
+    guide: Guide | None = None,
     progress: Progress | None = None,
 ) -> BuildResult:
     """Build ``spec`` for ``target``; without ``output`` the artifact stays in the cache.
 
     Several targets, as a sequence of names or one string with commas, make one artifact of several levels.
-    Raises the errors of each step: ModelError and its kinds, UnknownNameError, VerificationError,
-    StorageError.
+    ``records``: folders of tuning records in place of those that come with Assay. ``guide``: what guides the
+    profile ``pgo``. Raises the errors of each step: ModelError and its kinds, UnknownNameError,
+    VerificationError, StorageError, TuningRecordError, WorkloadError, ProfileDataError.
     """
     timed = _TimedProgress(progress or SilentProgress())
     chosen, how, effort = find_targets(target), schemes()[scheme], profiles()[profile]
     store = BuildCache(cache)
     canonical = store.canonical(spec, timed)
-    keys = [_build_key(canonical, each, how, effort) for each in chosen]
+    known = _found_records(target, chosen, effort, records)
+    variants = [Variant(tuning=each.tuning) for each in known]
+    keys = [
+        _build_key(canonical, each, how, effort, variant)
+        for each, variant in zip(chosen, variants, strict=True)
+    ]
     key = keys[0] if len(keys) == 1 else key_of(keys)
+    guided = None
+    if effort.guided:
+        from assay.compile.pgo.rebuild import prepare
+
+        guided = prepare(canonical, chosen, how, variants[0], guide, store.folder, timed)
+        key = key_of([key, guided.key])
     with store.locked("artifacts", key) as entry:
         manifest = _known(entry)
         cached = manifest is not None
-        if manifest is None and len(keys) == 1:
-            manifest = _build(canonical, chosen[0], how, effort, entry, timed)
+        start = time.perf_counter()
+        if manifest is None and guided is not None:
+            manifest = guided.build(entry)
+        elif manifest is None and len(keys) == 1:
+            manifest = _build(canonical, chosen[0], how, effort, variants[0], entry, timed)
         elif manifest is None:
             single: list[Path] = []
-            for each, its_key in zip(chosen, keys, strict=True):
-                with store.locked("artifacts", its_key) as place:
-                    if _known(place) is None:
-                        _build(canonical, each, how, effort, place, timed)
-                    single.append(place)
-            with timed.step("join levels"), _scratch(entry) as scratch:
+            for each, variant in zip(chosen, variants, strict=True):
+                single.append(cached_build(store, canonical, each, how, effort, variant, timed))
+            with timed.step("join levels"), scratch_folder(entry) as scratch:
                 manifest = write_levels(entry, single, scratch)
+        build_seconds = _remembered(entry, None if cached else time.perf_counter() - start)
+        notes = [note for each in known for note in each.notes]
+        if guided is not None:
+            notes += guided.notes(entry)
         path = entry
         if output is not None:
             with timed.step("write artifact"):
                 files = {name: entry / name for name in manifest.files}
                 path = write_artifact(output, manifest, files, packed=packed)
     return BuildResult(
-        path=path, manifest=manifest, canonical=canonical, seconds=timed.seconds, cached=cached
+        path=path,
+        manifest=manifest,
+        canonical=canonical,
+        seconds=timed.seconds,
+        cached=cached,
+        build_seconds=build_seconds,
+        notes=tuple(dict.fromkeys(notes)),
     )
+
+
+def cached_build(
+    store: BuildCache,
+    canonical: CanonicalModel,
+    target: Target,
+    scheme: Scheme,
+    profile: Profile,
+    variant: Variant,
+    progress: Progress,
+) -> Path:
+    """The entry of the cache that holds a build for one target, which is built where it is not there."""
+    with store.locked("artifacts", _build_key(canonical, target, scheme, profile, variant)) as entry:
+        if _known(entry) is None:
+            _build(canonical, target, scheme, profile, variant, entry, progress)
+        return entry
+
+
+def _found_records(
+    names: str | Sequence[str], chosen: Sequence[Target], profile: Profile, folders: Sequence[Path] | None
+) -> list[Found]:
+    """The tuning records for each target: those of the micro-architecture that was asked for by name."""
+    if not profile.fuse:
+        return [Found() for _ in chosen]
+    named = named_microarchitectures(names)
+    return [find_records(each.name, named.get(each.name), folders) for each in chosen]
+
+
+def _remembered(entry: Path, seconds: float | None) -> float | None:
+    """``seconds`` that a build took, kept beside its entry; or what was kept there by an earlier one.
+
+    Not inside: the artifact must not depend on it.
+    """
+    note = entry.with_suffix(".seconds")
+    if seconds is not None:
+        note.write_text(repr(seconds))
+        return seconds
+    try:
+        return float(note.read_text())
+    except (OSError, ValueError):
+        return None
 
 
 def _known(entry: Path) -> Manifest | None:
@@ -127,7 +223,9 @@ def _known(entry: Path) -> Manifest | None:
         return None
 
 
-def _build_key(canonical: CanonicalModel, target: Target, scheme: Scheme, profile: Profile) -> str:
+def _build_key(
+    canonical: CanonicalModel, target: Target, scheme: Scheme, profile: Profile, variant: Variant
+) -> str:
     interface = [asdict(item) for item in canonical.spec.inputs]
     described = [
         canonical.spec.name,
@@ -145,6 +243,7 @@ def _build_key(canonical: CanonicalModel, target: Target, scheme: Scheme, profil
             asdict(target),
             scheme.name,
             profile.name,
+            None if variant.tuning is None else variant.tuning.described(),
             [source_digest(f"assay.{package}") for package in ("compile", "runtime")],
             installed_versions(TOOLS),
             _can_execute(target),
@@ -167,34 +266,42 @@ def _build(
     target: Target,
     scheme: Scheme,
     profile: Profile,
+    variant: Variant,
     entry: Path,
     progress: Progress,
 ) -> Manifest:
     """Compile into a scratch folder beside ``entry``, verify, and only then write ``entry``."""
-    with _scratch(entry) as scratch:
-        files, lowered = _compile(canonical, target, profile, scratch, progress)
+    with scratch_folder(entry) as scratch:
+        files, lowered = compile_variant(canonical, target, profile, scratch, progress, variant)
         manifest = describe(canonical, target, scheme, profile, lowered)
-        manifest = _verified(canonical, target, profile, manifest, files, scratch, progress)
+        manifest = verified(canonical, target, profile, manifest, files, scratch, progress, variant=variant)
         with progress.step("write artifact"):
             write_artifact(entry, manifest, files)
     return open_artifact(entry, verify=False).manifest
 
 
-def _compile(
-    canonical: CanonicalModel, target: Target, profile: Profile, folder: Path, progress: Progress
+def compile_variant(
+    canonical: CanonicalModel,
+    target: Target,
+    profile: Profile,
+    folder: Path,
+    progress: Progress,
+    variant: Variant,
 ) -> tuple[dict[str, bytes | Path], Lowered]:
     """The files of an artifact, made in ``folder``, and what they were made from."""
     from assay.compile.emit import emit_library, runtime_library
 
     with progress.step("start the compiler"):
         import_tvm()
-    lowered = lower_canonical(canonical, target, profile, progress)
+    lowered = lower_canonical(
+        canonical, target, profile, progress, bound=variant.bound, tuning=variant.tuning
+    )
     with progress.step("link"):
         library = emit_library(lowered.executable, target, folder)
     files: dict[str, bytes | Path] = {
-        LIBRARY: library,
+        variant.library: library,
         RUNTIME: runtime_library(),
-        kernels_file(LIBRARY): encode_kernels(lowered.kernels),
+        kernels_file(variant.library): encode_kernels(lowered.kernels),
     }
     if lowered.weights:
         with progress.step("write weights"):
@@ -204,7 +311,7 @@ def _compile(
 
 
 @contextmanager
-def _scratch(entry: Path) -> Iterator[Path]:
+def scratch_folder(entry: Path) -> Iterator[Path]:
     """An empty folder beside ``entry``, whose lock is held: whatever lies there is of a dead process."""
     folder = entry.parent / f".build-{entry.name}"
     shutil.rmtree(folder, ignore_errors=True)
@@ -229,7 +336,7 @@ def _stand_in(target: Target) -> Target | None:
     return replace(target, cpu=host.cpu, features=host.features, attributes=host.attributes, vector_unit=unit)
 
 
-def _verified(
+def verified(
     canonical: CanonicalModel,
     target: Target,
     profile: Profile,
@@ -237,6 +344,8 @@ def _verified(
     files: Mapping[str, bytes | Path],
     scratch: Path,
     progress: Progress,
+    *,
+    variant: Variant,
 ) -> Manifest:
     """The manifest with what verification found; raises VerificationError.
 
@@ -253,16 +362,16 @@ def _verified(
         note += f" The errors are those of the same schedules compiled for {stand_in.cpu}."
         folder = scratch / "stand-in"
         folder.mkdir()
-        files, _ = _compile(canonical, stand_in, profile, folder, progress)
+        files, _ = compile_variant(canonical, stand_in, profile, folder, progress, variant)
         staged, ran = _standing_in(manifest, stand_in), stand_in
     with progress.step("run ONNX Runtime"):
-        cases = make_cases(canonical)
+        cases = make_cases(canonical, [each.sizes for each in staged.levels[0].specializations])
     with progress.step("verify"):
         place = write_artifact(scratch / "staged", staged, files)
         outputs = run_artifact(place, cases, level=ran.name)
-        verified = _check(outputs, canonical, cases, ran, progress)
+        compared = _check(outputs, canonical, cases, ran, progress)
     executed = Execution.NATIVE if reason is None else Execution.NEVER
-    return _concluded(manifest, executed, note, verified)
+    return _concluded(manifest, executed, note, compared)
 
 
 def _standing_in(manifest: Manifest, stand_in: Target) -> Manifest:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, get_args
 from assay.compile.cache import installed_versions
 from assay.compile.verify import reference_version
 from assay.errors import ModelError
-from assay.models.spec import Dim, DType, SymbolicDim
+from assay.models.spec import Dim, DType, ModelSpec, SymbolicDim
 from assay.runtime.manifest import (
     DTypeName,
     Entry,
@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from assay.compile.targets import Target
     from assay.models.export import CanonicalModel
 
-__all__ = ["LIBRARY", "RUNTIME", "TOOLS", "describe", "target_info"]
+__all__ = ["LIBRARY", "RUNTIME", "TOOLS", "describe", "interface_of", "target_info"]
 
 LIBRARY = "lib/model.so"
 RUNTIME = "lib/libtvm_runtime.so"
@@ -66,10 +66,7 @@ def describe(
         ),
         scheme=scheme.name,
         profile=profile.name,
-        inputs=tuple(
-            Input(name=i.name, dtype=_dtype(i.dtype), shape=tuple(_size(d) for d in i.shape))
-            for i in spec.inputs
-        ),
+        inputs=interface_of(spec),
         outputs=tuple(
             Output(name=o.name, dtype=_dtype(o.dtype), shape=tuple(o.shape)) for o in canonical.outputs
         ),
@@ -80,6 +77,13 @@ def describe(
         levels=(level,),
         tvm_runtime=RUNTIME,
         tools=installed_versions(TOOLS + (("torch", "transformers") if spec.needs_torch else ())),
+    )
+
+
+def interface_of(spec: ModelSpec) -> tuple[Input, ...]:
+    """The inputs as the manifest has them. Raises ModelError for a dtype that the runtime does not take."""
+    return tuple(
+        Input(name=i.name, dtype=_dtype(i.dtype), shape=tuple(_size(d) for d in i.shape)) for i in spec.inputs
     )
 
 

@@ -271,7 +271,12 @@ def _check_names(path: Path, manifest: Manifest, regions: Mapping[str, Region]) 
         if name not in manifest.files:
             raise ArtifactError(f"{MANIFEST} needs the file {name} but does not list it.")
     weights = {weight.name for weight in manifest.weights}
+    symbolic = {dim.name for item in manifest.inputs for dim in item.shape if not isinstance(dim, int)}
     for level in manifest.levels:
+        if any(each.sizes.keys() != symbolic for each in level.specializations):
+            raise ArtifactError(
+                f"{MANIFEST}: code of {level.target.name} is for sizes that are not those of the inputs."
+            )
         unknown = sorted({weight for entry in level.entries() for weight in entry.weights} - weights)
         if unknown:
             raise ArtifactError(

@@ -37,8 +37,8 @@ class DLPackTensor(Protocol):
 _ATTEMPTS = 3  # when the artifact is replaced, atomically, while it is being loaded
 
 Tensor: TypeAlias = "npt.NDArray[Any] | DLPackTensor"
-Sizes: TypeAlias = tuple[tuple[str, int], ...]
-"""Every symbolic dimension with its size, in the order of their names."""
+Shapes: TypeAlias = tuple[tuple[int, ...], ...]
+"""The shapes of all inputs, in the order of the interface."""
 
 
 def load(
@@ -74,7 +74,7 @@ def _load(path: Path | str, threads: int | None, verify: bool, name: str | None)
     from assay.runtime.drivers.tvm_vm import TvmVm
 
     special = {
-        tuple(sorted(each.sizes.items())): partial(TvmVm, artifact, each.entry)
+        _shapes_at(artifact.manifest.inputs, each.sizes): partial(TvmVm, artifact, each.entry)
         for each in level.specializations
     }
     return Model(artifact.manifest, level, TvmVm(artifact, level.entry), special, threads=threads)
@@ -93,7 +93,7 @@ class Model:
     """A loaded artifact; made by ``load``. May be used from several threads: runs take turns.
 
     ``level`` is what was chosen of the levels that the artifact has. ``special`` makes, when inputs of those
-    sizes first come, the drivers of code for them.
+    shapes first come, the drivers of code for them.
     """
 
     def __init__(
@@ -101,7 +101,7 @@ class Model:
         manifest: Manifest,
         level: Level,
         driver: TvmVm,
-        special: Mapping[Sizes, Callable[[], TvmVm]] | None = None,
+        special: Mapping[Shapes, Callable[[], TvmVm]] | None = None,
         *,
         threads: int | None = None,
     ) -> None:
@@ -109,7 +109,7 @@ class Model:
         self.level = level
         self._driver = driver
         self._special = dict(special or {})
-        self._drivers: dict[Sizes, TvmVm] = {}
+        self._drivers: dict[Shapes, TvmVm] = {}
         self._lock = threading.Lock()
         self.threads = available_cores() if threads is None else threads
 
@@ -173,24 +173,20 @@ class Model:
         """The driver of the code for inputs of these sizes: special code where there is some."""
         if not self._special:
             return self._driver
-        key = _sizes_of(self.inputs, arrays)
-        if key not in self._special:
+        shapes = tuple(array.shape for array in arrays)
+        if shapes not in self._special:
             return self._driver
         with self._lock:
-            if key not in self._drivers:
-                self._drivers[key] = self._special[key]()
-            return self._drivers[key]
+            if shapes not in self._drivers:
+                self._drivers[shapes] = self._special[shapes]()
+            return self._drivers[shapes]
 
 
-def _sizes_of(interface: tuple[Input, ...], arrays: Sequence[npt.NDArray[Any]]) -> Sizes:
-    """The size of each symbolic dimension in arrays that fit ``interface``."""
-    sizes = {
-        dim.name: size
-        for spec, array in zip(interface, arrays, strict=True)
-        for dim, size in zip(spec.shape, array.shape, strict=True)
-        if not isinstance(dim, int)
-    }
-    return tuple(sorted(sizes.items()))
+def _shapes_at(interface: tuple[Input, ...], sizes: Mapping[str, int]) -> Shapes:
+    """The shapes of the inputs where the symbolic dimensions have these sizes."""
+    return tuple(
+        tuple(dim if isinstance(dim, int) else sizes[dim.name] for dim in item.shape) for item in interface
+    )
 
 
 def check_inputs(interface: tuple[Input, ...], inputs: Mapping[str, Tensor]) -> list[npt.NDArray[Any]]:

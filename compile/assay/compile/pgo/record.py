@@ -6,7 +6,7 @@ import statistics
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import msgspec
 
@@ -72,7 +72,12 @@ def _profile(model: Model, cases: Sequence[WorkloadCase], threads: int) -> Profi
         once = model.kernel_times(case.inputs, repeats=1)
         repeats = max(2, min(_REPEATS, int(_MOST_SECONDS / max(once.unobserved[0], 1e-6))))
         times = model.kernel_times(case.inputs, repeats=repeats)
-        place = {"machine": machine, "target": target, "threads": threads, "sizes": dict(case.sizes)}
+        place: dict[str, Any] = {
+            "machine": machine,
+            "target": target,
+            "threads": threads,
+            "sizes": dict(case.sizes),
+        }
         seconds = statistics.median(times.unobserved)
         runs.append(RunSample(**place, runs=case.count, seconds=seconds * case.count))
         for position, call in enumerate(times.calls):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from functools import cache
 
-from assay.compile.profiles import debug, release
+from assay.compile.profiles import debug, pgo, release
 from assay.compile.profiles.profile import Profile
 from assay.registry import Registry
 
@@ -15,6 +15,6 @@ __all__ = ["Profile", "profiles"]
 def profiles() -> Registry[Profile]:
     """All build profiles by name."""
     registry: Registry[Profile] = Registry("profile")
-    for module in (debug, release):
+    for module in (debug, release, pgo):
         registry.add(module.PROFILE.name, module.PROFILE)
     return registry

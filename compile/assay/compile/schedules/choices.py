@@ -159,6 +159,11 @@ class Tuning:
     choices: Mapping[str, Choice]
     serial_kernels: frozenset[str] = frozenset()
 
+    def described(self) -> list[Any]:
+        """What it decides, in a form that JSON can hold, the same for the same decisions."""
+        choices = {key: self.choices[key].as_dict() for key in sorted(self.choices)}
+        return [choices, sorted(self.serial_kernels)]
+
     def choice(self, workload: Workload) -> Choice:
         """The choice for a workload; the analytic one where nothing was measured."""
         return self.choices.get(workload.key, ANALYTIC)

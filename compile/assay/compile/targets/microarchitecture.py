@@ -5,10 +5,11 @@ Families and models as in LLVM's ``lib/TargetParser/Host.cpp``.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from functools import cache
 from pathlib import Path
 
-__all__ = ["cpu_model", "microarchitecture"]
+__all__ = ["cpu_model", "microarchitecture", "named_microarchitectures"]
 
 _CPUINFO = Path("/proc/cpuinfo")
 _INTEL = {
@@ -35,6 +36,25 @@ def cpu_model(cpuinfo: Path = _CPUINFO) -> str:
         return "unknown"
     vendor, family, model, stepping = found
     return f"{vendor} family {family} model {model} stepping {stepping}"
+
+
+def named_microarchitectures(names: str | Sequence[str]) -> dict[str, str]:
+    """The micro-architectures that names of targets ask for, by the name of the target.
+
+    ``native`` asks for this machine's, an alias such as ``znver3`` for its own; a plain level for none.
+    """
+    from assay.compile.targets import find_target
+
+    parts = names.split(",") if isinstance(names, str) else [p for name in names for p in name.split(",")]
+    found: dict[str, str] = {}
+    for name in (part.strip() for part in parts):
+        if not name:
+            continue
+        target = find_target(name)
+        asked = microarchitecture() if name == "native" else name
+        if asked is not None and asked != target.name:
+            found[target.name] = asked
+    return found
 
 
 @cache

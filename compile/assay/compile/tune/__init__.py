@@ -1,0 +1,1 @@
+"""Search for better choices than the analytic ones: candidates, measurement, journal, records."""
