@@ -25,6 +25,7 @@ _EXTRAS = {
         "compile",
     ),
     **dict.fromkeys(("torch", "transformers", "onnxscript"), "torch"),
+    "optuna": "tune",
 }
 _PACKAGES = {"tvm": "apache-tvm", "PIL": "pillow"}
 _STORAGE_ERRORS = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM, errno.EFBIG)

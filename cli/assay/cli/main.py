@@ -26,6 +26,8 @@ VERBS = {
     "run": "Run an artifact on files, or on generated inputs.",
     "bench": "Measure artifacts beside ONNX Runtime and PyTorch.",
     "profile": "Show where the time of a run goes, kernel by kernel.",
+    "tune": "Search faster tiles for a model on this machine.",
+    "profdata": "Record, merge and show profile data, which guide `assay build --profile pgo`.",
     "inspect": "Show what is in an artifact.",
 }
 

@@ -14,6 +14,7 @@ from assay.errors import UsageError
 
 if TYPE_CHECKING:
     from assay.compile.build import BuildResult
+    from assay.compile.pgo.rebuild import Guide
 
 __all__ = ["command"]
 
@@ -32,6 +33,31 @@ _SUFFIX = ".assay"
     "[default: artifacts/MODEL-TARGET-SCHEME-PROFILE]",
 )
 @click.option("--packed", is_flag=True, help="Write the artifact as one file, NAME.assay, not as a folder.")
+@click.option(
+    "--workload",
+    type=click.Path(path_type=Path),
+    help="For the profile pgo: folder of recorded inputs, as `assay run --record` writes.  "
+    "[default: the model's representative inputs at several sizes]",
+)
+@click.option(
+    "--profile-data",
+    "profile_data",
+    multiple=True,
+    type=click.Path(path_type=Path),
+    help="For the profile pgo: profile data of `assay profdata`, in place of a run here; may be repeated.",
+)
+@click.option(
+    "--budget",
+    type=click.FloatRange(min=0),
+    default=60.0,
+    show_default=True,
+    help="For the profile pgo: seconds to search for faster tiles.",
+)
+@click.option(
+    "--records",
+    type=click.Path(file_okay=False, path_type=Path),
+    help="Folder of tuning records, as `assay tune` writes.  [default: those that come with Assay]",
+)
 @cache_option
 @output_options
 @click.pass_context
@@ -43,6 +69,10 @@ def command(
     profile: str,
     destination: Path | None,
     packed: bool,
+    workload: Path | None,
+    profile_data: tuple[Path, ...],
+    budget: float,
+    records: Path | None,
     cache: Path | None,
 ) -> None:
     """Compile models to artifacts, each verified against ONNX Runtime.
@@ -57,6 +87,7 @@ def command(
       assay build model.onnx --target x86-64-v3 -o model-avx2
       assay build model.onnx --target x86-64-v2,x86-64-v3,x86-64-v4
       assay build light-squeezenet silero-vad -o built --packed
+      assay build minilm --profile pgo --workload recorded
     """
     from assay.compile.build import build_artifact
     from assay.compile.profiles import profiles
@@ -65,6 +96,8 @@ def command(
     from assay.models.registry import find_model
 
     output: Output = ctx.obj
+    if profile != "pgo" and (workload is not None or profile_data):
+        raise UsageError("--workload and --profile-data are for --profile pgo.")
     # A wrong name is told before anything is built.
     resolved, _, _ = find_targets(targets), schemes()[scheme], profiles()[profile]
     specs = {name: find_model(name) for name in models}
@@ -88,7 +121,9 @@ def command(
                 output=places[name],
                 cache=cache,
                 packed=packed,
-                progress=output.progress(prefix),
+                records=None if records is None else [records],
+                guide=_guide(profile, workload, profile_data, budget),
+                progress=output.progress(prefix, animated=profile != "pgo"),
             )
         except Exception as error:
             if len(specs) == 1 or as_assay_error(error) is None:
@@ -103,6 +138,16 @@ def command(
     if output.json:
         output.print_json([_as_json(result) for result in results])
     ctx.exit(code)
+
+
+def _guide(
+    profile: str, workload: Path | None, profile_data: tuple[Path, ...], budget: float
+) -> Guide | None:
+    if profile != "pgo":
+        return None
+    from assay.compile.pgo.rebuild import Guide
+
+    return Guide(workload=workload, profiles=profile_data, budget=budget)
 
 
 def _place(destination: Path | None, model: str, variant: str, *, packed: bool, several: bool) -> Path:
@@ -135,6 +180,8 @@ def _tell(output: Output, result: BuildResult) -> None:
                 f"  {where}{how}; agrees with {verification.reference} in {comparisons}{under}, "
                 f"largest absolute error {worst.max_absolute_error:.1e}"
             )
+    for note in result.notes:
+        output.note(f"  {note}")
     output.note(f"  intermediate results need {workspace_text(manifest)}")
     unscheduled = sorted({name for level in manifest.levels for name in level.unscheduled_kernels})
     if unscheduled:
@@ -153,6 +200,7 @@ def _as_json(result: BuildResult) -> dict[str, Any]:
         "profile": manifest.profile,
         "cached": result.cached,
         "seconds": result.seconds,
+        "notes": list(result.notes),
         "levels": [
             {
                 "target": level.target.name,

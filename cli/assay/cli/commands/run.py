@@ -40,6 +40,11 @@ __all__ = ["command"]
 @click.option(
     "-o", "--output", "destination", type=click.Path(path_type=Path), help="Write the outputs as .npz."
 )
+@click.option(
+    "--record",
+    type=click.Path(file_okay=False, path_type=Path),
+    help="Write the inputs to this folder too, as a case of a workload for `assay build --profile pgo`.",
+)
 @output_options
 @click.pass_obj
 def command(
@@ -51,6 +56,7 @@ def command(
     level: str | None,
     threads: int | None,
     destination: Path | None,
+    record: Path | None,
 ) -> None:
     """Run an artifact on files, or on generated inputs.
 
@@ -80,6 +86,10 @@ def command(
     start = perf_counter()
     results = model.run(inputs)
     seconds = perf_counter() - start
+    if record is not None:
+        from assay.runtime.recording import record_inputs
+
+        output.note(f"recorded as {record_inputs(record, inputs)}")
     if destination is not None:
         _save(destination, results)
     summaries = summarize(results, classifier="image" in spec.tags)

@@ -1,0 +1,113 @@
+"""``assay tune``."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+from assay.cli.options import cache_option, output_options, parse_sizes, size_option, threads_type
+from assay.cli.output import Output
+
+__all__ = ["command"]
+
+
+@click.command("tune")
+@click.argument("model", metavar="MODEL|FILE.onnx|ARTIFACT")
+@click.option(
+    "--budget", type=click.FloatRange(min=0), default=60.0, show_default=True, help="Seconds for the search."
+)
+@click.option(
+    "--strategy",
+    default="table",
+    show_default=True,
+    help="What is tried after the short table: grid, random or bayesian (needs the extra `tune`).",
+)
+@click.option("--target", default="native", show_default=True, help="What to tune for; this CPU must run it.")
+@size_option
+@click.option("--threads", type=threads_type, default=1, show_default=True, help="Threads of a kernel.")
+@click.option(
+    "-o",
+    "--records",
+    type=click.Path(file_okay=False, path_type=Path),
+    default=Path("records"),
+    show_default=True,
+    help="Folder of tuning records to add to; `assay build --records` takes it.",
+)
+@cache_option
+@output_options
+@click.pass_obj
+def command(
+    output: Output,
+    model: str,
+    budget: float,
+    strategy: str,
+    target: str,
+    sizes: tuple[str, ...],
+    threads: int,
+    records: Path,
+    cache: Path | None,
+) -> None:
+    """Search faster tiles for a model on this machine.
+
+    They are those of convolutions and matrix products. Every candidate is compared with NumPy before it counts, in a process of its own, and the best are
+    measured twice. Every trial is on disk before the next one starts: a search that is interrupted goes on
+    where it was.
+
+    \b
+    Example:
+      assay tune light-squeezenet --budget 120
+      assay tune minilm --size sequence=32 --strategy bayesian --budget 600
+      assay build light-squeezenet --records records
+    """
+    from assay.cli.artifacts import is_artifact, model_behind
+    from assay.compile.tune.session import tune_model
+    from assay.compile.tune.strategies import strategies
+    from assay.models.registry import find_model
+
+    strategies()[strategy]  # a wrong name is told before anything is built
+    chosen = parse_sizes(sizes)
+    if is_artifact(model):
+        from assay.runtime.artifact import open_artifact
+
+        spec = model_behind(open_artifact(model).manifest, None)
+    else:
+        spec = find_model(model)
+    tuned = tune_model(
+        spec,
+        records,
+        target=target,
+        budget=budget,
+        strategy=strategy,
+        threads=threads,
+        sizes=chosen,
+        cache=cache,
+        progress=output.progress(animated=False),
+    )
+    found = tuned.result
+    if output.json:
+        output.print_json(
+            {
+                "model": spec.name,
+                "workloads": tuned.workloads,
+                "tried": found.tried,
+                "rejected": found.rejected,
+                "finished": found.exhausted,
+                "records": str(tuned.records) if tuned.records else None,
+                "faster": [
+                    {"workload": trial.workload, "choice": trial.choice, "ratio": trial.ratio}
+                    for trial in found.confirmed
+                ],
+            }
+        )
+        return
+    for trial in found.confirmed:
+        decided = ", ".join(f"{name} {value}" for name, value in trial.choice.items())
+        output.note(f"  {trial.ratio:.2f} times as fast: {trial.workload} with {decided}")
+    if tuned.records is not None:
+        output.print_line(str(tuned.records))
+    rest = "" if found.exhausted else "; more is left to try: run it again"
+    output.note(
+        f"{found.tried} candidates tried for {tuned.workloads} workloads, {found.rejected} rejected, "
+        f"{len(found.confirmed)} faster than the analytic choice{rest}"
+    )

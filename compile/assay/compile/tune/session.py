@@ -1,0 +1,111 @@
+"""Tune a model: its workloads, the search, and the records that come of it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from assay.compile.cache import BuildCache, default_cache_folder, installed_versions
+from assay.compile.lower import kernel_workloads
+from assay.compile.profiles import profiles
+from assay.compile.records import Origin, Record, RecordFile, read_records, record_path, write_records
+from assay.compile.schedules.choices import SCHEDULE_VERSION
+from assay.compile.targets import find_target
+from assay.compile.targets.microarchitecture import cpu_model, microarchitecture
+from assay.compile.tune.journal import Trial
+from assay.compile.tune.tuner import Question, TuneResult, tune
+from assay.errors import CpuFeatureError
+from assay.models.spec import ModelSpec
+from assay.progress import Progress, SilentProgress
+from assay.runtime.cpu import check_features, check_triple
+
+__all__ = ["TunedModel", "tune_model"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class TunedModel:
+    """What a search found, of how many workloads, and the record file that holds it (None: nothing)."""
+
+    result: TuneResult
+    workloads: int
+    records: Path | None
+
+
+def tune_model(
+    spec: ModelSpec,
+    records: Path,
+    *,
+    target: str = "native",
+    budget: float,
+    strategy: str = "table",
+    threads: int = 1,
+    sizes: Mapping[str, int] | None = None,
+    cache: Path | None = None,
+    progress: Progress | None = None,
+) -> TunedModel:
+    """Search the workloads of ``spec`` on this machine, and add what is faster to the folder ``records``.
+
+    The journal lies in the build cache, so that a search that was killed goes on. ``sizes`` are those to tune
+    for, where not the defaults. Raises CpuFeatureError where this machine cannot run the target's code or its
+    micro-architecture is not known, and what ``tune`` raises.
+    """
+    progress = progress or SilentProgress()
+    chosen = find_target(target)
+    check_triple(chosen.triple)
+    check_features(chosen.features)
+    architecture = microarchitecture()
+    if architecture is None:
+        raise CpuFeatureError(
+            f"The micro-architecture of this CPU ({cpu_model()}) is not known, so records of it have no place.",
+            hint="Add it to assay.compile.targets.microarchitecture.",
+        )
+    canonical = BuildCache(cache).canonical(spec, progress)
+    (named,) = kernel_workloads(canonical, chosen, profiles()["release"], progress, sizes=[sizes or {}])
+    weights: dict[str, Question] = {}
+    for workload in named.values():
+        earlier = weights.get(workload.key)
+        more = earlier.weight if earlier else 0.0
+        weights[workload.key] = Question(workload=workload, weight=more + workload.operations)
+    result = tune(
+        list(weights.values()),
+        chosen,
+        budget=budget,
+        folder=(cache or default_cache_folder()) / "tuning",
+        threads=threads,
+        strategy=strategy,
+        progress=progress,
+    )
+    path = record_path(records, chosen.name, architecture)
+    if result.confirmed:
+        _add_records(path, chosen.name, architecture, result)
+    return TunedModel(result=result, workloads=len(weights), records=path if result.confirmed else None)
+
+
+def _add_records(path: Path, target: str, architecture: str, result: TuneResult) -> None:
+    """Put what was confirmed beside what the file holds; a new record of a workload takes the old one's place."""
+    earlier = read_records(path).records if path.is_file() else ()
+    current = {
+        (record.workload, record.threads): record
+        for record in earlier
+        if record.schedule_version == SCHEDULE_VERSION
+    }
+    for trial in result.confirmed:
+        current[trial.workload, trial.threads] = _record(trial)
+    write_records(
+        path,
+        RecordFile(target=target, microarchitecture=architecture, records=tuple(current.values())),
+    )
+
+
+def _record(trial: Trial) -> Record:
+    versions = {**trial.versions, **installed_versions(("assay",))}
+    return Record(
+        workload=trial.workload,
+        choice=trial.choice,
+        threads=trial.threads,
+        seconds=trial.seconds,
+        baseline_seconds=trial.baseline_seconds,
+        ratio=round(trial.ratio, 4),
+        measured=Origin(cpu=trial.cpu, time=trial.time, versions=versions),
+    )
