@@ -31,7 +31,10 @@ def run(*arguments: str, **options: object) -> subprocess.CompletedProcess[str]:
 
 
 def test_the_verbs_are_those_that_scripts_rely_on():
-    assert set(VERBS) == {"models", "targets", "export", "build", "verify", "run", "bench", "inspect"}
+    assert set(VERBS) == {
+        "models", "targets", "export", "build", "verify", "run", "bench", "profile", "tune", "profdata",
+        "inspect",
+    }  # fmt: skip
 
 
 @pytest.mark.parametrize("verb", VERBS)

@@ -74,17 +74,13 @@ def lower(
     progress = progress or SilentProgress()
     tvm = import_tvm()
     from assay.compile.memory_plan import plan_workspace, with_upper_bounds
-    from assay.compile.passes.in_place import plan_in_place
-    from assay.compile.passes.weights import extract_weights
     from assay.compile.schedules.context import ScheduleContext
     from assay.compile.work import describe_kernels
 
     context = ScheduleContext(unit=target.vector_unit, sizes=sizes, tuning=tuning)
     module = _fused(module, target, profile, context, bound or {}, progress)
     with _step(progress, "schedule"):
-        module, weights = extract_weights(module)
-        if profile.fuse:
-            module = plan_in_place(module)
+        module, weights = _without_weights(module, profile)
         kernels = describe_kernels(module)
         module, unscheduled = _schedule(module, context)
         workspace = plan_workspace(module, sizes, maxima)
@@ -102,6 +98,15 @@ def lower(
         kernels=kernels,
         workspace=workspace,
     )
+
+
+def _without_weights(module: Any, profile: Profile) -> tuple[Any, dict[str, npt.NDArray[Any]]]:
+    """``module`` with the kernels and names that it will have, and the weights that it takes."""
+    from assay.compile.passes.in_place import plan_in_place
+    from assay.compile.passes.weights import extract_weights
+
+    module, weights = extract_weights(module)
+    return (plan_in_place(module) if profile.fuse else module), weights
 
 
 def _fused(
@@ -261,7 +266,7 @@ def kernel_workloads(
     ]
     module = _imported(canonical, progress)
     import_tvm()
-    module = _fused(module, target, profile, contexts[0], {}, progress)
+    module, _ = _without_weights(_fused(module, target, profile, contexts[0], {}, progress), profile)
     return [workloads_of(module, context) for context in contexts]
 
 

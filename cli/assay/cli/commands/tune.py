@@ -50,9 +50,9 @@ def command(
 ) -> None:
     """Search faster tiles for a model on this machine.
 
-    They are those of convolutions and matrix products. Every candidate is compared with NumPy before it counts, in a process of its own, and the best are
-    measured twice. Every trial is on disk before the next one starts: a search that is interrupted goes on
-    where it was.
+    They are those of convolutions and matrix products. Every candidate is compared with NumPy before it
+    counts, in a process of its own, and the best are measured twice. Every trial is on disk before the next
+    one starts: a search that is interrupted goes on where it was.
 
     \b
     Example:

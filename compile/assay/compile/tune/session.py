@@ -57,7 +57,7 @@ def tune_model(
     architecture = microarchitecture()
     if architecture is None:
         raise CpuFeatureError(
-            f"The micro-architecture of this CPU ({cpu_model()}) is not known, so records of it have no place.",
+            f"The micro-architecture of this CPU ({cpu_model()}) has no name here, and records go by it.",
             hint="Add it to assay.compile.targets.microarchitecture.",
         )
     canonical = BuildCache(cache).canonical(spec, progress)
@@ -83,7 +83,7 @@ def tune_model(
 
 
 def _add_records(path: Path, target: str, architecture: str, result: TuneResult) -> None:
-    """Put what was confirmed beside what the file holds; a new record of a workload takes the old one's place."""
+    """Put what was confirmed into the file, in place of earlier records of the same workloads."""
     earlier = read_records(path).records if path.is_file() else ()
     current = {
         (record.workload, record.threads): record
