@@ -132,5 +132,5 @@ def emit_depthwise_conv2d(
     views = epilogue.declare_views()
     return seq(
         views,
-        parallel(simplify(i64(batch) * i64(out_height)), task, "row", serial=context.is_small(work // 2)),
+        parallel(simplify(i64(batch) * i64(out_height)), task, "row", serial=context.is_small(work // 5)),
     )

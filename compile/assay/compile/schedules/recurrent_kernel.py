@@ -165,7 +165,7 @@ class _Emitter:
     def _steps(self) -> Stmt:
         """The steps. Threads share the panels of each where that is much work, else the directions."""
         weights = self.directions * self.layout.padded * self.r.hidden * self.r.gates
-        work = self.expected_batch * weights // 4
+        work = self.expected_batch * weights // 8
         if not self.context.is_small(work // len(self.r.phases)):
             every = None if self.directions > 1 else i64(0)
             return loop(self.time, lambda s: self._step(s, every, serial=False), "step")
