@@ -28,9 +28,9 @@ __all__ = ["Comparison", "compare_artifacts", "judge"]
 # What is less than this is noise, whatever the interval says.
 NOISE = 0.01
 _PROCESSES = 3
-_PAIRS = 60
+_PAIRS = 40
 _LEAST_PAIRS = 8
-_SECONDS = 2.0
+_SECONDS = 1.0
 _SAMPLE_SECONDS = 0.002
 _TIMEOUT_SECONDS = 600
 # Two-sided 95% of a normal distribution, for the ranks of the interval of a median.

@@ -69,7 +69,8 @@ class Workload:
     @classmethod
     def parse(cls, key: str) -> Workload:
         """The workload behind a key. Raises ValueError for what is none."""
-        kind, dtype, *dims = key.split(" ")
+        kind, _, rest = key.partition(" ")
+        dtype, *dims = rest.split(" ")
         pairs = [part.partition("=") for part in dims]
         if not pairs or not all(name and size.isdecimal() and int(size) > 0 for name, _, size in pairs):
             raise ValueError(f"{key!r} is no workload")

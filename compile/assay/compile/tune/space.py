@@ -94,7 +94,7 @@ def space_of(workload: Workload, unit: VectorUnit, threads: int, *, panel_width:
         (width, height)
         for width in widths
         for height in range(1, min(rows, rows_that_fit(unit, width)) + 1)
-        if width <= max(lanes, -(-cols // lanes) * lanes)
+        if panel_width or width <= max(lanes, -(-cols // lanes) * lanes)
     ]
     chunks = (None, *(chunk for chunk in _CHUNKS if chunk < rows)) if rows > tile.rows else (None,)
     return Space(
