@@ -36,6 +36,7 @@ __all__ = [
     "AssayError",
     "BenchmarkError",
     "CpuFeatureError",
+    "EmulatorError",
     "ExternalDataError",
     "InterfaceError",
     "MissingDependencyError",
@@ -180,3 +181,9 @@ class TuningRecordError(AssayError):
     """A tuning record or journal that is damaged or of a schema newer than this Assay reads."""
 
     exit_code = 18
+
+
+class EmulatorError(AssayError):
+    """An emulated machine that cannot be started, or did not finish in time."""
+
+    exit_code = 19

@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 
-import assay.compile.build
+import assay.compile.reverify
 from assay.errors import VerificationError
 
 
@@ -17,7 +17,7 @@ def verified(manifest, monkeypatch) -> list[Any]:
         names.append(spec.name)
         return {level.target.name: list(level.verification.cases) for level in manifest.levels}
 
-    monkeypatch.setattr(assay.compile.build, "verify_again", verify_again)
+    monkeypatch.setattr(assay.compile.reverify, "verify_again", verify_again)
     return names
 
 
@@ -57,5 +57,5 @@ def test_outputs_that_differ(cli, make_artifact, monkeypatch):
     def differ(*arguments: Any, **options: Any) -> None:
         raise VerificationError("Output 'y' differs.")
 
-    monkeypatch.setattr(assay.compile.build, "verify_again", differ)
+    monkeypatch.setattr(assay.compile.reverify, "verify_again", differ)
     cli.error("verify", make_artifact(), code=8)

@@ -16,7 +16,8 @@ import pytest
 
 import assay.compile.targets.native as native
 import assay.runtime.cpu as cpu
-from assay.compile.build import BuildResult, build_artifact, verify_again
+from assay.compile.build import BuildResult, build_artifact
+from assay.compile.reverify import verify_again
 from assay.compile.targets import targets
 from assay.compile.verify import reference_outputs
 from assay.errors import ArtifactError, CpuFeatureError, ModelError, UnknownNameError, VerificationError

@@ -30,7 +30,6 @@ from assay.compile.verify import (
     make_cases,
     reference_version,
     run_artifact,
-    verify_artifact,
 )
 from assay.errors import ArtifactError, CpuFeatureError, VerificationError
 from assay.models.export import CanonicalModel
@@ -39,7 +38,6 @@ from assay.progress import Progress, SilentProgress
 from assay.runtime.artifact import WEIGHTS, open_artifact, write_artifact
 from assay.runtime.cpu import check_features, check_triple
 from assay.runtime.kernels import encode_kernels, kernels_file
-from assay.runtime.levels import choose_level, fits
 from assay.runtime.manifest import Execution, Manifest, Verification, VerifiedCase
 from assay.runtime.weights import save_weights
 
@@ -55,7 +53,6 @@ __all__ = [
     "compile_variant",
     "scratch_folder",
     "verified",
-    "verify_again",
 ]
 
 
@@ -405,36 +402,3 @@ def _check(
             f"{error.message} {culprit}",
             hint="Nothing was written. If the model is right, please report this with the model.",
         ) from error
-
-
-def verify_again(
-    path: Path,
-    spec: ModelSpec,
-    *,
-    level: str | None = None,
-    cache: Path | None = None,
-    progress: Progress | None = None,
-) -> dict[str, list[VerifiedCase]]:
-    """Compare an existing artifact with ONNX Runtime on the model that it was built from.
-
-    Every level that this machine can run is compared, or ``level`` alone; the result is by level. Raises
-    ArtifactError where the artifact is of another model, VerificationError where it is wrong, and
-    CpuFeatureError where this machine can run none of it.
-    """
-    progress = progress or SilentProgress()
-    canonical = BuildCache(cache).canonical(spec, progress)
-    manifest = open_artifact(path).manifest
-    if manifest.model.canonical_digest != canonical.digest:
-        raise ArtifactError(
-            f"The artifact was built from another model than {spec.name!r} is now.",
-            hint="Build it again, or name the model that it was built from with --model.",
-        )
-    chosen = choose_level(manifest, level)
-    levels = [each for each in manifest.levels if fits(each)] if level is None else [chosen]
-    with progress.step("run ONNX Runtime"):
-        cases = make_cases(canonical)
-    found = {}
-    for name in (each.target.name for each in levels):
-        with progress.step(f"verify {name}" if len(manifest.levels) > 1 else "verify"):
-            found[name] = verify_artifact(path, cases, canonical.spec.tolerance, level=name)
-    return found

@@ -26,9 +26,11 @@ __all__ = [
     "compare",
     "compare_outputs",
     "make_cases",
+    "read_outputs",
     "reference_outputs",
     "reference_version",
     "run_artifact",
+    "save_inputs",
     "verify_artifact",
 ]
 
@@ -136,12 +138,9 @@ def run_artifact(path: Path, cases: Sequence[Case], *, level: str) -> list[dict[
 
     Raises VerificationError where it crashes, refuses the inputs, or takes too long.
     """
-    import numpy as np
-
     with tempfile.TemporaryDirectory(prefix="assay-verify-") as name:
         folder = Path(name)
-        for i, case in enumerate(cases):
-            np.savez(folder / f"inputs{i}.npz", *case.inputs.values())
+        save_inputs(folder, cases)
         command = [
             sys.executable,
             "-m",
@@ -163,12 +162,27 @@ def run_artifact(path: Path, cases: Sequence[Case], *, level: str) -> list[dict[
             if result.returncode < 0:
                 reason = f"it crashed with signal {-result.returncode}"
             raise VerificationError(f"The compiled model cannot be run: {reason}")
-        outputs = []
-        for i, case in enumerate(cases):
-            with np.load(folder / f"outputs{i}.npz") as archive:
-                arrays = [archive[f"arr_{k}"] for k in range(len(case.expected))]
-                outputs.append(dict(zip(case.expected, arrays, strict=True)))
-        return outputs
+        return read_outputs(folder, cases)
+
+
+def save_inputs(folder: Path, cases: Sequence[Case]) -> None:
+    """Write the inputs of each case to ``folder``, as the worker reads them."""
+    import numpy as np
+
+    for i, case in enumerate(cases):
+        np.savez(folder / f"inputs{i}.npz", *case.inputs.values())
+
+
+def read_outputs(folder: Path, cases: Sequence[Case]) -> list[dict[str, npt.NDArray[Any]]]:
+    """The outputs by name of each case, from what the worker wrote to ``folder``."""
+    import numpy as np
+
+    outputs = []
+    for i, case in enumerate(cases):
+        with np.load(folder / f"outputs{i}.npz") as archive:
+            arrays = [archive[f"arr_{k}"] for k in range(len(case.expected))]
+            outputs.append(dict(zip(case.expected, arrays, strict=True)))
+    return outputs
 
 
 def compare(

@@ -1,0 +1,19 @@
+#!/usr/bin/env bash
+# Install the emulated machine in which `assay verify --emulate` runs levels that a CPU lacks. For Debian 12, as
+# root: Bochs and what makes a CD image from packages, and a Linux kernel into the user's cache folder.
+set -euo pipefail
+folder="${XDG_CACHE_HOME:-$HOME/.cache}/assay/emulator"
+export DEBIAN_FRONTEND=noninteractive
+apt-get update -qq
+apt-get install -y -qq --no-install-recommends \
+  bochs bochsbios bochs-term vgabios isolinux syslinux-common xorriso busybox-static >/dev/null
+[ -f "$folder/vmlinuz" ] && exit 0
+scratch="$(mktemp -d)"
+trap 'rm -rf "$scratch"' EXIT
+cd "$scratch"
+# The newest kernel, unpacked and not installed: nothing of this machine's start changes.
+package="$(apt-cache depends linux-image-cloud-amd64 | awk '/Depends: linux-image/ { print $2; exit }')"
+apt-get download -qq "$package"
+dpkg -x ./*.deb kernel
+mkdir -p "$folder"
+cp kernel/boot/vmlinuz-* "$folder/vmlinuz"

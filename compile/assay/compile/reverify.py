@@ -1,0 +1,154 @@
+"""Verifying an artifact that exists: the levels that this machine has, and others under an emulator."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+
+import msgspec
+
+from assay.compile.cache import BuildCache
+from assay.compile.verify import Case, compare_outputs, make_cases, reference_version, verify_artifact
+from assay.errors import ArtifactError, CpuFeatureError
+from assay.models.export import CanonicalModel
+from assay.models.spec import ModelSpec
+from assay.progress import Progress, SilentProgress
+from assay.runtime.artifact import Artifact, open_artifact, write_artifact
+from assay.runtime.cpu import canonical_feature
+from assay.runtime.levels import choose_level, fits
+from assay.runtime.manifest import Execution, Level, Manifest, Verification, VerifiedCase
+
+__all__ = ["verify_again", "verify_emulated"]
+
+
+def verify_again(
+    path: Path,
+    spec: ModelSpec,
+    *,
+    level: str | None = None,
+    cache: Path | None = None,
+    progress: Progress | None = None,
+) -> dict[str, list[VerifiedCase]]:
+    """Compare an existing artifact with ONNX Runtime on the model that it was built from.
+
+    Every level that this machine can run is compared, or ``level`` alone; the result is by level. Raises
+    ArtifactError where the artifact is of another model, VerificationError where it is wrong, and
+    CpuFeatureError where this machine can run none of it.
+    """
+    progress = progress or SilentProgress()
+    canonical = BuildCache(cache).canonical(spec, progress)
+    manifest = _of_model(path, canonical).manifest
+    chosen = choose_level(manifest, level)
+    levels = [each for each in manifest.levels if fits(each)] if level is None else [chosen]
+    cases = _cases(canonical, levels, progress)
+    found = {}
+    for name in (each.target.name for each in levels):
+        with progress.step(f"verify {name}" if len(manifest.levels) > 1 else "verify"):
+            found[name] = verify_artifact(path, cases, canonical.spec.tolerance, level=name)
+    return found
+
+
+def verify_emulated(
+    path: Path,
+    spec: ModelSpec,
+    *,
+    level: str | None = None,
+    timeout: float,
+    cache: Path | None = None,
+    progress: Progress | None = None,
+) -> dict[str, list[VerifiedCase]]:
+    """Run levels of an artifact under an emulator, compare them, and note that in the artifact.
+
+    These are the levels that no machine has run yet and that the emulator has, or ``level`` alone; the result
+    is by level. ``timeout`` is in seconds, for each. Raises what ``verify_again`` does, and EmulatorError;
+    then the artifact stays as it was.
+    """
+    from assay.compile.emulation import describe_emulator, run_emulated
+
+    progress = progress or SilentProgress()
+    canonical = BuildCache(cache).canonical(spec, progress)
+    artifact = _of_model(path, canonical)
+    chosen = _levels_to_emulate(artifact.manifest, level)
+    cases = _cases(canonical, chosen, progress)
+    note = f"Executed under {describe_emulator()}: the machine lacks the target's instructions."
+    found = {}
+    with _as_folder(artifact) as folder:
+        for name in (each.target.name for each in chosen):
+            with progress.step(f"run {name} in an emulated machine"):
+                outputs = run_emulated(folder, cases, level=name, timeout=timeout)
+            found[name] = compare_outputs(outputs, cases, canonical.spec.tolerance)
+    _note(artifact, found, note)
+    return found
+
+
+def _levels_to_emulate(manifest: Manifest, name: str | None) -> list[Level]:
+    from assay.compile.emulation import FEATURES
+
+    able = frozenset(map(canonical_feature, FEATURES))
+
+    def emulable(level: Level) -> bool:
+        return able.issuperset(map(canonical_feature, level.target.features))
+
+    if name is None:
+        chosen = [
+            each for each in manifest.levels if each.executed is not Execution.NATIVE and emulable(each)
+        ]
+    else:
+        chosen = [each for each in manifest.levels if each.target.name == name and emulable(each)]
+    if not chosen:
+        what = f"level {name!r}" if name else "level left"
+        raise CpuFeatureError(
+            f"The artifact has no {what} that the emulated machine can run.",
+            hint="`assay inspect` shows the levels and what each needs.",
+        )
+    return chosen
+
+
+def _of_model(path: Path, canonical: CanonicalModel) -> Artifact:
+    """The artifact at ``path``, which must be of that model."""
+    artifact = open_artifact(path)
+    if artifact.manifest.model.canonical_digest != canonical.digest:
+        raise ArtifactError(
+            f"The artifact was built from another model than {canonical.spec.name!r} is now.",
+            hint="Build it again, or name the model that it was built from with --model.",
+        )
+    return artifact
+
+
+def _cases(canonical: CanonicalModel, levels: Sequence[Level], progress: Progress) -> list[Case]:
+    """Inputs and expected outputs, at the sizes too that the levels have code of their own for."""
+    sizes = [each.sizes for level in levels for each in level.specializations]
+    with progress.step("run ONNX Runtime"):
+        return make_cases(canonical, sizes)
+
+
+@contextmanager
+def _as_folder(artifact: Artifact) -> Iterator[Path]:
+    """The artifact as a directory, also where it is one file."""
+    if not artifact.packed:
+        yield artifact.location
+        return
+    with tempfile.TemporaryDirectory(prefix="assay-unpacked-") as name:
+        files = {each: artifact.read(each) for each in artifact.manifest.files}
+        yield write_artifact(Path(name) / "artifact", artifact.manifest, files)
+
+
+def _note(artifact: Artifact, found: dict[str, list[VerifiedCase]], note: str) -> None:
+    """Write the artifact again with what was found, in one step."""
+    levels = tuple(
+        msgspec.structs.replace(
+            level,
+            executed=Execution.EMULATED,
+            verification=Verification(
+                reference=reference_version(), note=note, cases=tuple(found[level.target.name])
+            ),
+        )
+        if level.target.name in found and level.executed is not Execution.NATIVE
+        else level
+        for level in artifact.manifest.levels
+    )
+    manifest = msgspec.structs.replace(artifact.manifest, levels=levels)
+    files = {name: artifact.read(name) for name in artifact.manifest.files}
+    write_artifact(artifact.location, manifest, files, packed=artifact.packed)
