@@ -26,11 +26,21 @@ from assay.compile.schedules.conv2d import ConvGeometry
 from assay.compile.schedules.int8 import (
     integer_conv2d,
     integer_matmul,
+    ordered_conv2d,
+    ordered_matmul,
     pack_integer_filters,
     pack_integer_panels,
+    step_offsets,
 )
-from assay.compile.schedules.ir import same_shape
-from assay.compile.schedules.multiply_add import MultiplyAdd, PairsOf16, integer_form
+from assay.compile.schedules.ir import as_int, same_shape
+from assay.compile.schedules.multiply_add import (
+    MultiplyAdd,
+    PairsOf16,
+    QuadsOf8Saturating,
+    integer_form,
+    unit_for,
+)
+from assay.compile.schedules.step_order import order_steps
 from assay.compile.schedules.tiles import choose_panel_width
 
 __all__ = ["convert_quantized"]
@@ -208,15 +218,12 @@ class _Quantized(PyExprMutator):  # type: ignore[misc]
         flat = filters.reshape(channels, -1)
         form = self._form(flat, vectors[1])
         rows = self._rows(list(call.ty.shape)[:3])
-        width = choose_panel_width(self.context.unit, rows, channels // geometry.groups)
+        width = choose_panel_width(unit_for(form, self.context.unit), rows, channels // geometry.groups)
         packed = pack_integer_filters(_typed(filters, vectors[1], form), geometry, width, form.depth)
-        tensors = (x.q, relax.const(packed))
         if geometry.is_pointwise:
-            total = self._contract(integer_matmul, *tensors, cols=channels, form=form, zero=x.zero)
+            total = self._product(x, packed, form, channels)
         else:
-            total = self._contract(
-                integer_conv2d, *tensors, geometry=geometry, channels=channels, form=form, zero=x.zero
-            )
+            total = self._convolution(x, packed, form, channels, geometry)
         return self._summed(total, flat, vectors, x, form)
 
     def _matmul(self, call: Any) -> tuple[Any, Any] | None:
@@ -229,10 +236,34 @@ class _Quantized(PyExprMutator):  # type: ignore[misc]
         matrix = weights.values
         form = self._form(matrix.T, vectors[1])
         cols = matrix.shape[1]
-        width = choose_panel_width(self.context.unit, self._rows(list(call.ty.shape)[:-1]), cols)
+        width = choose_panel_width(
+            unit_for(form, self.context.unit), self._rows(list(call.ty.shape)[:-1]), cols
+        )
         packed = pack_integer_panels(_typed(matrix.T, vectors[1], form).T, width, form.depth)
-        total = self._contract(integer_matmul, x.q, relax.const(packed), cols=cols, form=form, zero=x.zero)
+        total = self._product(x, packed, form, cols)
         return self._summed(total, matrix.T, vectors, x, form)
+
+    def _product(self, x: _Integers, packed: npt.NDArray[Any], form: MultiplyAdd, cols: int) -> Any:
+        depth = as_int(x.q.ty.shape[-1])
+        if isinstance(form, QuadsOf8Saturating) and depth is not None and depth % form.depth == 0:
+            ordered = order_steps(packed)
+            tensors = (relax.const(ordered.panels), relax.const(ordered.order * np.int32(form.depth)))
+            return self._contract(ordered_matmul, x.q, *tensors, cols=cols, form=form, sizes=ordered.sizes)
+        return self._contract(integer_matmul, x.q, relax.const(packed), cols=cols, form=form, zero=x.zero)
+
+    def _convolution(
+        self, x: _Integers, packed: npt.NDArray[Any], form: MultiplyAdd, channels: int, geometry: ConvGeometry
+    ) -> Any:
+        _, _, width, depth = (as_int(extent) for extent in x.q.ty.shape)
+        options = {"geometry": geometry, "channels": channels, "form": form, "zero": x.zero}
+        if isinstance(form, QuadsOf8Saturating) and width is not None and depth is not None:
+            padded = width + geometry.padding[1] + geometry.padding[3]
+            starts = step_offsets(geometry, padded, depth, form.depth)
+            if starts is not None:
+                ordered = order_steps(packed)
+                tensors = (relax.const(ordered.panels), relax.const(starts[ordered.order].astype(np.int32)))
+                return self._contract(ordered_conv2d, x.q, *tensors, sizes=ordered.sizes, **options)
+        return self._contract(integer_conv2d, x.q, relax.const(packed), **options)
 
     def _summed(
         self, total: Any, flat: npt.NDArray[Any], vectors: Any, x: _Integers, form: Any

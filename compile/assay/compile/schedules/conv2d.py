@@ -10,10 +10,10 @@ import numpy as np
 import numpy.typing as npt
 from tvm import te, tirx
 
-from assay.compile.schedules.blocks import Block, FusedFunction, loads_of
+from assay.compile.schedules.blocks import Block, FusedFunction
 from assay.compile.schedules.context import ScheduleContext
 from assay.compile.schedules.epilogue import Epilogue
-from assay.compile.schedules.gemm import pack_panels
+from assay.compile.schedules.gemm import pack_panels, packed_operands, step_order
 from assay.compile.schedules.ir import Expr, Stmt, as_int, flat_view, floordiv, floormod, i64, seq, simplify
 from assay.compile.schedules.microkernel import Contraction, emit_contraction
 from assay.compile.schedules.multiply_add import element_bytes, form_named
@@ -120,7 +120,8 @@ def _pair(value: Any) -> tuple[int, int]:
 
 def emit_conv2d(function: FusedFunction, anchor: Block, epilogue: Epilogue, context: ScheduleContext) -> Stmt:
     """Output pixels are the rows; in NHWC one loop walks the taps of a filter row and their channels."""
-    x, b = (access.source for access in loads_of(anchor.value) if not access.source.same_as(anchor.output))
+    x, b, offsets = packed_operands(anchor)
+    order, more = step_order(anchor, offsets)
     kernel, strides, dilation = (
         _pair(anchor.annotations[f"assay.{k}"]) for k in ("kernel", "strides", "dilation")
     )
@@ -170,5 +171,6 @@ def emit_conv2d(function: FusedFunction, anchor: Block, epilogue: Epilogue, cont
         out_index=out_index,
         out_flat=lambda group, row, col: row * int(out_channels) + group * per_group_out + col,
         multiply_add=form,
+        order=order,
     )
-    return seq(x_declaration, b_declaration, emit_contraction(contraction, epilogue, context))
+    return seq(more, x_declaration, b_declaration, emit_contraction(contraction, epilogue, context))

@@ -33,7 +33,7 @@ from assay.compile.schedules.ir import (
     simplify,
     store,
 )
-from assay.compile.schedules.microkernel import Contraction, emit_contraction
+from assay.compile.schedules.microkernel import Contraction, StepOrder, emit_contraction
 from assay.compile.schedules.multiply_add import element_bytes, form_named
 from assay.compile.schedules.tiles import choose_panel_width
 
@@ -93,6 +93,34 @@ def _unflatten(position: Expr, extents: Any) -> list[Expr]:
     return [position, *index]
 
 
+def packed_operands(block: Block) -> tuple[Buffer, Buffer, Buffer | None]:
+    """A, packed B, and the offsets of its steps where these have an order of their own."""
+    found: list[Buffer] = []
+    for access in loads_of(block.value):
+        known = [block.output, *found]
+        if not any(access.source.same_as(buffer) for buffer in known):
+            found.append(access.source)
+    if len(found) == 2:
+        return found[0], found[1], None
+    (offsets,) = (buffer for buffer in found if str(buffer.ty.dtype) == "int32")
+    a, b = (buffer for buffer in found if not buffer.same_as(offsets))
+    return a, b, offsets
+
+
+def step_order(block: Block, offsets: Buffer | None) -> tuple[StepOrder | None, list[Stmt]]:
+    """The order of the steps that a block names, if any, and what declares its table."""
+    if offsets is None:
+        return None, []
+    numbers = [int(number) for number in block.annotations["assay.sizes"]]  # type: ignore[attr-defined]
+    flat, declaration = flat_view(offsets)
+    order = StepOrder(
+        offsets=flat,
+        first=lambda group, panel: panel * i64(offsets.ty.shape[1]),
+        sizes=tuple(zip(numbers[::2], numbers[1::2], strict=True)),
+    )
+    return order, [declaration]
+
+
 def _operands(block: Block) -> tuple[Buffer, Buffer]:
     a, b = (access.source for access in loads_of(block.value) if not access.source.same_as(block.output))
     return a, b
@@ -102,7 +130,8 @@ def emit_packed_matmul(
     function: FusedFunction, anchor: Block, epilogue: Epilogue, context: ScheduleContext
 ) -> Stmt:
     """Every leading dimension of A counts as rows, since one B serves them all."""
-    a, b = _operands(anchor)
+    a, b, offsets = packed_operands(anchor)
+    order, more = step_order(anchor, offsets)
     leading, depth = list(a.ty.shape)[:-1], a.ty.shape[-1]
     width = as_int(b.ty.shape[2])
     assert width is not None
@@ -124,8 +153,9 @@ def emit_packed_matmul(
         out_index=lambda group, row, col: [*_unflatten(row, leading), col],
         out_flat=lambda group, row, col: row * i64(anchor.spatial_extents[-1]) + col,
         multiply_add=form,
+        order=order,
     )
-    return seq(a_declaration, b_declaration, emit_contraction(contraction, epilogue, context))
+    return seq(more, a_declaration, b_declaration, emit_contraction(contraction, epilogue, context))
 
 
 def emit_batched_matmul(

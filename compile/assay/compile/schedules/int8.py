@@ -6,7 +6,7 @@ many neighbouring K one step takes, and so how the panels lie: ``[P, steps, NR, 
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
@@ -15,7 +15,20 @@ from tvm import te, tirx
 from assay.compile.schedules.conv2d import ConvGeometry
 from assay.compile.schedules.multiply_add import MultiplyAdd, form_name
 
-__all__ = ["integer_conv2d", "integer_matmul", "pack_integer_filters", "pack_integer_panels", "prepare"]
+__all__ = [
+    "Sizes",
+    "integer_conv2d",
+    "integer_matmul",
+    "ordered_conv2d",
+    "ordered_matmul",
+    "pack_integer_filters",
+    "pack_integer_panels",
+    "prepare",
+    "step_offsets",
+]
+
+Sizes: TypeAlias = tuple[tuple[int, int], ...]
+"""How many steps are taken together, and how often, in order."""
 
 
 def _round_up(value: int, multiple: int) -> int:
@@ -86,6 +99,35 @@ def _widened(x: Any, zero: int) -> Any:
 
 def _product(a: Any, b: Any) -> Any:
     return tirx.Cast("int32", a) * tirx.Cast("int32", b)
+
+
+def _annotation(sizes: Sizes) -> list[int]:
+    """Sizes and counts in one list, which an attribute can hold."""
+    return [number for pair in sizes for number in pair]
+
+
+def ordered_matmul(a: Any, b: Any, offsets: Any, *, cols: int, form: MultiplyAdd, sizes: Sizes) -> Any:
+    """TE: int32 ``[..., M, N]``, A times panels whose steps are at ``offsets`` [P, steps] of K."""
+    width, depth = int(b.shape[2]), int(b.shape[3])
+    step, part = te.reduce_axis((0, b.shape[1]), "step"), te.reduce_axis((0, depth), "part")
+
+    def element(*i: Any) -> Any:
+        panel = tirx.floordiv(i[-1], width)
+        k = offsets[panel, step] + part
+        return te.sum(
+            _product(a[(*i[:-1], k)], b[panel, step, tirx.floormod(i[-1], width), part]), axis=[step, part]
+        )
+
+    return te.compute(
+        (*a.shape[:-1], cols),
+        element,
+        name="ordered_matmul",
+        attrs={
+            "assay.schedule": "packed_matmul",
+            "assay.form": form_name(form),
+            "assay.sizes": _annotation(sizes),
+        },
+    )
 
 
 def integer_matmul(a: Any, b: Any, *, cols: int, form: MultiplyAdd, zero: int) -> Any:
@@ -161,5 +203,61 @@ def integer_conv2d(
             "assay.strides": list(geometry.strides),
             "assay.dilation": list(geometry.dilation),
             "assay.groups": geometry.groups,
+        },
+    )
+
+
+def step_offsets(
+    geometry: ConvGeometry, width: int, channels: int, depth: int
+) -> npt.NDArray[np.int64] | None:
+    """Where each step of a packed filter starts in a padded NHWC image ``width`` pixels wide.
+
+    None where a step of a run has fewer than ``depth`` elements.
+    """
+    taps = geometry.kernel[1]
+    run = channels * (taps if _merged(geometry) else 1)
+    if geometry.groups != 1 or run % depth:
+        return None
+    rows = np.arange(geometry.kernel[0]) * (geometry.dilation[0] * width * channels)
+    starts = (
+        rows if _merged(geometry) else rows[:, None] + np.arange(taps) * (geometry.dilation[1] * channels)
+    )
+    return (starts.reshape(-1, 1) + np.arange(0, run, depth)).reshape(-1)
+
+
+def ordered_conv2d(
+    x: Any, b: Any, offsets: Any, *, geometry: ConvGeometry, channels: int, form: MultiplyAdd, zero: int,
+    sizes: Sizes,
+) -> Any:  # fmt: skip
+    """TE: ``integer_conv2d`` with the steps at ``offsets`` [P, steps] from a pixel; one group, uint8."""
+    padded = prepare(x, geometry.padding, zero, widen=False)
+    batch, height, width, in_channels = padded.shape
+    panel, depth = int(b.shape[2]), int(b.shape[3])
+    step, part = te.reduce_axis((0, b.shape[1]), "step"), te.reduce_axis((0, depth), "part")
+
+    def element(n: Any, h: Any, w: Any, o: Any) -> Any:
+        column = tirx.floordiv(o, panel)
+        at = tirx.Cast("int64", offsets[column, step]) + part
+        row, rest = tirx.floordiv(at, width * in_channels), tirx.floormod(at, width * in_channels)
+        pixel = padded[
+            n,
+            h * geometry.strides[0] + row,
+            w * geometry.strides[1] + tirx.floordiv(rest, in_channels),
+            tirx.floormod(rest, in_channels),
+        ]
+        return te.sum(_product(pixel, b[column, step, tirx.floormod(o, panel), part]), axis=[step, part])
+
+    return te.compute(
+        (batch, geometry.output_extent(0, height), geometry.output_extent(1, width), channels),
+        element,
+        name="ordered_conv2d",
+        attrs={
+            "assay.schedule": "conv2d",
+            "assay.form": form_name(form),
+            "assay.sizes": _annotation(sizes),
+            "assay.kernel": list(geometry.kernel),
+            "assay.strides": list(geometry.strides),
+            "assay.dilation": list(geometry.dilation),
+            "assay.groups": 1,
         },
     )

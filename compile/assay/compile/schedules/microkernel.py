@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import TypeAlias
 
 from tvm import tirx
 
@@ -38,13 +39,28 @@ from assay.compile.schedules.ir import (
     store,
 )
 from assay.compile.schedules.math import Registers, with_registers
-from assay.compile.schedules.multiply_add import FLOAT32, MultiplyAdd, element_bytes
+from assay.compile.schedules.multiply_add import FLOAT32, MultiplyAdd, element_bytes, unit_for
 from assay.compile.schedules.tiles import choose_tile
 
-__all__ = ["Contraction", "emit_contraction", "emit_rows_of_panel"]
+__all__ = ["Contraction", "StepOrder", "emit_contraction", "emit_rows_of_panel"]
+
+_Step: TypeAlias = Callable[[Sequence[Expr], Expr, int], list[Stmt]]
 
 # Units to share between threads, where there is that much work.
 _MIN_UNITS = 8
+
+
+@dataclass(frozen=True, kw_only=True)
+class StepOrder:
+    """An order of the steps that differs between panels, and which of them are added before they are widened.
+
+    ``offsets``: where in A each step of a panel starts, int32, flat; ``first(group, panel)``: the position
+    of a panel's first one. ``sizes``: how many steps are taken together, and how often, in order.
+    """
+
+    offsets: Buffer
+    first: Callable[[Expr, Expr], Expr]
+    sizes: tuple[tuple[int, int], ...]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -56,7 +72,8 @@ class Contraction:
     ``a_row_bytes``: bytes of A that one more row brings into the cache.
     ``b``: packed panels, flat; ``b_offset(group, panel)``: where a panel starts; it holds the whole reduction
     as ``[K, NR]``, or, where ``multiply_add`` takes several K a step, as ``[steps, NR, K of a step]``, zeros
-    behind the last K of each walk over ``depth``. ``out_index(group, row, col)``: index of an output in the anchor's buffer;
+    behind the last K of each walk over ``depth``; with an ``order``, in that order.
+    ``out_index(group, row, col)``: index of an output in the anchor's buffer;
     ``out_flat``: the same as a row-major position.
     """
 
@@ -74,6 +91,7 @@ class Contraction:
     out_index: Callable[[Expr, Expr, Expr], Sequence[Expr]]
     out_flat: Callable[[Expr, Expr, Expr], Expr]
     multiply_add: MultiplyAdd = FLOAT32
+    order: StepOrder | None = None
 
 
 def emit_contraction(contraction: Contraction, epilogue: Epilogue, context: ScheduleContext) -> Stmt:
@@ -93,7 +111,7 @@ class _Emitter:
             self.total_depth = self.total_depth * extent
         self.expected_depth = context.expected(self.total_depth)
         self.tile = choose_tile(
-            context.unit,
+            unit_for(contraction.multiply_add, context.unit),
             self.expected_rows,
             contraction.panel_width,
             as_int(contraction.depth),
@@ -127,7 +145,7 @@ class _Emitter:
             return seq(*bindings, self._chunk(group, panel, start, chunk))
 
         operations = self.expected_rows * self.context.expected(self.c.cols) * self.expected_depth
-        serial = self.context.is_small(operations * self.context.expected(self.c.groups) // 4)
+        serial = self.context.is_small(operations * self.context.expected(self.c.groups) // 8)
         views = self.epilogue.declare_views()
         return seq(views, parallel(simplify(per_group * i64(self.c.groups)), unit, "unit", serial=serial))
 
@@ -213,24 +231,28 @@ class _Emitter:
         places = [(i, j) for i in range(height) for j in range(vectors)]
         statements += [store(accumulators[i], zero, lanes_at(j * lanes, lanes)) for i, j in places]
 
-        def step(a_extra: Expr, b_row: Expr, count: int) -> list[Stmt]:
-            """One step of K, of which ``count`` exist: every accumulator takes one multiply-add."""
+        def step(a_extra: Sequence[Expr], b_row: Expr, count: int) -> list[Stmt]:
+            """Steps of K taken together, of each of which ``count`` exist: one sum for every accumulator."""
             result = []
             for i, j in places:
                 at = lanes_at(j * lanes, lanes)
-                a = form.left(self.c.a, offsets[i] + a_extra, lanes, count)
-                b = form.right(self.c.b, base + (b_row * width + j * lanes) * form.depth, lanes)
-                result.append(
-                    store(accumulators[i], form.add(load(accumulators[i], at), [a], [b], lanes), at)
-                )
+                a = [form.left(self.c.a, offsets[i] + extra, lanes, count) for extra in a_extra]
+                b = [
+                    form.right(self.c.b, base + ((b_row + v) * width + j * lanes) * form.depth, lanes)
+                    for v in range(len(a))
+                ]
+                total = form.add(load(accumulators[i], at), a, b, lanes)
+                result.append(store(accumulators[i], total, at))
             return result
 
-        statements.append(self._reduction(step))
+        statements.append(self._reduction(step, group, panel))
         statements.append(self._store(accumulators, group, panel, row))
         return seq(statements)
 
-    def _reduction(self, step: Callable[[Expr, Expr, int], list[Stmt]]) -> Stmt:
-        """Walk K: the outer reduction loops, then the contiguous one, unrolled."""
+    def _reduction(self, step: _Step, group: Expr, panel: Expr) -> Stmt:
+        """Walk K: the outer reduction loops, then the contiguous one, unrolled; or in the order given."""
+        if self.c.order is not None:
+            return self._ordered(self.c.order, step, group, panel)
         unroll, each = self.tile.unroll, self.c.multiply_add.depth
         steps, rest = floordiv(self.c.depth, each), floormod(self.c.depth, each)
         odd = as_int(rest)
@@ -238,7 +260,7 @@ class _Emitter:
         rows = simplify(steps + (1 if odd else 0))
 
         def one(a_extra: Expr, b_row: Expr, k: Expr) -> list[Stmt]:
-            return step(a_extra + k * each, b_row + k, each)
+            return step([a_extra + k * each], b_row + k, each)
 
         def innermost(a_extra: Expr, b_row: Expr) -> Stmt:
             blocks = floordiv(steps, unroll)
@@ -256,7 +278,7 @@ class _Emitter:
                 done = simplify(blocks * unroll)
                 body.append(loop(left, lambda k: seq(one(a_extra, b_row, done + k)), "k_tail"))
             if odd:
-                body.append(seq(step(a_extra + steps * each, b_row + steps, odd)))
+                body.append(seq(step([a_extra + steps * each], b_row + steps, odd)))
             return seq(body)
 
         def nest(level: int, a_extra: Expr, b_row: Expr) -> Stmt:
@@ -268,6 +290,28 @@ class _Emitter:
             )
 
         return nest(0, i64(0), i64(0))
+
+    def _ordered(self, order: StepOrder, step: _Step, group: Expr, panel: Expr) -> Stmt:
+        """All steps of a panel, each where its offset says, as many together as the order allows."""
+        depth, done = self.c.multiply_add.depth, 0
+        base, statements = bind("first_step", order.first(group, panel))
+
+        def together(size: int, done: int, t: Expr) -> Stmt:
+            first, more = bind("step", t * size + done)
+            extras: list[Expr] = []
+            for v in range(size):
+                extra, offset = bind("extra", i64(load(order.offsets, base + first + v)))
+                more += offset
+                extras.append(extra)
+            return seq(more, step(extras, first, depth))
+
+        for size, count in order.sizes:
+            if count:
+                statements.append(
+                    loop(count, lambda t, size=size, done=done: together(size, done, t), "steps")  # type: ignore[misc]
+                )
+            done += size * count
+        return seq(statements)
 
     def _store(self, accumulators: Sequence[Buffer], group: Expr, panel: Expr, row: Expr) -> Stmt:
         width, lanes = self.c.panel_width, self.lanes

@@ -7,7 +7,7 @@ accumulators hold, and how B is packed for it: panels ``[ceil(K / depth), NR, de
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import reduce
 from typing import Any, Protocol
 
@@ -30,6 +30,7 @@ __all__ = [
     "form_name",
     "form_named",
     "integer_form",
+    "unit_for",
 ]
 
 
@@ -51,6 +52,11 @@ class MultiplyAdd(Protocol):
         """The dtype of a sum."""
         ...
 
+    @property
+    def registers(self) -> int:
+        """Registers that it needs beside the accumulators, a row of B and an element of A."""
+        ...
+
     def left(self, a: Buffer, offset: Expr, lanes: int, count: int) -> Expr:
         """``count`` elements of A (at most ``depth``) from ``offset``, for each of ``lanes`` columns."""
         ...
@@ -70,6 +76,7 @@ class Float32:
 
     depth: int = 1
     accumulator: str = "float32"
+    registers: int = 0
 
     def left(self, a: Buffer, offset: Expr, lanes: int, count: int) -> Expr:
         """One element in every lane."""
@@ -136,6 +143,7 @@ class _Integers:
 
     depth: int
     accumulator: str = "int32"
+    registers: int = 1
 
     def left(self, a: Buffer, offset: Expr, lanes: int, count: int) -> Expr:
         """``count`` neighbours of A in the bits of each int32 lane."""
@@ -169,6 +177,8 @@ class QuadsOf8Saturating(_Integers):
     """
 
     depth: int = 4
+    # The ones, two more rows of B and a sum under way.
+    registers: int = 5
 
     def add(self, total: Expr, left: Sequence[Expr], right: Sequence[Expr], lanes: int) -> Expr:
         """total + pmaddwd(sum of pmaddubsw, 1)."""
@@ -230,6 +240,11 @@ def form_name(form: MultiplyAdd) -> str:
 def form_named(name: object) -> MultiplyAdd:
     """The form of an annotation; float32 where there is none."""
     return FLOAT32 if name is None else _FORMS[str(name)]
+
+
+def unit_for(form: MultiplyAdd, unit: VectorUnit) -> VectorUnit:
+    """The unit with the registers that the form leaves for a tile."""
+    return replace(unit, registers=unit.registers - form.registers)
 
 
 def integer_form(unit: VectorUnit, weights: npt.NDArray[Any]) -> MultiplyAdd:
