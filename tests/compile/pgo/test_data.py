@@ -53,7 +53,7 @@ def test_the_order_of_merging_does_not_show() -> None:
 
 
 def test_profiles_of_different_models_do_not_merge() -> None:
-    with pytest.raises(ProfileDataError, match="different models: a .* and b "):
+    with pytest.raises(ProfileDataError, match=r"different models: a .* and b "):
         merge_profiles([profile(), profile(model="b")])
 
 

@@ -46,7 +46,7 @@ def test_the_keys_stay_what_records_have() -> None:
     ],
 )
 def test_what_is_no_workload(key: str) -> None:
-    with pytest.raises(ValueError, match="is (no workload|not a valid)"):
+    with pytest.raises(ValueError, match=r"is (no workload|not a valid)"):
         Workload.parse(key)
 
 
@@ -69,7 +69,7 @@ def test_a_choice_says_only_what_it_decides() -> None:
     "decided", [{"height": 3}, {"rows": 0}, {"rows": -1}, {"rows": True}, {"rows": "3"}, {"serial": 1}]
 )
 def test_choices_that_make_no_sense(decided: dict[str, Any]) -> None:
-    with pytest.raises(ValueError, match="a choice has no|cannot be"):
+    with pytest.raises(ValueError, match=r"a choice has no|cannot be"):
         Choice.from_dict(decided)
 
 
