@@ -128,6 +128,7 @@ def _fused(
     from assay.compile.passes.horizontal import join_projections
     from assay.compile.passes.layout import to_channels_last
     from assay.compile.passes.normalize import normalize
+    from assay.compile.passes.norms import join_norms
     from assay.compile.passes.quantized import convert_quantized
     from assay.compile.passes.recurrences import convert_recurrences
     from assay.compile.passes.shuffle import sink_shuffles
@@ -138,7 +139,7 @@ def _fused(
         module = normalize(module)
         module = fold_constant_movement(module)
         if profile.fuse:
-            module = fuse_attention(join_projections(module))
+            module = fuse_attention(join_projections(join_norms(module)))
         module = fold_constant_movement(to_channels_last(module))
         module = sink_shuffles(module)
         module = convert_quantized(module, context)
