@@ -115,7 +115,7 @@ def test_without_ceilings_or_descriptions_times_are_left():
 
 
 def test_a_description_of_another_kernel_is_damage():
-    with pytest.raises(ArtifactError, match="product: A kernel is described with 2"):
+    with pytest.raises(ArtifactError, match="product: A kernel has 2 parameters"):
         make_profile(times([PRODUCT], [1e-6]), {"product": KERNELS["copy"]}, CEILINGS)
 
 

@@ -48,8 +48,8 @@ def test_the_work_of_a_call_follows_its_arguments():
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (((5, 8), (8, 4), (5, 4)), "4 parameters, and called with 3"),
-        (((5,), (8, 4), 3, (5, 4)), "another number of dimensions"),
+        (((5, 8), (8, 4), (5, 4)), "4 parameters, and is called with 3"),
+        (((5,), (8, 4), 3, (5, 4)), "other dimensions"),
     ],
 )
 def test_arguments_that_do_not_fit(arguments, message):

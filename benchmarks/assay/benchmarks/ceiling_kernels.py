@@ -120,8 +120,16 @@ def _multiply_add(lanes: int) -> Any:
 
 def _read(lanes: int) -> Any:
     from assay.compile.schedules.ir import (
-        broadcast, const_like, floordiv, lanes_at, load, loop, parallel, seq, store,
-    )  # fmt: skip
+        broadcast,
+        const_like,
+        floordiv,
+        lanes_at,
+        load,
+        loop,
+        parallel,
+        seq,
+        store,
+    )
 
     x, out = _flat("x"), _flat("out")
     tasks, length, passes = _scalars("tasks", "length", "passes")
@@ -156,8 +164,16 @@ def _read(lanes: int) -> Any:
 
 def _triad(lanes: int) -> Any:
     from assay.compile.schedules.ir import (
-        broadcast, const_like, floordiv, lanes_at, load, loop, parallel, seq, store,
-    )  # fmt: skip
+        broadcast,
+        const_like,
+        floordiv,
+        lanes_at,
+        load,
+        loop,
+        parallel,
+        seq,
+        store,
+    )
 
     a, b, c = _flat("a"), _flat("b"), _flat("c")
     tasks, length = _scalars("tasks", "length")

@@ -36,7 +36,7 @@ _SECONDS_PER_CEILING = 0.5
 
 
 class MemoryLevel(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """A level of memory: how much of it ``threads`` have together, and how fast they read it (bytes a second).
+    """A level of memory: how much of it ``threads`` have together, and how fast they read it, in bytes/s.
 
     ``capacity`` is None for the outermost.
     """

@@ -109,7 +109,7 @@ def _draw_roofs(axes: Any, ceilings: Ceilings, low: float, high: float) -> None:
 def _draw_bars(axes: Any, profile: Profile) -> None:
     shown = profile.kernels[:_MOST_BARS]
     rest = profile.kernels[_MOST_BARS:]
-    labels = [_label(kernel.kernel) + ("" if kernel.calls == 1 else f" ×{kernel.calls}") for kernel in shown]
+    labels = [_label(kernel.kernel) + ("" if kernel.calls == 1 else f" x{kernel.calls}") for kernel in shown]
     values = [kernel.seconds * 1e3 for kernel in shown]
     colours = [_COLOURS[kernel.bound] for kernel in shown]
     if rest:

@@ -98,9 +98,9 @@ def make_profile(times: KernelTimes, kernels: Mapping[str, Kernel], ceilings: Ce
     """The profile of what was timed; ``kernels`` are the descriptions that the artifact holds.
 
     The roof of a call is the larger of two times: its operations at the peak of multiply-adds, and its bytes
-    at the bandwidth of where they can be at best. Weights come from the innermost level that holds all weights
-    of the run, since every run reads them all; everything else comes from the innermost level that holds what
-    the call touches. Integer operations have no peak here, and count only towards the rate.
+    at the bandwidth of where they can be at best. Weights come from the innermost level that holds all
+    weights of the run, since every run reads them all; everything else comes from the innermost level that
+    holds what the call touches. Integer operations have no peak here, and count only towards the rate.
     """
     seconds = [median(durations) for durations in zip(*(run.durations for run in times.runs), strict=True)]
     works = [_work(call, kernels.get(call.kernel)) for call in times.calls]

@@ -1,7 +1,8 @@
 """The process that measures one engine once: ``python -m assay.benchmarks.worker`` reads jobs on stdin.
 
-Several jobs are of one engine and number of threads, and done one after the other. It is fresh for every round, because a process keeps its memory layout, and with it its luck, for life. An
-error ends it with one line on stderr that says what went wrong.
+Several jobs are of one engine and number of threads, and done one after the other. The process is fresh for
+every round, because a process keeps its memory layout, and with it its luck, for life. An error ends it with
+one line on stderr that says what went wrong.
 """
 
 from __future__ import annotations

@@ -25,7 +25,7 @@ def inputs_or_generated(
     spec: ModelSpec,
     output: Output,
 ) -> dict[str, npt.NDArray[Any]]:
-    """Arrays by name from ``files``, or without any generated ones of ``sizes``. Raises UsageError for both."""
+    """Arrays by name from ``files``; without any, generated ones of ``sizes``. Raises UsageError for both."""
     if files and sizes:
         raise UsageError("--size is for generated inputs; those of --input have the sizes that they have.")
     if files:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import pairwise
 from typing import TYPE_CHECKING
 
 from assay.results.record import Record
@@ -114,10 +115,7 @@ def profile_rows(records: Sequence[Record]) -> list[ProfileRow]:
                     for name in names
                     if (found[name].artifact, name) in builds
                 },
-                gains={
-                    name: _ratio(found[before], found[name])
-                    for before, name in zip(names, names[1:], strict=False)
-                },
+                gains={name: _ratio(found[before], found[name]) for before, name in pairwise(names)},
             )
         )
     return rows
@@ -168,9 +166,9 @@ def peer_cells(rows: Sequence[PeerRow], *, operations: Mapping[str, int] | None 
 
 
 def profile_cells(rows: Sequence[ProfileRow]) -> Cells:
-    """Headings, then a line for each row: latencies, build times, and the gain of each over the one before."""
+    """Headings, then a line for each row: latencies, build times, and gains over the one before."""
     names = sorted({name for row in rows for name in row.latencies}, key=lambda name: (_order(name), name))
-    pairs = list(zip(names, names[1:], strict=False))
+    pairs = list(pairwise(names))
     lines = [
         ["model", "threads", *names, *(f"{name} build" for name in names)]
         + [f"{before} / {name}" for before, name in pairs]

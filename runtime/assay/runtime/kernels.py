@@ -107,7 +107,7 @@ def decode_kernels(data: bytes) -> dict[str, Kernel]:
         version = msgspec.json.decode(data, type=_Version).schema_version
         if version > SCHEMA_VERSION:
             raise ArtifactVersionError(
-                f"The description of the kernels has schema {version}; this Assay reads up to {SCHEMA_VERSION}.",
+                f"Kernels are described in schema {version}; this Assay reads up to {SCHEMA_VERSION}.",
                 hint="Upgrade Assay, or build the artifact again with this version.",
             )
         return msgspec.json.decode(data, type=_File).kernels
@@ -122,7 +122,7 @@ def work_of(kernel: Kernel, arguments: Sequence[tuple[int, ...] | int]) -> Work:
     """
     if len(arguments) != len(kernel.parameters):
         raise ArtifactError(
-            f"A kernel is described with {len(kernel.parameters)} parameters, and called with {len(arguments)}."
+            f"A kernel has {len(kernel.parameters)} parameters, and is called with {len(arguments)}."
         )
     sizes: dict[str, int] = {}
     for parameter, argument in zip(kernel.parameters, arguments, strict=True):
@@ -130,7 +130,7 @@ def work_of(kernel: Kernel, arguments: Sequence[tuple[int, ...] | int]) -> Work:
             sizes.setdefault(parameter.name, argument)
         elif parameter.shape is None or len(parameter.shape) != len(argument):
             raise ArtifactError(
-                f"The description of the kernels is damaged: {parameter.name} has another number of dimensions."
+                f"The description of the kernels is damaged: {parameter.name} has other dimensions."
             )
         else:
             for dim, size in zip(parameter.shape, argument, strict=True):
@@ -146,7 +146,7 @@ def work_of(kernel: Kernel, arguments: Sequence[tuple[int, ...] | int]) -> Work:
 
 
 def evaluate(size: Size, sizes: Mapping[str, int]) -> int:
-    """The number that ``size`` stands for at ``sizes``. Raises ArtifactError for what is no such expression."""
+    """The number that ``size`` stands for at ``sizes``. Raises ArtifactError for anything else."""
     if isinstance(size, int):
         return size
     try:

@@ -19,7 +19,7 @@ __all__ = ["NumPy"]
 
 @dataclass(frozen=True, kw_only=True)
 class NumPy:
-    """A kernel as one writes it in NumPy; matrix products are BLAS's, on N threads, everything else on one."""
+    """A kernel as one writes it in NumPy; matrix products are BLAS's, on N threads, and all else on one."""
 
     name: str = "numpy"
     note: str = "the kernel in NumPy, matrix products by its BLAS"

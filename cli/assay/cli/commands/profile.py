@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -12,9 +13,12 @@ from assay.cli.output import Output
 from assay.errors import MissingDependencyError
 
 if TYPE_CHECKING:
+    import numpy.typing as npt
+
     from assay.benchmarks.ceilings import Ceilings
     from assay.runtime import Model
     from assay.runtime.kernels import Kernel
+    from assay.runtime.timing import KernelTimes
 
 __all__ = ["command"]
 
@@ -137,20 +141,20 @@ def _ceilings(threads: int, refresh: bool, output: Output) -> Ceilings | None:
         return None
 
 
-def _write_trace(path: Path, name: str, times: object, kernels: dict[str, Kernel]) -> None:
+def _write_trace(path: Path, name: str, times: KernelTimes, kernels: dict[str, Kernel]) -> None:
     from assay.benchmarks.trace import encode_trace
     from assay.runtime.atomic import replace_file
 
-    content = encode_trace(name, times, kernels)  # type: ignore[arg-type]
+    content = encode_trace(name, times, kernels)
     with replace_file(path) as temporary:
         temporary.write_bytes(content)
 
 
-def _sizes(model: Model, inputs: dict[str, object]) -> dict[str, int]:
+def _sizes(model: Model, inputs: Mapping[str, npt.NDArray[Any]]) -> dict[str, int]:
     """The size of each symbolic dimension of the run."""
     found: dict[str, int] = {}
     for item in model.inputs:
-        for dim, size in zip(item.shape, inputs[item.name].shape, strict=True):  # type: ignore[attr-defined]
+        for dim, size in zip(item.shape, inputs[item.name].shape, strict=True):
             if not isinstance(dim, int):
                 found[dim.name] = int(size)
     return found

@@ -67,6 +67,7 @@ class TvmVm:
         tensors = [self._tensor(self._weights[w.name], w.dtype) for w in weights]
         self._extra = (self._ffi.Array(tensors),) if tensors else ()
         self._spans = _joined(_span(t, w.bytes) for t, w in zip(tensors, weights, strict=True))
+        self._tensor_type, self._from_dlpack = self._ffi.Tensor, self._ffi.from_dlpack
         self._lock = threading.Lock()
         self._copies: dict[int, tuple[npt.NDArray[Any], Any]] = {}
 
@@ -91,9 +92,10 @@ class TvmVm:
             finally:
                 if instrument is not None:
                     self._machine["set_instrument"](None)
-        results = (result,) if isinstance(result, self._ffi.Tensor) else result
-        shared = [_span(tensor, array.nbytes) for tensor, array in zip(tensors, arrays, strict=True)]
-        return [_pass_out(tensor, [*shared, *self._spans]) for tensor in results]
+        results = (result,) if isinstance(result, self._tensor_type) else result
+        shared = [(tensor.data_ptr(), array.nbytes) for tensor, array in zip(tensors, arrays, strict=True)]
+        spans = [(start, start + size) for start, size in shared] + self._spans
+        return [_pass_out(tensor, spans) for tensor in results]
 
     def is_weight(self, tensor: Any) -> bool:
         """Whether a tensor that a kernel was called with lies in the memory of the weights."""
@@ -102,8 +104,9 @@ class TvmVm:
 
     def _pass_in(self, index: int, array: npt.NDArray[Any]) -> Any:
         """Input number ``index`` as a tensor, in its own memory or in memory kept for copies of it."""
-        if array.flags.c_contiguous:
-            tensor = self._ffi.from_dlpack(array if array.flags.writeable else writable_view(array))
+        flags = array.flags
+        if flags.c_contiguous:
+            tensor = self._from_dlpack(array if flags.writeable else writable_view(array))
             if tensor.data_ptr() % ALIGNMENT == 0:
                 return tensor
         kept = self._copies.get(index)
