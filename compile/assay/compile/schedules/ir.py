@@ -30,6 +30,7 @@ __all__ = [
     "loop",
     "minimum",
     "parallel",
+    "prefetch",
     "rebuild",
     "rewrite",
     "same_shape",
@@ -206,6 +207,13 @@ def load(buffer: Buffer, *indices: int | Expr) -> Expr:
 def store(buffer: Buffer, value: Expr, *indices: int | Expr) -> Stmt:
     """``buffer[indices] = value``."""
     return tirx.BufferStore(buffer, value, [i64(i) if isinstance(i, int) else i for i in indices])
+
+
+def prefetch(buffer: Buffer, index: int | Expr) -> Stmt:
+    """Have the cache line of an element brought into L2; an address behind the buffer does no harm."""
+    address = tirx.address_of(load(buffer, index))
+    read, level, data = (tirx.const(number, "int32") for number in (0, 2, 1))
+    return tirx.Evaluate(tirx.call_intrin("void", "tirx.prefetch", address, read, level, data))
 
 
 _BINARY = (

@@ -7,6 +7,7 @@ Goto and van de Geijn, "Anatomy of High-Performance Matrix Multiplication", 2008
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TypeAlias
@@ -40,6 +41,7 @@ from assay.compile.schedules.ir import (
 )
 from assay.compile.schedules.math import Registers, with_registers
 from assay.compile.schedules.multiply_add import FLOAT32, MultiplyAdd, element_bytes, unit_for
+from assay.compile.schedules.panel_fetch import PanelFetch, plan_fetch, walk_and_fetch
 from assay.compile.schedules.tiles import choose_tile
 
 __all__ = ["Contraction", "StepOrder", "emit_contraction", "emit_rows_of_panel"]
@@ -185,12 +187,15 @@ class _Emitter:
         rows = as_int(self.c.rows)
         if rows is not None and rows <= height:
             return self._tile(group, panel, i64(0), rows)
+        fetch = self._fetch_of(min(chunk, self.expected_rows) // height)
         count, statements = bind("count", minimum(i64(self.c.rows) - start, chunk))
         full, more = bind("full", floordiv(count, height))
         statements += more
-        statements.append(
-            loop(full, lambda t: self._tile(group, panel, start + t * height, height), "row_tile")
-        )
+
+        def row_tile(t: Expr) -> Stmt:
+            return self._tile(group, panel, start + t * height, height, fetch.at(t) if fetch else None)
+
+        statements.append(loop(full, row_tile, "row_tile"))
         first, more = bind("first", start + full * height)
         statements += more
         if rows is not None:
@@ -212,7 +217,18 @@ class _Emitter:
             size //= 2
         return statements
 
-    def _tile(self, group: Expr, panel: Expr, row: Expr, height: int) -> Stmt:
+    def _fetch_of(self, tiles: int) -> PanelFetch | None:
+        """How each of ``tiles`` row tiles of a panel brings its share of the next panel near."""
+        size = element_bytes(self.c.b)
+        panel = size * self.expected_depth * self.c.panel_width
+        panels = self.context.expected(ceildiv(self.c.cols, self.c.panel_width))
+        everything = panel * panels * self.context.expected(self.c.groups)
+        near = everything <= self.context.unit.l2_bytes // 2 or as_int(self.c.depth) is None
+        return plan_fetch(panel_bytes=panel, element_bytes=size, tiles=tiles, near=near)
+
+    def _tile(
+        self, group: Expr, panel: Expr, row: Expr, height: int, fetch: PanelFetch | None = None
+    ) -> Stmt:
         width, lanes = self.c.panel_width, self.lanes
         vectors = width // lanes
         # One array a row: TVM keeps only small ones on the stack, from where LLVM takes them to registers.
@@ -245,11 +261,11 @@ class _Emitter:
                 result.append(store(accumulators[i], total, at))
             return result
 
-        statements.append(self._reduction(step, group, panel))
+        statements.append(self._reduction(step, group, panel, base, fetch))
         statements.append(self._store(accumulators, group, panel, row))
         return seq(statements)
 
-    def _reduction(self, step: _Step, group: Expr, panel: Expr) -> Stmt:
+    def _reduction(self, step: _Step, group: Expr, panel: Expr, base: Expr, fetch: PanelFetch | None) -> Stmt:
         """Walk K: the outer reduction loops, then the contiguous one, unrolled; or in the order given."""
         if self.c.order is not None:
             return self._ordered(self.c.order, step, group, panel)
@@ -262,17 +278,27 @@ class _Emitter:
         def one(a_extra: Expr, b_row: Expr, k: Expr) -> list[Stmt]:
             return step([a_extra + k * each], b_row + k, each)
 
-        def innermost(a_extra: Expr, b_row: Expr) -> Stmt:
+        def unrolled(a_extra: Expr, b_row: Expr, k: Expr) -> Stmt:
+            return seq(*(one(a_extra, b_row, k * unroll + u) for u in range(unroll)))
+
+        def innermost(a_extra: Expr, b_row: Expr, walk: Expr) -> Stmt:
             blocks = floordiv(steps, unroll)
+            known = as_int(blocks)
             body = []
-            if as_int(blocks) != 0:
+            if fetch is not None and known:
                 body.append(
-                    loop(
-                        blocks,
-                        lambda k: seq(*(one(a_extra, b_row, k * unroll + u) for u in range(unroll))),
-                        "k",
+                    walk_and_fetch(
+                        fetch,
+                        self.c.b,
+                        base,
+                        blocks=known,
+                        walk=walk,
+                        walks=math.prod(extent for extent, _ in self.c.reduction),
+                        block=lambda k: unrolled(a_extra, b_row, k),
                     )
                 )
+            elif known != 0:
+                body.append(loop(blocks, lambda k: unrolled(a_extra, b_row, k), "k"))
             left = floormod(steps, unroll)
             if as_int(left) != 0:
                 done = simplify(blocks * unroll)
@@ -283,7 +309,7 @@ class _Emitter:
 
         def nest(level: int, a_extra: Expr, b_row: Expr) -> Stmt:
             if level == len(self.c.reduction):
-                return innermost(a_extra, simplify(b_row * rows))
+                return innermost(a_extra, simplify(b_row * rows), b_row)
             extent, stride = self.c.reduction[level]
             return loop(
                 extent, lambda r: nest(level + 1, a_extra + r * stride, b_row * extent + r), f"r{level}"

@@ -1,0 +1,71 @@
+"""Fetching the next panel of B ahead, while the row tiles of this one are computed.
+
+A panel serves many row tiles from the caches, but its first one would wait for memory: whole networks have
+more weights than any cache holds. So each row tile asks for its share of the next panel.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+
+from assay.compile.schedules.ir import Buffer, Expr, Stmt, i64, loop, prefetch, seq, simplify
+
+__all__ = ["PanelFetch", "plan_fetch", "walk_and_fetch"]
+
+# A cache line, in bytes.
+_LINE = 64
+# Row tiles that a panel must serve for the next one to be fetched meanwhile.
+_FEWEST_TILES = 3
+
+
+@dataclass(frozen=True, kw_only=True)
+class PanelFetch:
+    """Cache lines that a row tile fetches: how many, where the first is, and their size, in elements."""
+
+    lines: int
+    first: Expr
+    stride: int
+
+    def at(self, tile: Expr) -> PanelFetch:
+        """The share of the ``tile``-th row tile."""
+        return replace(self, first=simplify(self.first + tile * (self.lines * self.stride)))
+
+
+def plan_fetch(*, panel_bytes: int, element_bytes: int, tiles: int, near: bool) -> PanelFetch | None:
+    """The first tile's share of the panel behind this one; None where caches ``near`` hold all of B."""
+    if tiles < _FEWEST_TILES or near:
+        return None
+    return PanelFetch(
+        lines=-(-panel_bytes // (_LINE * tiles)),
+        first=i64(panel_bytes // element_bytes),
+        stride=_LINE // element_bytes,
+    )
+
+
+def walk_and_fetch(
+    fetch: PanelFetch,
+    panels: Buffer,
+    panel: Expr,
+    *,
+    blocks: int,
+    walk: Expr,
+    walks: int,
+    block: Callable[[Expr], Stmt],
+) -> Stmt:
+    """``block(0)`` to ``block(blocks - 1)``, the ``walk``-th of ``walks`` times in a tile, fetches between.
+
+    ``panel``: where the present panel starts in the flat buffer ``panels``.
+    """
+    share = -(-fetch.lines // walks)
+    apart = max(1, blocks // share)
+    times = blocks // apart
+    each = -(-share // times)
+
+    def some(t: Expr) -> Stmt:
+        line = panel + fetch.first + ((walk * times + t) * each) * fetch.stride
+        lines = [prefetch(panels, line + n * fetch.stride) for n in range(each)]
+        return seq(*lines, loop(apart, lambda k: block(t * apart + k), "k"))
+
+    rest = [loop(blocks % apart, lambda k: block(times * apart + k), "k_rest")] if blocks % apart else []
+    return seq(loop(times, some, "fetch"), *rest)
