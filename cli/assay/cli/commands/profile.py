@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from assay.cli.options import output_options, parse_sizes, size_option, threads_type
+from assay.cli.options import level_option, output_options, parse_sizes, size_option, threads_type
 from assay.cli.output import Output
 from assay.errors import MissingDependencyError
 
@@ -35,6 +35,7 @@ __all__ = ["command"]
 )
 @size_option
 @click.option("--seed", default=0, show_default=True, help="Of generated inputs.")
+@level_option
 @click.option("--threads", type=threads_type, help="Threads of the run.  [default: the physical cores]")
 @click.option(
     "--repeat",
@@ -65,6 +66,7 @@ def command(
     files: tuple[str, ...],
     sizes: tuple[str, ...],
     seed: int,
+    level: str | None,
     threads: int | None,
     repeats: int,
     trace: Path | None,
@@ -92,11 +94,11 @@ def command(
 
     if plot is not None:
         check_plot(plot)
-    model = load(artifact, threads=threads)
+    model = load(artifact, threads=threads, level=level)
     manifest = model.manifest
     spec = spec_from_manifest(manifest)
     inputs = inputs_or_generated(files, parse_sizes(sizes), seed, manifest, spec, output)
-    kernels = _descriptions(artifact, model)
+    kernels = _descriptions(artifact, model, _sizes(model, inputs))
     if not kernels:
         output.warn("The artifact does not describe its kernels: their operations and bytes are not known.")
     ceilings = _ceilings(model.threads, measure_ceilings, output)
@@ -119,13 +121,15 @@ def command(
             output.note(f"written: {path}")
 
 
-def _descriptions(path: Path, model: Model) -> dict[str, Kernel]:
-    """What the artifact says about its kernels; nothing where it has no such file."""
+def _descriptions(path: Path, model: Model, sizes: Mapping[str, int]) -> dict[str, Kernel]:
+    """What the artifact says about its kernels for these sizes; nothing where it has no such file."""
     from assay.runtime.artifact import open_artifact
     from assay.runtime.kernels import decode_kernels, kernels_file
 
+    special = (each.entry for each in model.level.specializations if each.sizes.items() <= sizes.items())
+    entry = next(special, model.level.entry)
     artifact = open_artifact(path, verify=False)
-    name = kernels_file(model.level.entry.library)
+    name = kernels_file(entry.library)
     return decode_kernels(artifact.read(name)) if name in artifact.manifest.files else {}
 
 

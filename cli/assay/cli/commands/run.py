@@ -16,8 +16,6 @@ from assay.errors import UsageError
 if TYPE_CHECKING:
     import numpy.typing as npt
 
-    from assay.models.spec import ModelSpec
-    from assay.runtime.manifest import Manifest
 
 __all__ = ["command"]
 
@@ -71,6 +69,7 @@ def command(
       assay run silero --input input=chunk.npy --input state=state.npy --input sr=rate.json
     """
     from assay.cli.artifacts import spec_from_manifest
+    from assay.cli.generated_inputs import inputs_or_generated
     from assay.cli.summary import summarize, summary_table
     from assay.runtime import load
 
@@ -82,7 +81,7 @@ def command(
     if not model.executed:
         output.warn(f"The artifact was compiled, and its code for {target.name} never executed before.")
     spec = spec_from_manifest(manifest)
-    inputs = _inputs(files, chosen, seed, manifest, spec, output)
+    inputs = inputs_or_generated(files, chosen, seed, manifest, spec, output)
     start = perf_counter()
     results = model.run(inputs)
     seconds = perf_counter() - start
@@ -112,25 +111,6 @@ def command(
     count = f"{model.threads} thread" + ("" if model.threads == 1 else "s")
     what = f"{count}, level {target.name}" if len(manifest.levels) > 1 else count
     output.note(f"first run in {seconds * 1e3:.3g} ms on {what}; `assay bench` measures properly")
-
-
-def _inputs(
-    files: tuple[str, ...],
-    sizes: Mapping[str, int],
-    seed: int,
-    manifest: Manifest,
-    spec: ModelSpec,
-    output: Output,
-) -> dict[str, npt.NDArray[Any]]:
-    if files:
-        from assay.cli.input_files import read_inputs
-
-        return read_inputs(files, manifest, spec)
-    from assay.models.inputs import make_inputs
-
-    kind = "representative" if spec.representative_inputs is not None else "random"
-    output.note(f"no --input: running on generated {kind} inputs (seed {seed})")
-    return make_inputs(spec, sizes, seed)
 
 
 def _save(destination: Path, results: Mapping[str, npt.NDArray[Any]]) -> None:
