@@ -12,6 +12,7 @@ from typing import Any, TypeAlias
 from assay.compile.converters.clip import convert_clip
 from assay.compile.converters.conv_transpose import convert_conv_transpose
 from assay.compile.converters.dequantize_linear import convert_dequantize_linear
+from assay.compile.converters.dynamic_quantize_linear import convert_dynamic_quantize_linear
 from assay.compile.converters.expand import convert_expand
 from assay.compile.converters.gather import convert_gather
 from assay.compile.converters.lrn import convert_lrn
@@ -28,6 +29,7 @@ CONVERTERS: Mapping[str, Converter] = {
     "Clip": convert_clip,
     "ConvTranspose": convert_conv_transpose,
     "DequantizeLinear": convert_dequantize_linear,
+    "DynamicQuantizeLinear": convert_dynamic_quantize_linear,
     "Expand": convert_expand,
     "GRU": convert_gru,
     "Gather": convert_gather,

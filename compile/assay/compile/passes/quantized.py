@@ -21,6 +21,7 @@ from tvm.relax.expr_functor import PyExprMutator, mutator
 
 from assay.compile.passes.constants import array_of
 from assay.compile.schedules import requantize
+from assay.compile.schedules.amx import PANEL_WIDTH, takes_tiles
 from assay.compile.schedules.context import ScheduleContext
 from assay.compile.schedules.conv2d import ConvGeometry
 from assay.compile.schedules.int8 import (
@@ -56,11 +57,19 @@ _INTEGER_BIAS = 1e-2
 
 @dataclass(frozen=True, kw_only=True)
 class _Integers:
-    """``scale * (q - zero)``, with one scale for the whole tensor; ``q`` is uint8."""
+    """``scale * (q - zero)``, with one scale for the whole tensor; ``q`` is uint8.
+
+    ``zero`` is a number, or a scalar uint8 that is known at run time only.
+    """
 
     q: Any
     scale: float
-    zero: int
+    zero: Any
+
+    @property
+    def known_zero(self) -> int:
+        """The zero point that kernels take off: none where it is known at run time only."""
+        return self.zero if isinstance(self.zero, int) else 0
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -165,7 +174,7 @@ class _Quantized(PyExprMutator):  # type: ignore[misc]
     def _integers(self, x: Any, scale: float, zero: int) -> Any:
         """``x`` as uint8: the integers it came from, sums rescaled, or its numbers divided and rounded."""
         known = self.reals.get(x)
-        if known is not None and (known.scale, known.zero) == (scale, zero):
+        if known is not None and (known.scale, known.known_zero) == (scale, known.zero) == (scale, zero):
             return known.q
         sums = self.sums.get(x)
         if sums is None:
@@ -177,6 +186,9 @@ class _Quantized(PyExprMutator):  # type: ignore[misc]
 
     def _dequantize(self, call: Any) -> tuple[Any, Any] | None:
         x, scale, zero = call.args[0], array_of(call.args[1]), array_of(call.args[2])
+        if scale is not None and zero is None and not scale.ndim and str(x.ty.dtype) == "uint8":
+            # The zero point is a result of DynamicQuantizeLinear.
+            return call, _Integers(q=x, scale=float(scale), zero=call.args[2])
         if scale is None or zero is None:
             return None
         values = array_of(x)
@@ -199,6 +211,8 @@ class _Quantized(PyExprMutator):  # type: ignore[misc]
 
     def _conv2d(self, call: Any) -> tuple[Any, Any] | None:
         x, weights, attrs = self.reals.get(call.args[0]), self._weights(call.args[1]), call.attrs
+        if x is not None and not isinstance(x.zero, int) and any(int(p) for p in attrs.padding):
+            return None
         if x is None or weights is None or attrs.data_layout != "NHWC" or attrs.kernel_layout != "OHWI":
             return None
         vectors = weights.along(0)
@@ -218,7 +232,9 @@ class _Quantized(PyExprMutator):  # type: ignore[misc]
         flat = filters.reshape(channels, -1)
         form = self._form(flat, vectors[1])
         rows = self._rows(list(call.ty.shape)[:3])
-        width = choose_panel_width(unit_for(form, self.context.unit), rows, channels // geometry.groups)
+        width = self._width(
+            form, rows, channels // geometry.groups, flat.shape[1] if geometry.is_pointwise else None
+        )
         packed = pack_integer_filters(_typed(filters, vectors[1], form), geometry, width, form.depth)
         if geometry.is_pointwise:
             total = self._product(x, packed, form, channels)
@@ -236,12 +252,17 @@ class _Quantized(PyExprMutator):  # type: ignore[misc]
         matrix = weights.values
         form = self._form(matrix.T, vectors[1])
         cols = matrix.shape[1]
-        width = choose_panel_width(
-            unit_for(form, self.context.unit), self._rows(list(call.ty.shape)[:-1]), cols
-        )
+        width = self._width(form, self._rows(list(call.ty.shape)[:-1]), cols, len(matrix))
         packed = pack_integer_panels(_typed(matrix.T, vectors[1], form).T, width, form.depth)
         total = self._product(x, packed, form, cols)
         return self._summed(total, matrix.T, vectors, x, form)
+
+    def _width(self, form: MultiplyAdd, rows: int, cols: int, depth: int | None) -> int:
+        """Columns of a panel; ``depth``: K of a matrix product, None for any other contraction."""
+        unit = self.context.unit
+        if form.depth == 4 and takes_tiles(unit, rows, depth):
+            return PANEL_WIDTH
+        return choose_panel_width(unit_for(form, unit), rows, cols)
 
     def _product(self, x: _Integers, packed: npt.NDArray[Any], form: MultiplyAdd, cols: int) -> Any:
         depth = as_int(x.q.ty.shape[-1])
@@ -249,13 +270,15 @@ class _Quantized(PyExprMutator):  # type: ignore[misc]
             ordered = order_steps(packed)
             tensors = (relax.const(ordered.panels), relax.const(ordered.order * np.int32(form.depth)))
             return self._contract(ordered_matmul, x.q, *tensors, cols=cols, form=form, sizes=ordered.sizes)
-        return self._contract(integer_matmul, x.q, relax.const(packed), cols=cols, form=form, zero=x.zero)
+        return self._contract(
+            integer_matmul, x.q, relax.const(packed), cols=cols, form=form, zero=x.known_zero
+        )
 
     def _convolution(
         self, x: _Integers, packed: npt.NDArray[Any], form: MultiplyAdd, channels: int, geometry: ConvGeometry
     ) -> Any:
         _, _, width, depth = (as_int(extent) for extent in x.q.ty.shape)
-        options = {"geometry": geometry, "channels": channels, "form": form, "zero": x.zero}
+        options = {"geometry": geometry, "channels": channels, "form": form, "zero": x.known_zero}
         if isinstance(form, QuadsOf8Saturating) and width is not None and depth is not None:
             padded = width + geometry.padding[1] + geometry.padding[3]
             starts = step_offsets(geometry, padded, depth, form.depth)
@@ -269,9 +292,13 @@ class _Quantized(PyExprMutator):  # type: ignore[misc]
         self, total: Any, flat: npt.NDArray[Any], vectors: Any, x: _Integers, form: Any
     ) -> tuple[Any, Any]:
         """The sums of ``flat`` [N, K] times x, corrected for the zero point where the kernel does not."""
-        scale, _ = vectors
+        scale, zero = vectors
         bias = np.zeros(len(flat), np.int32)
-        if not isinstance(form, PairsOf16):
+        if not isinstance(x.zero, int):
+            sums_of_weights = flat.astype(np.int64).sum(1) - zero.astype(np.int64) * flat.shape[1]
+            columns = relax.const(sums_of_weights.astype(np.int32))
+            total = self._emit(requantize.less_zero, total, x.zero, columns)
+        elif not isinstance(form, PairsOf16):
             bias = (-x.zero * flat.astype(np.int64).sum(1)).astype(np.int32)
         sums = _Sums(total=total, bias=bias, factor=(np.float32(x.scale) * scale).astype(np.float32))
         return self._rescaled(sums, None, emit=False), sums
@@ -298,7 +325,8 @@ class _Quantized(PyExprMutator):  # type: ignore[misc]
                 return self._rescaled(biased, None, emit=False), biased
         for x, other in (call.args, reversed(call.args)):
             integers = self.reals.get(other)
-            if integers is not None and same_shape(list(x.ty.shape), list(other.ty.shape)):
+            known = integers is not None and isinstance(integers.zero, int)
+            if integers is not None and known and same_shape(list(x.ty.shape), list(other.ty.shape)):
                 source = integers.q
                 call_te = self._call(
                     requantize.add_dequantized, x, source, scale=integers.scale, zero=integers.zero
@@ -338,7 +366,7 @@ class _Quantized(PyExprMutator):  # type: ignore[misc]
             moved = weights.transposed(order)
             return relax.const(moved.real()), moved
         integers = self.reals.get(x)
-        if integers is None:
+        if integers is None or not isinstance(integers.zero, int):
             return None
         q = self.builder_.emit(tvm.ir.Call(call.op, [integers.q, *call.args[1:]], call.attrs))
         return self._real(replace(integers, q=q))
@@ -347,7 +375,11 @@ class _Quantized(PyExprMutator):  # type: ignore[misc]
         fields = call.args[0].fields if isinstance(call.args[0], relax.Tuple) else []
         known = [self.reals.get(field) for field in fields]
         first = known[0] if known else None
-        if first is None or any(k is None or (k.scale, k.zero) != (first.scale, first.zero) for k in known):
+        if (
+            first is None
+            or not isinstance(first.zero, int)
+            or any(k is None or (k.scale, k.zero) != (first.scale, first.zero) for k in known)
+        ):
             return None
         q = self.builder_.emit(relax.op.concat([k.q for k in known if k is not None], int(call.attrs.axis)))
         return self._real(replace(first, q=q))

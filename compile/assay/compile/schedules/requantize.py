@@ -10,7 +10,7 @@ from typing import Any
 
 from tvm import te, tirx
 
-__all__ = ["add_dequantized", "dequantize", "quantize", "rescale", "round_to_even", "to_integer"]
+__all__ = ["add_dequantized", "dequantize", "less_zero", "quantize", "rescale", "round_to_even", "to_integer"]
 
 # 1.5 * 2^23: adding it to a float32 of less than 2^22 rounds to the nearest even integer, which is then in
 # the low bits.
@@ -62,6 +62,13 @@ def quantize(x: Any, scale: float, zero: int, dtype: str) -> Any:
 def add_dequantized(x: Any, q: Any, scale: float, zero: int) -> Any:
     """TE: float32 ``x`` plus the real numbers of ``q``, of the same shape."""
     return te.compute(x.shape, lambda *i: x[i] + _real(q[i], scale, zero), name="add_dequantized")
+
+
+def less_zero(total: Any, zero: Any, columns: Any) -> Any:
+    """TE: int32 sums less ``zero`` (a scalar) times the sum of each column's weights."""
+    return te.compute(
+        total.shape, lambda *i: total[i] - tirx.Cast("int32", zero()) * columns[i[-1]], name="less_zero"
+    )
 
 
 def rescale(total: Any, *vectors: Any, zero: int | None, low: float, high: float) -> Any:

@@ -13,6 +13,7 @@ from assay.models.export import functions, interface
 from assay.models.export.agreement import check_agreement
 from assay.models.export.interface import OutputSpec
 from assay.models.export.optimize import optimize
+from assay.models.export.qdq import to_qdq
 from assay.models.export.rewrite import may_rewrite, rewrite
 from assay.models.export.safe_load import load_safely
 from assay.models.export.strip import remove_unused, strip_provenance
@@ -80,14 +81,16 @@ def canonicalize(
 ) -> onnx.ModelProto:
     """The canonical form of ``model``, which is changed on the way; ``scratch`` takes temporary files.
 
-    Checked; inputs bound to ``spec``; functions inlined; optimised by ONNX Runtime at its basic level;
-    rewritten where another form compiles better; free of whatever does not change the result; initializers in
-    the order of their names. Where anything but ONNX Runtime changed the graph, its outputs are compared.
+    Checked; operators on integers as QDQ; inputs bound to ``spec``; functions inlined; optimised by ONNX
+    Runtime at its basic level; rewritten where another form compiles better; free of whatever does not change
+    the result; initializers in the order of their names. Where anything changed the graph but ONNX Runtime
+    and the step to QDQ (which may round a tie to the other side), its outputs are compared.
     """
     progress = progress or SilentProgress()
     with progress.step("check ONNX"):
         _check(model)
         functions.check_operators(model)
+        to_qdq(model)
         interface.drop_initializer_inputs(model)
         interface.bind_inputs(model.graph, spec.inputs)
         strip_provenance(model)
