@@ -75,6 +75,7 @@ def test_unknown_target_is_refused_by_find_target() -> None:
         ("znver2", "x86-64-v3"),
         ("znver4", "x86-64-v4-vnni"),
         ("znver5", "x86-64-v4-vnni"),
+        ("sapphirerapids", "x86-64-v4-amx"),
     ],
 )
 def test_micro_architecture_names_a_target(alias: str, name: str) -> None:

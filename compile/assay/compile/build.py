@@ -328,8 +328,8 @@ def _stand_in(target: Target) -> Target | None:
     if host.triple != target.triple:
         return None
     unit = target.vector_unit
-    if unit.dot is DotProduct.VNNI:
-        unit = replace(unit, dot=DotProduct.WIDENED)
+    plain = {DotProduct.VNNI: DotProduct.WIDENED, DotProduct.AMX: DotProduct.TILES}
+    unit = replace(unit, dot=plain.get(unit.dot, unit.dot))
     return replace(target, cpu=host.cpu, features=host.features, attributes=host.attributes, vector_unit=unit)
 
 

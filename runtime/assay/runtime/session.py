@@ -71,6 +71,10 @@ def load(
 def _load(path: Path | str, threads: int | None, verify: bool, name: str | None) -> Model:
     artifact = open_artifact(path, verify=verify)
     level = choose_level(artifact.manifest, name)
+    if "amx_tile" in level.target.features:
+        from assay.runtime import amx
+
+        amx.request_tiles()
     from assay.runtime.drivers.tvm_vm import TvmVm
 
     special = {

@@ -8,6 +8,7 @@ import numpy as np
 import numpy.typing as npt
 from tvm import te, tirx
 
+from assay.compile.schedules.amx import emit_tiles, fits_tiles
 from assay.compile.schedules.blocks import Block, FusedFunction, loads_of
 from assay.compile.schedules.context import ScheduleContext
 from assay.compile.schedules.epilogue import Epilogue
@@ -155,7 +156,8 @@ def emit_packed_matmul(
         multiply_add=form,
         order=order,
     )
-    return seq(more, a_declaration, b_declaration, emit_contraction(contraction, epilogue, context))
+    emit = emit_tiles if fits_tiles(contraction, form, context) else emit_contraction
+    return seq(more, a_declaration, b_declaration, emit(contraction, epilogue, context))
 
 
 def emit_batched_matmul(

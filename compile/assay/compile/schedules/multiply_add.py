@@ -254,9 +254,9 @@ def integer_form(unit: VectorUnit, weights: npt.NDArray[Any]) -> MultiplyAdd:
     """
     if weights.dtype != np.int8:
         return PairsOf16()
-    if unit.dot is DotProduct.VNNI:
+    if unit.dot in (DotProduct.VNNI, DotProduct.AMX):
         return QuadsOf8()
-    if unit.dot is DotProduct.WIDENED:
+    if unit.dot in (DotProduct.WIDENED, DotProduct.TILES):
         return QuadsOf8Widened()
     return QuadsOf8Saturating() if _pairs_fit(weights) else PairsOf16()
 

@@ -14,6 +14,8 @@ class DotProduct(StrEnum):
     MULTIPLY_ADD = "pmadd"  # pmaddubsw where its 16-bit sums provably do not saturate, else pmaddwd
     VNNI = "vpdpbusd"  # four products and the sum at once, exact
     WIDENED = "widened"  # plain 32-bit arithmetic on the panels of vpdpbusd: any CPU
+    AMX = "tdpbusd"  # tiles of sums for products of enough rows; else as with VNNI
+    TILES = "tiles"  # plain loops in the place of the instructions of AMX: any CPU
 
 
 @dataclass(frozen=True, kw_only=True)
