@@ -88,7 +88,12 @@ def bench(
         raise BenchmarkError(f"{name} cannot be measured on {model.name}: {reason}.")
     builds = {artifact: compile_seconds, **(others or {})}
     runs = [
-        _Contestant(engine=engine, files=replace(files, artifact=path.absolute()), path=path)
+        _Contestant(
+            engine=engine,
+            files=replace(files, artifact=path.absolute()),
+            path=path,
+            profile=open_artifact(path, verify=False).manifest.profile,
+        )
         for engine in chosen
         for path in (builds if engine.name == OURS else [artifact])
     ]
@@ -115,7 +120,7 @@ def bench(
             )
             what = f"{model.name}, {_counted(threads, 'thread')}, {run.engine.name}"
             if run.engine.name == OURS and len(builds) > 1:
-                what += f" ({run.path.name})"
+                what += f" ({run.profile})"
             with progress.step(f"{what}: round {index + 1} of {rounds}"):
                 reports[number].append(run_worker(job, timeout))
         _check_all(runs, folder, full, model.tolerance)
@@ -142,11 +147,12 @@ def bench(
 
 @dataclass(frozen=True, kw_only=True)
 class _Contestant:
-    """An engine with what it loads; ``path`` is the artifact that its records go with."""
+    """An engine with what it loads; ``path`` is the artifact, of ``profile``, that its records go with."""
 
     engine: Engine
     files: ModelFiles
     path: Path
+    profile: str
 
 
 def _check_all(

@@ -29,6 +29,7 @@ __all__ = [
 
 _OURS = "assay"
 _TITLES = {"onnxruntime": "ONNX Runtime", "numpy": "NumPy"}
+_MEAN = "geometric mean"
 # Each profile is compared with the one before it.
 _PROFILES = ("debug", "release", "pgo")
 
@@ -154,14 +155,17 @@ def peer_cells(rows: Sequence[PeerRow], *, operations: Mapping[str, int] | None 
         rates = [f"{count / row.latency / 1e9:.3g}" if count else ""] if operations else []
         ratios = [_ratio_text(row.ratios.get(engine)) for engine in engines]
         lines.append([name, str(row.threads), format_value(row.latency, "s"), *rates, *ratios])
-    for threads in dict.fromkeys(row.threads for row in rows):
+    for threads, build in dict.fromkeys((row.threads, row.build) for row in rows):
         means = []
         for engine in engines:
             found = [
-                row.ratios[engine].value for row in rows if row.threads == threads and engine in row.ratios
+                row.ratios[engine].value
+                for row in rows
+                if (row.threads, row.build) == (threads, build) and engine in row.ratios
             ]
             means.append(f"{geometric_mean(found):.2f} of {len(found)}" if found else "")
-        lines.append(["geometric mean", str(threads), "", *([""] if operations else []), *means])
+        name = f"{_MEAN} ({build})" if several else _MEAN
+        lines.append([name, str(threads), "", *([""] if operations else []), *means])
     return lines
 
 
@@ -185,7 +189,7 @@ def profile_cells(rows: Sequence[ProfileRow]) -> Cells:
         for _, name in pairs:
             found = [row.gains[name].value for row in rows if row.threads == threads and name in row.gains]
             means.append(f"{geometric_mean(found):.2f} of {len(found)}" if found else "")
-        lines.append(["geometric mean", str(threads), *[""] * (2 * len(names)), *means])
+        lines.append([_MEAN, str(threads), *[""] * (2 * len(names)), *means])
     return lines
 
 
@@ -210,7 +214,7 @@ def comparison_table(cells: Cells, *, title: str) -> Table:
         table.add_column(heading, justify="right" if index else "left", overflow="fold")
     previous = ""
     for line in cells[1:]:
-        if line[0] == "geometric mean" != previous:
+        if line[0].startswith(_MEAN) and not previous.startswith(_MEAN):
             table.add_section()
         previous = line[0]
         table.add_row(*(Text(cell) for cell in line))

@@ -36,12 +36,15 @@ class CostRow:
 def cost_rows(records: Iterable[Record]) -> list[CostRow]:
     """A row for each model, thread count and engine that has a record of one of the costs."""
     rows: dict[tuple[object, ...], CostRow] = {}
+    records = list(records)
+    builds = {(record.model, record.artifact) for record in records}
+    several = {model for model, _ in builds if sum(model == other for other, _ in builds) > 1}
     for record in records:
         if record.metric in COSTS:
+            of_ours = record.engine == "assay" and record.model in several
+            engine = f"{record.engine} ({record.profile})" if of_ours else record.engine
             key = (record.run_id, record.model, record.artifact, record.threads, record.engine)
-            row = rows.setdefault(
-                key, CostRow(model=record.model, engine=record.engine, threads=record.threads)
-            )
+            row = rows.setdefault(key, CostRow(model=record.model, engine=engine, threads=record.threads))
             row.values[record.metric] = record.value
     return list(rows.values())
 
