@@ -102,11 +102,12 @@ def lower(
 
 def _without_weights(module: Any, profile: Profile) -> tuple[Any, dict[str, npt.NDArray[Any]]]:
     """``module`` with the kernels and names that it will have, and the weights that it takes."""
+    from assay.compile.passes.concat import write_into_concat
     from assay.compile.passes.in_place import plan_in_place
     from assay.compile.passes.weights import extract_weights
 
     module, weights = extract_weights(module)
-    return (plan_in_place(module) if profile.fuse else module), weights
+    return (plan_in_place(write_into_concat(module)) if profile.fuse else module), weights
 
 
 def _fused(

@@ -21,10 +21,10 @@ from assay.compile.schedules.blocks import (
 from assay.compile.schedules.in_place import mark_in_place
 from assay.compile.schedules.ir import Buffer, as_int, same_shape
 
-__all__ = ["plan_in_place"]
+__all__ = ["STORE_ONCE", "plan_in_place"]
 
 # Anchors that store each output once, after its epilogue.
-_STORE_ONCE = frozenset(
+STORE_ONCE = frozenset(
     {
         None,
         "packed_matmul",
@@ -51,7 +51,7 @@ def _may_write_into(fused: FusedFunction, operand: Buffer) -> bool:
     last = fused.blocks[-1]
     anchor = fused.anchor()
     schedule = None if anchor is None else str(anchor.annotations["assay.schedule"])
-    if schedule not in _STORE_ONCE or not last.output.same_as(output):
+    if schedule not in STORE_ONCE or not last.output.same_as(output):
         return False
     if any(block.is_reduction and block is not anchor for block in fused.blocks):
         return False
@@ -72,6 +72,9 @@ def _may_write_into(fused: FusedFunction, operand: Buffer) -> bool:
             return False
         carriers.append(block.output)
     return True
+
+
+_KNOWN = ("relax.call_tir", "relax.call_tir_inplace", "relax.reshape")
 
 
 class _Liveness:
@@ -96,8 +99,11 @@ class _Liveness:
             self.root[binding.var] = self.root.get(value.args[0])
         elif name == "relax.call_tir":
             self.root[binding.var] = binding.var
+        elif name == "relax.call_tir_inplace" and isinstance(binding.var.ty, relax.TensorType):
+            operand = value.args[1].fields[int(value.attrs.inplace_indices[0])]
+            self.root[binding.var] = self.root.get(operand)
         # What a tuple or an operator without a kernel holds, it may hold for ever.
-        self._use(value, position if name in ("relax.call_tir", "relax.reshape") else float("inf"))
+        self._use(value, position if name in _KNOWN else float("inf"))
 
     def _use(self, value: Any, position: float) -> None:
         def visit(expr: Any) -> None:

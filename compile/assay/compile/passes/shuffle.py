@@ -21,7 +21,7 @@ from tvm.relax.expr_functor import PyExprMutator, mutator
 from assay.compile.passes.constants import array_of
 from assay.compile.schedules.ir import same_shape
 
-__all__ = ["Shuffle", "shuffle_behind", "sink_shuffles"]
+__all__ = ["Shuffle", "count_uses", "shuffle_behind", "sink_shuffles"]
 
 _SWAP = [0, 1, 2, 4, 3]
 _POOLS = ("relax.nn.max_pool2d", "relax.nn.avg_pool2d", "relax.nn.adaptive_avg_pool2d")
@@ -134,7 +134,8 @@ class _Sinker(PyExprMutator):  # type: ignore[misc]
         return self._after(first, result)
 
 
-def _count_uses(function: Any) -> dict[Any, int]:
+def count_uses(function: Any) -> dict[Any, int]:
+    """How often each variable is an operand, a field of a tuple or the result."""
     uses: dict[Any, int] = {}
 
     def visit(expr: Any) -> None:
@@ -157,7 +158,7 @@ def _count_uses(function: Any) -> dict[Any, int]:
 def sink_shuffles(module: Any) -> Any:
     """``module``, channels last, with each channel shuffle behind what commutes with it."""
     main = module.get_global_var("main")
-    sinker = _Sinker(module, _count_uses(module["main"]))
+    sinker = _Sinker(module, count_uses(module["main"]))
     sinker.builder_.update_func(main, sinker.visit_expr(module["main"]))
     module = relax.transform.CanonicalizeBindings()(sinker.builder_.get())
     return relax.transform.DeadCodeElimination()(module)

@@ -44,12 +44,16 @@ class Block:
 
 @dataclass(frozen=True, kw_only=True)
 class FusedFunction:
-    """A PrimFunc: its parameters, its blocks in order, and the buffers that live only inside it."""
+    """A PrimFunc: its parameters, its blocks in order, and the buffers that live only inside it.
+
+    ``declarations`` are statements for its head, of buffers that are parts of parameters.
+    """
 
     function: Expr
     params: tuple[Buffer, ...]
     blocks: tuple[Block, ...]
     intermediates: tuple[Buffer, ...] = field(default=())
+    declarations: tuple[Stmt, ...] = field(default=())
 
     def is_param(self, buffer: Buffer) -> bool:
         """Whether the caller owns this buffer."""

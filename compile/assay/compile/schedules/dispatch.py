@@ -73,4 +73,6 @@ def _assemble(fused: FusedFunction, statements: Sequence[Stmt], stored: Sequence
         for buffer in fused.intermediates
         if any(buffer.same_as(kept) for kept in stored)
     ]
-    return tirx.PrimFunc(fused.function.params, seq(workspace, statements), attrs=fused.function.attrs)
+    return tirx.PrimFunc(
+        fused.function.params, seq(fused.declarations, workspace, statements), attrs=fused.function.attrs
+    )

@@ -60,7 +60,10 @@ class Epilogue:
         return next((view for known, view in self.views if known.same_as(buffer)), None)
 
     def _same_shape(self, buffer: Buffer) -> bool:
-        return same_shape(list(self.anchor_output.ty.shape), list(buffer.ty.shape))
+        """Whether a position in the anchor's output is the same in the buffer."""
+        same = same_shape(list(self.anchor_output.ty.shape), list(buffer.ty.shape))
+        # One with strides is a part of a wider array.
+        return same and not len(buffer.ty.strides)
 
     def _at(self, buffer: Buffer, indices: Sequence[Expr], index: Sequence[Expr], flat: Expr) -> Any:
         """The buffer and indices to use: its view at ``flat`` where it is accessed like the anchor."""
