@@ -12,8 +12,10 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import tvm
 from tvm import te, tirx
 
+from assay.compile.schedules.attention_problem import Access, Panels, Problem, Scratch
 from assay.compile.schedules.blocks import Block, FusedFunction, loads_of
 from assay.compile.schedules.context import ScheduleContext
 from assay.compile.schedules.ir import (
@@ -32,7 +34,7 @@ from assay.compile.schedules.ir import (
     simplify,
     substitute,
 )
-from assay.compile.schedules.online_softmax import Access, Panels, Problem, Scratch, emit_panels
+from assay.compile.schedules.online_softmax import emit_panels
 from assay.compile.schedules.program import Axis, Builder, Views, flat_offset, make_analyzer
 from assay.compile.schedules.reducer import reducer_of
 
@@ -40,6 +42,7 @@ __all__ = ["AttentionForm", "attention", "emit_attention"]
 
 # The most keys that are scored before their values are summed: their scores stay in L1.
 _KEY_BLOCK = 128
+_MASKED_KEY_BLOCK = 32
 # Vectors of a panel: with three, a tile of either product still has its accumulators in registers, and reads
 # few operands for each multiply-add.
 _MAX_VECTORS = 3
@@ -151,6 +154,7 @@ class _Emitter:
                 Axis(var=self.query, extent=i64(self.queries)),
             ]
         )
+        self.mask = self._mask(function)
         self.problem = self._read(function)
         self._choose_tiles()
 
@@ -189,6 +193,7 @@ class _Emitter:
             ),
             score=score,
             modification=self._modification(function, own, score),
+            mask=self.mask,
             keep_masked=bool(as_int(anchor.annotations["assay.keep_masked"])),
             unit=self.context.unit,
             expected_keys=self.context.expected(self.keys),
@@ -214,11 +219,26 @@ class _Emitter:
         builder.values.append((scores.output, tuple(own[i] for i in scores.spatial), score))
         return builder.program(builder.value(reducer.operand, at))
 
+    def _mask(self, function: FusedFunction) -> Access | None:
+        """What the last step adds to the scores, where it is a tensor that tells queries apart."""
+        scores = self.scores
+        first = next(i for i, b in enumerate(function.blocks) if i > 0 and b.is_reduction)
+        last = function.blocks[first - 1]
+        if last is scores or not isinstance(last.value, tirx.Add):
+            return None
+        for operand in (last.value.a, last.value.b):
+            if isinstance(operand, tvm.ir.TensorLoad) and function.is_param(operand.source):
+                order = (*(axis.var for axis in self.lead), self.key, self.query)
+                mask = self._access(operand, dict(zip(last.spatial, order, strict=True)))
+                return mask if as_int(mask.step(self.query)) == 1 else None
+        return None
+
     def _key_block(self) -> int:
-        """Keys of one block: as even as can be, and whole tiles."""
+        """Keys of one block: as even as can be; few where a mask may hide a whole block."""
+        most = _KEY_BLOCK if self.mask is None else _MASKED_KEY_BLOCK
         expected = max(self.context.expected(self.keys), 1)
-        blocks = -(-expected // _KEY_BLOCK)
-        return min(_KEY_BLOCK, -(-expected // blocks // 8) * 8)
+        blocks = -(-expected // most)
+        return min(most, -(-expected // blocks // 8) * 8)
 
     def _choose_tiles(self) -> None:
         unit, expected = self.context.unit, self.context.expected

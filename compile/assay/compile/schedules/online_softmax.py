@@ -8,11 +8,11 @@ added with the new powers as weights; see ``attention.py`` for the sources.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 from functools import cached_property
 
 from tvm import tirx
 
+from assay.compile.schedules.attention_problem import Panels, Problem, Scratch
 from assay.compile.schedules.ir import (
     Buffer,
     Expr,
@@ -23,115 +23,26 @@ from assay.compile.schedules.ir import (
     broadcast,
     ceildiv,
     const_like,
+    floordiv,
     i64,
+    if_then,
     lanes_at,
     load,
     loop,
     minimum,
     seq,
-    simplify,
     store,
-    substitute,
 )
 from assay.compile.schedules.math import Registers, exp_below_one, with_registers
-from assay.compile.schedules.program import Program, emit_program
+from assay.compile.schedules.program import emit_program
 from assay.compile.schedules.register_tile import accumulate, row_tiles
 from assay.compile.schedules.tiles import choose_tile
 from assay.compile.schedules.transpose import turn
-from assay.compile.targets.target import VectorUnit
 
-__all__ = ["Access", "Panels", "Problem", "Scratch", "emit_panels"]
+__all__ = ["emit_panels"]
 
-
-@dataclass(frozen=True, kw_only=True)
-class Access:
-    """An element of a one-dimensional view, at an offset in terms of a problem's variables."""
-
-    buffer: Buffer
-    offset: Expr
-
-    def step(self, var: Expr) -> Expr:
-        """How far the offset moves for one step of ``var``: offsets are affine in the problem's variables."""
-        return simplify(substitute(self.offset, {var: var + 1}) - self.offset)
-
-    def at(self, variables: Mapping[Expr, Expr]) -> Expr:
-        """The offset for these values of the variables."""
-        return substitute(self.offset, variables)
-
-
-@dataclass(frozen=True, kw_only=True)
-class Problem:
-    """One head of attention: sizes, the variables ``key``, ``query`` and ``column``, and where elements lie.
-
-    ``q``: at (query, column), times ``q_scale``; ``k``, ``v``: at (key, column); ``out``: at (query, column).
-    ``modification``: what happens to ``score`` before the softmax. ``keep_masked``: a row whose scores are
-    all minus infinity is zero, not NaN. ``key_block``: the most keys scored at once.
-    """
-
-    keys: Expr
-    queries: Expr
-    depth: int
-    value_depth: int
-    key: Expr
-    query: Expr
-    column: Expr
-    q: Access
-    q_scale: float
-    k: Access
-    v: Access
-    out: Access
-    score: Expr
-    modification: Program
-    keep_masked: bool
-    unit: VectorUnit
-    expected_keys: int
-    key_block: int
-
-
-@dataclass(frozen=True, kw_only=True)
-class Panels:
-    """``count`` panels of ``width`` queries from ``first``.
-
-    ``clamped``: the last panel may reach beyond the last query, which it then computes several times.
-    """
-
-    first: Expr
-    count: Expr
-    width: int
-    clamped: bool
-
-
-@dataclass(frozen=True, kw_only=True)
-class Scratch:
-    """A task's memory.
-
-    For each panel ``[depth, width]`` of packed Q, ``[value_depth, width]`` of sums, maxima and sums of
-    powers; scores ``[key_block, width]`` of the panel at work.
-    """
-
-    queries: Buffer
-    sums: Buffer
-    peaks: Buffer
-    totals: Buffer
-    scores: Buffer
-    declarations: tuple[Stmt, ...]
-
-    @classmethod
-    def allocate(cls, problem: Problem, panels: int, width: int) -> Scratch:
-        """Memory for ``panels`` panels of ``width`` queries, or as many queries in narrower panels."""
-        columns = panels * width
-        sizes = {
-            "queries": columns * problem.depth,
-            "sums": columns * problem.value_depth,
-            "peaks": columns,
-            "totals": columns,
-            "scores": problem.key_block * width,
-        }
-        made = {name: allocate([size], "float32", name) for name, size in sizes.items()}
-        return cls(
-            **{name: buffer for name, (buffer, _) in made.items()},
-            declarations=tuple(declaration for _, declaration in made.values()),
-        )
+# A mask that adds this or less hides a key: beside a score that it leaves alone, the power is 0.
+_HIDDEN = -1e30
 
 
 def emit_panels(problem: Problem, scratch: Scratch, panels: Panels, bound: Mapping[Expr, Expr]) -> Stmt:
@@ -154,20 +65,94 @@ class _Emitter:
         return const_like(float("-inf"), "float32")
 
     def emit(self) -> Stmt:
-        """Begin all panels, pass each over one block of keys after the other, and end them."""
+        """Begin all panels, pass each over one block of keys after the other, and end them.
+
+        Blocks that the mask hides from a whole panel are skipped: their powers would be 0. A query that then
+        has seen nothing may still have to see what is hidden (equal masks are equal weights), so that its
+        panel passes over all blocks a second time.
+        """
+        count = self.panels.count
+        if self.p.mask is None:
+            work = self._blocks(lambda panel, start, keys: self._panel(panel, start, keys))
+        else:
+            work = loop(2, self._attempt, "attempt")
+        return seq(loop(count, self._begin, "panel"), work, loop(count, self._end, "panel"))
+
+    def _blocks(self, body: Callable[[Expr, Expr, Expr], Stmt]) -> Stmt:
+        """``body(panel, first key, number of keys)`` for all panels of all blocks."""
         keys, size = i64(self.p.keys), self.p.key_block
 
         def block(b: Expr) -> Stmt:
             start, statements = bind("keys_start", b * size)
             count, more = bind("keys_count", minimum(keys - start, size))
-            panels = loop(self.panels.count, lambda p: self._panel(p, start, count), "panel")
-            return seq(statements, more, panels)
+            return seq(statements, more, loop(self.panels.count, lambda p: body(p, start, count), "panel"))
 
-        return seq(
-            loop(self.panels.count, self._begin, "panel"),
-            loop(ceildiv(keys, size), block, "key_block"),
-            loop(self.panels.count, self._end, "panel"),
-        )
+        return loop(ceildiv(keys, size), block, "key_block")
+
+    def _attempt(self, attempt: Expr) -> Stmt:
+        """The first time the blocks that a panel sees, the second time all blocks of the panels flagged."""
+        s = self.scratch
+        is_first = tirx.EQ(attempt, i64(0))
+        yes, no = (tirx.const(flag, "int32") for flag in (1, 0))
+
+        def work(panel: Expr, start: Expr, count: Expr) -> Stmt:
+            runs, declaration = allocate([1], "int32", "runs", "local")
+            hidden = seq(store(runs, no, 0), store(s.skipped, yes, panel))
+            best, look = self._largest_mask(panel, start, count)
+            look.append(if_then(best > const_like(_HIDDEN, "float32"), store(runs, yes, 0), hidden))
+            return seq(
+                declaration,
+                if_then(is_first, seq(look), store(runs, load(s.again, panel), 0)),
+                if_then(load(runs, 0) > no, self._panel(panel, start, count)),
+            )
+
+        def decide(panel: Expr) -> Stmt:
+            def query(lane: Expr) -> Stmt:
+                saw_nothing = load(s.peaks, panel * self.width + lane) <= const_like(_HIDDEN, "float32")
+                return if_then(saw_nothing, store(s.again, load(s.skipped, panel), panel))
+
+            repeated = if_then(load(s.again, panel) > no, self._clear(panel))
+            return seq(store(s.again, no, panel), loop(self.width, query, "query"), repeated)
+
+        decisions = loop(self.panels.count, decide, "panel")
+        return seq(self._blocks(work), if_then(is_first, decisions))
+
+    def _largest_mask(self, panel: Expr, start: Expr, count: Expr) -> tuple[Expr, list[Stmt]]:
+        """The largest number that the mask adds to any score of a block."""
+        mask = self.p.mask
+        assert mask is not None
+        best, declaration = allocate([self.width], "float32", "best", "local")
+        statements: list[Stmt] = [declaration]
+        for j in self.vectors:
+            statements.append(store(best, broadcast(self.lowest, self.lanes), lanes_at(j, self.lanes)))
+
+        def pair(t: Expr) -> Stmt:
+            """Two keys at once, to wait half as often for the maximum before."""
+
+            def element(lane: Expr, _: Registers, j: int) -> Stmt:
+                at = {**self.bound, self.p.query: self._query(panel, j + lane)}
+                rows = [start + t * 2, start + tirx.min(t * 2 + 1, count - 1)]
+                a, b = (load(mask.buffer, mask.at({**at, self.p.key: row})) for row in rows)
+                return store(best, tirx.max(load(best, j + lane), tirx.max(a, b)), j + lane)
+
+            return seq(
+                *(
+                    with_registers(self.lanes, lambda lane, r, j=j: element(lane, r, j))  # type: ignore[misc]
+                    for j in self.vectors
+                )
+            )
+
+        statements.append(loop(floordiv(count + 1, 2), pair, "key"))
+        first = lanes_at(0, self.lanes)
+        for j in self.vectors[1:]:
+            largest = tirx.max(load(best, first), load(best, lanes_at(j, self.lanes)))
+            statements.append(store(best, largest, first))
+        half = self.lanes
+        while half > 1:
+            half //= 2
+            low, high = load(best, lanes_at(0, half)), load(best, lanes_at(half, half))
+            statements.append(store(best, tirx.max(low, high), lanes_at(0, half)))
+        return load(best, 0), statements
 
     def _query(self, panel: Expr, lane: Expr | int) -> Expr:
         at = self.panels.first + panel * self.width + lane
@@ -189,7 +174,7 @@ class _Emitter:
         return seq(statements)
 
     def _begin(self, panel: Expr) -> Stmt:
-        """Pack a panel of Q as ``[depth, width]``; nothing summed yet."""
+        """Pack a panel of Q as ``[depth, width]``."""
         s, p = self.scratch, self.p
         scale = const_like(p.q_scale, "float32")
 
@@ -214,17 +199,27 @@ class _Emitter:
 
             return loop(self.width, element, "query")
 
-        lowest = broadcast(self.lowest, self.lanes)
-        statements = [self._squares(p.depth, p.q, square, one)]
+        statements = [self._squares(p.depth, p.q, square, one), self._clear(panel)]
+        if p.mask is not None:
+            statements.append(store(s.skipped, tirx.const(0, "int32"), panel))
+        return seq(statements)
+
+    def _clear(self, panel: Expr) -> Stmt:
+        """Nothing summed yet."""
+        s, depth = self.scratch, self.p.value_depth
+        statements: list[Stmt] = []
         for j in self.vectors:
             at = lanes_at(panel * self.width + j, self.lanes)
-            statements += [store(s.peaks, lowest, at), store(s.totals, self.zero, at)]
+            statements += [
+                store(s.peaks, broadcast(self.lowest, self.lanes), at),
+                store(s.totals, self.zero, at),
+            ]
 
-        def clear(d: Expr) -> Stmt:
-            base = (panel * p.value_depth + d) * self.width
+        def column(d: Expr) -> Stmt:
+            base = (panel * depth + d) * self.width
             return seq(*(store(s.sums, self.zero, lanes_at(base + j, self.lanes)) for j in self.vectors))
 
-        return seq(statements, loop(p.value_depth, clear, "column"))
+        return seq(statements, loop(depth, column, "column"))
 
     def _panel(self, panel: Expr, start: Expr, count: Expr) -> Stmt:
         """One block of keys for one panel: scores, powers and their sum, weighted values."""
