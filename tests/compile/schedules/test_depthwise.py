@@ -33,6 +33,7 @@ def compare(
     """A depthwise convolution with bias and the residual of its own input where the shapes are the same."""
     from tvm import relax
 
+    from assay.compile.passes.contractions import OUT_ELEMENTWISE_FUSABLE
     from assay.compile.schedules.conv2d import ConvGeometry
     from assay.compile.schedules.depthwise import depthwise_conv2d
 
@@ -47,7 +48,12 @@ def compare(
     )
 
     def build(builder: Any, x: Any) -> Any:
-        y = builder.emit_te(lambda a, b: depthwise_conv2d(a, b, geometry), x, relax.const(w))
+        y = builder.emit_te(
+            lambda a, b: depthwise_conv2d(a, b, geometry),
+            x,
+            relax.const(w),
+            primfunc_attrs={"op_pattern": OUT_ELEMENTWISE_FUSABLE},
+        )
         y = builder.emit(relax.op.add(y, relax.const(b)))
         return builder.emit(relax.op.nn.relu(y))
 

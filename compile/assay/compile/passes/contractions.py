@@ -74,7 +74,9 @@ class _Converter(PyExprMutator):  # type: ignore[misc]
         channels = weight.shape[0]
         if geometry.groups == channels and weight.shape[3] == 1 and channels > 1:
             filters = relax.const(np.ascontiguousarray(weight[..., 0].transpose(1, 2, 0)))
-            return self._call_te(depthwise_conv2d, x, filters, geometry=geometry)
+            return self._call_te(
+                depthwise_conv2d, x, filters, geometry=geometry, pattern=OUT_ELEMENTWISE_FUSABLE
+            )
         plan = self._plan(call, geometry, weight.shape)
         shuffle = shuffle_behind(x, self.lookup_binding)
         if shuffle is not None and geometry.kernel == (1, 1) and not any(geometry.padding):
