@@ -1,12 +1,13 @@
 #!/usr/bin/env bash
-# Install the emulated machine in which `assay verify --emulate` runs levels that a CPU lacks. For Debian 12, as
-# root: Bochs and what makes a CD image from packages, and a Linux kernel into the user's cache folder.
+# Install the emulated machines in which levels run that a CPU lacks: QEMU, and Bochs for
+# `assay verify --emulate`, with what makes a CD image from packages and a Linux kernel in the user's cache folder.
+# For Debian 12, as root.
 set -euo pipefail
 folder="${XDG_CACHE_HOME:-$HOME/.cache}/assay/emulator"
 export DEBIAN_FRONTEND=noninteractive
 apt-get update -qq
 apt-get install -y -qq --no-install-recommends \
-  bochs bochsbios bochs-term vgabios isolinux syslinux-common xorriso busybox-static >/dev/null
+  bochs bochsbios bochs-term vgabios isolinux syslinux-common xorriso busybox-static qemu-user >/dev/null
 [ -f "$folder/vmlinuz" ] && exit 0
 scratch="$(mktemp -d)"
 trap 'rm -rf "$scratch"' EXIT
