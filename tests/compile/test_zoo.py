@@ -31,7 +31,9 @@ def test_model_is_built_verified_and_run(spec: ModelSpec, cache: Path, needs_avx
     assert level.executed == "native"
     names = {output.name for output in manifest.outputs}
     assert {case.output for case in level.verification.cases} == names
-    assert all(case.cosine_similarity > 0.999 for case in level.verification.cases)
+    # Rounding to integers, a difference in the last bit becomes a whole step.
+    least = 0.98 if "int8" in spec.tags else 0.999
+    assert all(case.cosine_similarity > least for case in level.verification.cases)
     inputs = make_inputs(spec, seed=7)
     (expected,) = reference_outputs(result.canonical.path, [inputs])
     outputs = load(result.path, verify=False).run(inputs)

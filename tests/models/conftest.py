@@ -15,17 +15,19 @@ MakeModel = Callable[..., onnx.ModelProto]
 
 @pytest.fixture
 def make_model() -> MakeModel:
-    """Make a model: nodes, inputs and outputs as {name: shape}, float32 initializers by name."""
+    """Make a model: nodes, inputs and outputs as {name: shape} or {name: (shape, dtype)}, initializers."""
 
     def make(
         nodes: Sequence[onnx.NodeProto],
-        inputs: dict[str, Sequence[int | str | None]],
-        outputs: dict[str, Sequence[int | str | None] | None],
+        inputs: dict[str, Any],
+        outputs: dict[str, Any],
         weights: dict[str, Any] | None = None,
         **keywords: Any,
     ) -> onnx.ModelProto:
-        def declare(name: str, shape: Sequence[int | str | None] | None) -> onnx.ValueInfoProto:
-            return onnx.helper.make_tensor_value_info(name, onnx.TensorProto.FLOAT, shape)
+        def declare(name: str, what: Any) -> onnx.ValueInfoProto:
+            shape, dtype = what if isinstance(what, tuple) else (what, "float32")
+            element = onnx.helper.np_dtype_to_tensor_dtype(np.dtype(dtype))
+            return onnx.helper.make_tensor_value_info(name, element, shape)
 
         graph = onnx.helper.make_graph(
             list(nodes),

@@ -19,6 +19,8 @@ NAMES = {
     *("resnet18", "resnet50", "mobilenetv2", "vit-s16", "bert-base", "gpt2", "minilm"),
     *("silero-vad", "basic-pitch"),
     *("light-alexnet", "light-densenet121", "light-inception-v1", "light-inception-v2", "light-resnet50"),
+    "light-resnet50-int8",
+    "minilm-int8",
     *("light-shufflenet", "light-squeezenet", "light-vgg19", "light-zfnet512"),
 }
 
