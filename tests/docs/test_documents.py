@@ -16,7 +16,7 @@ from assay import errors
 ROOT = Path(__file__).resolve().parents[2]
 DOCUMENTS = sorted([*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md")])
 LINK = re.compile(r"\[[^\]]*\]\(([^)\s]+)\)")
-VERBS = ("models", "targets", "export", "build", "verify", "run", "bench", "inspect")
+VERBS = ("models", "targets", "export", "build", "verify", "run", "bench", "profile", "inspect")
 
 
 def read(name: str) -> str:
