@@ -60,7 +60,7 @@ class _Match:
     scale: float
     steps: tuple[_Step, ...]
     order: tuple[int, ...]
-    keep_masked: bool
+    zero_masked: bool
 
 
 def fuse_attention(module: Any) -> Any:
@@ -85,7 +85,7 @@ def _match(graph: Graph, softmax: Any, call: Any) -> tuple[Any, _Match] | None:
     rank = call.ty.ndim
     if int(call.attrs.axis) % rank != rank - 1 or str(call.ty.dtype) != "float32" or call.ty.shape is None:
         return None
-    weights, keep_masked = _without_guard(graph, softmax)
+    weights, zero_masked = _without_guard(graph, softmax)
     result = None if weights is None else graph.only_user(weights)
     scores = _scores(graph, call.args[0], list(call.ty.shape))
     if result is None or scores is None or not is_call(graph.values[result], "matmul"):
@@ -124,7 +124,7 @@ def _match(graph: Graph, softmax: Any, call: Any) -> tuple[Any, _Match] | None:
         scale=scale,
         steps=tuple(steps),
         order=order,
-        keep_masked=keep_masked,
+        zero_masked=zero_masked,
     )
 
 
@@ -261,7 +261,7 @@ class _Fuser(PyExprMutator):  # type: ignore[misc]
                 v=lambda *index: match.v.at(index),
                 scale=match.scale,
                 order=match.order,
-                keep_masked=match.keep_masked,
+                zero_masked=match.zero_masked,
             )
             return attention(inputs[q], inputs[k], inputs[v], form, lambda s: modify(s, inputs))
 

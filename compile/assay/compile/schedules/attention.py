@@ -60,7 +60,7 @@ class AttentionForm:
 
     ``lead``: batch and head extents; ``queries``, ``keys``, ``depth``, ``value_depth``: the other sizes.
     ``q``, ``k``, ``v``: the index of ``(*lead, row, column)`` in the operand's own buffer. ``scale``
-    multiplies Q. ``order``: the result's axes, as positions in ``(*lead, query, column)``. ``keep_masked``: a
+    multiplies Q. ``order``: the result's axes, as positions in ``(*lead, query, column)``. ``zero_masked``: a
     row whose scores are all minus infinity is zero, not NaN.
     """
 
@@ -74,7 +74,7 @@ class AttentionForm:
     v: Indices
     scale: float
     order: tuple[int, ...]
-    keep_masked: bool = False
+    zero_masked: bool = False
 
 
 def attention(q: Any, k: Any, v: Any, form: AttentionForm, modify: Callable[[Any], Any]) -> Any:
@@ -112,7 +112,7 @@ def attention(q: Any, k: Any, v: Any, form: AttentionForm, modify: Callable[[Any
         whole = total[(*i[:-2], i[-1])]
         value = powers[i] / whole
         zero = tirx.const(0.0, "float32")
-        return tirx.Select(whole > zero, value, zero) if form.keep_masked else value
+        return tirx.Select(whole > zero, value, zero) if form.zero_masked else value
 
     shares = te.compute((*lead, form.keys, form.queries), share, name="shares")
     sizes = (*lead, form.queries, form.value_depth)
@@ -126,7 +126,7 @@ def attention(q: Any, k: Any, v: Any, form: AttentionForm, modify: Callable[[Any
         tuple(sizes[axis] for axis in form.order),
         result,
         name="attention",
-        attrs={"assay.schedule": "attention", "assay.keep_masked": int(form.keep_masked)},
+        attrs={"assay.schedule": "attention", "assay.zero_masked": int(form.zero_masked)},
     )
 
 
@@ -194,7 +194,7 @@ class _Emitter:
             score=score,
             modification=self._modification(function, own, score),
             mask=self.mask,
-            keep_masked=bool(as_int(anchor.annotations["assay.keep_masked"])),
+            zero_masked=bool(as_int(anchor.annotations["assay.zero_masked"])),
             unit=self.context.unit,
             expected_keys=self.context.expected(self.keys),
             key_block=self._key_block(),

@@ -33,7 +33,7 @@ class Problem:
     """One head of attention: sizes, the variables ``key``, ``query`` and ``column``, and where elements lie.
 
     ``q``: at (query, column), times ``q_scale``; ``k``, ``v``: at (key, column); ``out``: at (query, column).
-    ``modification``: what happens to ``score`` before the softmax. ``keep_masked``: a row whose scores are
+    ``modification``: what happens to ``score`` before the softmax. ``zero_masked``: a row whose scores are
     all minus infinity is zero, not NaN. ``key_block``: the most keys scored at once. ``mask``: what is added
     to scores last, where it tells queries apart.
     """
@@ -53,7 +53,7 @@ class Problem:
     score: Expr
     modification: Program
     mask: Access | None
-    keep_masked: bool
+    zero_masked: bool
     unit: VectorUnit
     expected_keys: int
     key_block: int

@@ -12,7 +12,7 @@ from functools import cached_property
 
 from tvm import tirx
 
-from assay.compile.schedules.attention_problem import Panels, Problem, Scratch
+from assay.compile.schedules.attention_problem import Access, Panels, Problem, Scratch
 from assay.compile.schedules.ir import (
     Buffer,
     Expr,
@@ -371,7 +371,7 @@ class _Emitter:
             at = lanes_at(base + j, self.lanes)
             total = load(s.totals, at)
             inverse = one_each / total
-            if p.keep_masked:
+            if p.zero_masked:
                 inverse = tirx.Select(total > self.zero, inverse, self.zero)
             statements.append(store(s.totals, inverse, at))
 
