@@ -27,6 +27,7 @@ __all__ = ["Question", "TuneResult", "journal_path", "measured_versions", "tune"
 _TRIAL_SECONDS = 0.12
 _CONFIRM_SECONDS = 0.6
 _MOST_CONFIRMED = 3
+_TURN = 16
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -124,13 +125,15 @@ class _Search:
         pending = list(questions)
         while pending:
             for question in list(pending):
-                if time.monotonic() >= self._deadline:
-                    return False
-                candidate = strategy.propose(self._space(question), self._trials(question))
-                if candidate is None:
-                    pending.remove(question)
-                    continue
-                self._measure(question, candidate, _TRIAL_SECONDS, confirm=False)
+                # Several of one workload in a row: its baseline and reference are made once.
+                for _ in range(_TURN):
+                    if time.monotonic() >= self._deadline:
+                        return False
+                    candidate = strategy.propose(self._space(question), self._trials(question))
+                    if candidate is None:
+                        pending.remove(question)
+                        break
+                    self._measure(question, candidate, _TRIAL_SECONDS, confirm=False)
         return True
 
     def confirm(self, questions: Iterable[Question]) -> list[Trial]:

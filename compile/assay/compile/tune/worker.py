@@ -7,6 +7,7 @@ A request has ``workload``, ``choice``, ``baseline``, ``threads`` and ``seconds`
 
 from __future__ import annotations
 
+import functools
 import importlib
 import itertools
 import json
@@ -45,7 +46,7 @@ class _Bench:
         """Build, check and time one candidate beside its baseline."""
         from assay.runtime.drivers.threads import call_with_threads
 
-        problem = make_problem(Workload.parse(request["workload"]))
+        problem = _problem(request["workload"])
         threads = request["threads"]
         key = (request["workload"], request["baseline"], threads)
         try:
@@ -76,6 +77,12 @@ class _Bench:
         if not error <= _TOLERANCE * max(1.0, float(np.abs(problem.expected).max())):
             raise _WrongError(f"differs from NumPy's by {error:.3g}")
         return run
+
+
+@functools.lru_cache(maxsize=1)
+def _problem(key: str) -> Problem:
+    """The operands and the reference of a workload, which takes its time for a large one."""
+    return make_problem(Workload.parse(key))
 
 
 class _WrongError(Exception):
