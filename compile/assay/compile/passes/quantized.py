@@ -85,7 +85,8 @@ class _Weights:
         """The numbers that the weights stand for."""
         shape = [-1 if a == self.axis else 1 for a in range(self.values.ndim)] if self.scale.ndim else ()
         shifted = self.values.astype(np.int32) - self.zero.astype(np.int32).reshape(shape)
-        return (shifted.astype(np.float32) * self.scale.reshape(shape)).astype(np.float32)
+        result: npt.NDArray[np.float32] = shifted.astype(np.float32) * self.scale.reshape(shape)
+        return result
 
     def transposed(self, axes: tuple[int, ...]) -> _Weights:
         """The weights with their axes in another order."""

@@ -151,28 +151,32 @@ class _Rewriter:
         """An int32 bias in units of the product of ``scales``, dequantized."""
         import numpy as np
 
-        unit = np.float64(factor)
+        unit: npt.NDArray[np.float64] = np.array(factor, np.float64)
         for scale in scales:
             unit = unit * self.constant(scale).astype(np.float64)
         zero = np.zeros(np.shape(unit), np.int32)
-        names = [
-            self.add_constant("bias_scale", np.asarray(unit, np.float32)),
-            self.add_constant("bias_zero", zero),
-        ]
-        return self.real(name, *names, axis=0)
+        scale = self.add_constant("bias_scale", np.asarray(unit, np.float32))
+        return self.real(name, scale, self.add_constant("bias_zero", zero), axis=0)
+
+    def reals(self, first: int, count: int) -> list[str]:
+        """Operands from the input ``first`` on, each with its scale and zero behind it, dequantized."""
+        starts = range(first, first + 3 * count, 3)
+        return [self.real(self.input(i), self.input(i + 1), self.input(i + 2)) for i in starts]
 
 
 def _plain(rewriter: _Rewriter) -> None:
     operator, operands = _PLAIN[rewriter.node.op_type]
-    reals = [rewriter.real(*(rewriter.input(3 * i + k) for k in range(3))) for i in range(operands)]
-    result = rewriter.add(operator, reals, rewriter.value("result"), **rewriter.attributes())
+    result = rewriter.add(
+        operator, rewriter.reals(0, operands), rewriter.value("result"), **rewriter.attributes()
+    )
     rewriter.quantized(result, rewriter.input(3 * operands), rewriter.input(3 * operands + 1))
 
 
 def _concat(rewriter: _Rewriter) -> None:
     count = (len(rewriter.node.input) - 2) // 3
-    reals = [rewriter.real(*(rewriter.input(2 + 3 * i + k) for k in range(3))) for i in range(count)]
-    result = rewriter.add("Concat", reals, rewriter.value("result"), **rewriter.attributes())
+    result = rewriter.add(
+        "Concat", rewriter.reals(2, count), rewriter.value("result"), **rewriter.attributes()
+    )
     rewriter.quantized(result, rewriter.input(0), rewriter.input(1))
 
 
