@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 __all__ = ["import_onnx"]
 
 # TVM translates these, and then sorts or counts in a library that is not libtvm_runtime.
-_NEED_MORE_RUNTIME = frozenset({"Compress", "NonMaxSuppression", "NonZero", "TopK", "Unique"})
+_NEED_MORE_RUNTIME = frozenset({"Compress", "NonMaxSuppression", "NonZero", "Unique"})
 
 _HINT = (
     "Replace the operator in the model by others, or ask for it: "

@@ -20,6 +20,7 @@ from assay.compile.converters.pad import convert_pad
 from assay.compile.converters.quantize_linear import convert_quantize_linear
 from assay.compile.converters.recurrent import convert_gru, convert_lstm, convert_rnn
 from assay.compile.converters.resize import convert_resize, convert_upsample
+from assay.compile.converters.top_k import convert_top_k
 
 __all__ = ["CONVERTERS", "Converter"]
 
@@ -39,5 +40,6 @@ CONVERTERS: Mapping[str, Converter] = {
     "QuantizeLinear": convert_quantize_linear,
     "RNN": convert_rnn,
     "Resize": convert_resize,
+    "TopK": convert_top_k,
     "Upsample": convert_upsample,
 }

@@ -133,7 +133,7 @@ class _Writer(PyExprMutator):  # type: ignore[misc]
 
 
 def write_into_concat(module: Any) -> Any:
-    """``module`` in which kernels write into the concatenation of their results, if nothing else reads them."""
+    """``module`` whose kernels write into the concatenation of their results, if nobody else reads them."""
     writer = _Writer(module)
     main = module.get_global_var("main")
     writer.builder_.update_func(main, writer.visit_expr(module["main"]))
