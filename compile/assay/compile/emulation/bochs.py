@@ -22,6 +22,7 @@ import subprocess
 import sys
 import tempfile
 import time
+import tty
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -225,18 +226,19 @@ def _run_machine(folder: Path, timeout: float) -> str:
         start_new_session=True,
     )
     os.close(slave)
+    terminal = _Terminal(master)
     serial = folder / "serial.txt"
     end = time.monotonic() + timeout
     try:
         while process.poll() is None and time.monotonic() < end:
-            _drain(master)
+            terminal.drain()
             if serial.is_file() and b"\nFINISHED" in serial.read_bytes().replace(b"\r", b""):
                 break
     finally:
         if process.poll() is None:
             os.killpg(process.pid, signal.SIGKILL)  # it ignores gentler signals
         process.wait()
-        os.close(master)
+        terminal.close()
     text = serial.read_text(errors="replace").replace("\r", "") if serial.is_file() else ""
     if "STARTED" not in text:
         raise EmulatorError(f"The emulated machine did not start within {timeout:.0f} s: {_last_line(text)}")
@@ -245,13 +247,36 @@ def _run_machine(folder: Path, timeout: float) -> str:
     return text
 
 
-def _drain(master: int) -> None:
-    """Throw away what is drawn on the terminal, for a second at most."""
-    if select.select([master], [], [], 1.0)[0]:
-        try:
-            os.read(master, 1 << 16)
-        except OSError:  # the other end is closed
-            time.sleep(0.1)
+class _Terminal:
+    """Reads what the emulator draws, and throws it away: where nobody reads, it stops.
+
+    It writes to the terminal that it was started on, and says there on which other one it shows the screen.
+    """
+
+    def __init__(self, master: int) -> None:
+        self._open = [master]
+        self._said = b""
+
+    def drain(self) -> None:
+        """Read what is there, or wait for a second."""
+        for descriptor in select.select(self._open, [], [], 1.0)[0]:
+            try:
+                data = os.read(descriptor, 1 << 16)
+            except OSError:  # the other end is closed
+                data = b""
+                time.sleep(0.1)
+            if descriptor == self._open[0] and len(self._open) == 1:
+                self._said = (self._said + data)[-(1 << 16) :]
+                found = re.search(rb'connected to screen "([^"]+)"', self._said)
+                if found:
+                    screen = os.open(found[1].decode(), os.O_RDONLY | os.O_NOCTTY | os.O_NONBLOCK)
+                    tty.setraw(screen)
+                    self._open.append(screen)
+
+    def close(self) -> None:
+        """Close the terminals."""
+        for descriptor in self._open:
+            os.close(descriptor)
 
 
 def _last_line(text: str) -> str:
