@@ -216,15 +216,16 @@ class _ChannelsLast(PyExprMutator):  # type: ignore[misc]
     def _filters(self, expr: Any) -> Any | None:
         """Constant OIHW filters, or dequantized ones of a quantized model, as OHWI; None for any other."""
         bound = self.lookup_binding(expr) if isinstance(expr, relax.Var) else None
-        is_call = isinstance(bound, tvm.ir.Call) and isinstance(bound.op, tvm.ir.Op)
-        quantized = is_call and bound.op.name == "relax.dequantize" and int(bound.attrs.axis) == 0
-        array = array_of(bound.args[0] if quantized else expr)
+        source: Any = None
+        if isinstance(bound, tvm.ir.Call) and isinstance(bound.op, tvm.ir.Op):
+            source = bound if bound.op.name == "relax.dequantize" and int(bound.attrs.axis) == 0 else None
+        array = array_of(expr if source is None else source.args[0])
         if array is None:
             return None
         moved = relax.const(np.ascontiguousarray(array.transpose(_TO_LAST)))
-        if not quantized:
+        if source is None:
             return moved
-        return self.builder_.emit(tvm.ir.Call(bound.op, [moved, *bound.args[1:]], bound.attrs))
+        return self.builder_.emit(tvm.ir.Call(source.op, [moved, *source.args[1:]], source.attrs))
 
     def _pool(self, call: Any) -> Any | None:
         attrs = call.attrs

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -20,6 +20,7 @@ from tvm import relax
 from tvm.relax.expr_functor import PyExprMutator, mutator
 
 from assay.compile.passes.constants import array_of
+from assay.compile.passes.quantized_values import Integers, Sums, Weights, with_bias
 from assay.compile.schedules import requantize
 from assay.compile.schedules.amx import PANEL_WIDTH, takes_tiles
 from assay.compile.schedules.context import ScheduleContext
@@ -51,65 +52,6 @@ _MOVES = frozenset(
     f"relax.{name}"
     for name in ("reshape", "permute_dims", "nn.max_pool2d", "squeeze", "expand_dims", "flatten")
 )
-# A bias further than this from a multiple of its scale is no integer in disguise.
-_INTEGER_BIAS = 1e-2
-
-
-@dataclass(frozen=True, kw_only=True)
-class _Integers:
-    """``scale * (q - zero)``, with one scale for the whole tensor; ``q`` is uint8.
-
-    ``zero`` is a number, or a scalar uint8 that is known at run time only.
-    """
-
-    q: Any
-    scale: float
-    zero: Any
-
-    @property
-    def known_zero(self) -> int:
-        """The zero point that kernels take off: none where it is known at run time only."""
-        return self.zero if isinstance(self.zero, int) else 0
-
-
-@dataclass(frozen=True, kw_only=True)
-class _Weights:
-    """``scale * (values - zero)``; scale and zero are scalars, or vectors along ``axis``."""
-
-    values: npt.NDArray[Any]
-    scale: npt.NDArray[Any]
-    zero: npt.NDArray[Any]
-    axis: int
-
-    def real(self) -> npt.NDArray[np.float32]:
-        """The numbers that the weights stand for."""
-        shape = [-1 if a == self.axis else 1 for a in range(self.values.ndim)] if self.scale.ndim else ()
-        shifted = self.values.astype(np.int32) - self.zero.astype(np.int32).reshape(shape)
-        result: npt.NDArray[np.float32] = shifted.astype(np.float32) * self.scale.reshape(shape)
-        return result
-
-    def transposed(self, axes: tuple[int, ...]) -> _Weights:
-        """The weights with their axes in another order."""
-        axis = axes.index(self.axis) if self.scale.ndim else 0
-        return replace(self, values=np.ascontiguousarray(self.values.transpose(axes)), axis=axis)
-
-    def along(self, axis: int) -> tuple[npt.NDArray[Any], npt.NDArray[Any]] | None:
-        """Scale and zero for each element along ``axis``; None where they vary along another one."""
-        if self.scale.ndim and self.axis != axis:
-            return None
-        count = self.values.shape[axis]
-        return np.broadcast_to(self.scale, (count,)), np.broadcast_to(self.zero, (count,))
-
-
-@dataclass(frozen=True, kw_only=True)
-class _Sums:
-    """``(total + bias) * factor`` between two bounds: a contraction of integers before it is rounded."""
-
-    total: Any
-    bias: npt.NDArray[np.int32]
-    factor: npt.NDArray[np.float32]
-    low: float = -math.inf
-    high: float = math.inf
 
 
 @mutator
@@ -117,10 +59,10 @@ class _Quantized(PyExprMutator):  # type: ignore[misc]
     def __init__(self, module: Any, context: ScheduleContext) -> None:
         super().__init__(module)
         self.context = context
-        self.reals: dict[Any, _Integers] = {}  # by a float32 variable: the integers that it stands for
-        self.coded: dict[Any, _Integers] = {}  # by a uint8 or int8 variable: what the graph quantized
-        self.weights: dict[Any, _Weights] = {}
-        self.sums: dict[Any, _Sums] = {}
+        self.reals: dict[Any, Integers] = {}  # by a float32 variable: the integers that it stands for
+        self.coded: dict[Any, Integers] = {}  # by a uint8 or int8 variable: what the graph quantized
+        self.weights: dict[Any, Weights] = {}
+        self.sums: dict[Any, Sums] = {}
         self.handlers: dict[str, Callable[[Any], tuple[Any, Any] | None]] = {
             "relax.quantize": self._quantize,
             "relax.dequantize": self._dequantize,
@@ -152,11 +94,11 @@ class _Quantized(PyExprMutator):  # type: ignore[misc]
         super().visit_var_binding_(binding)
 
     def _note(self, var: Any, fact: Any) -> None:
-        if isinstance(fact, _Sums):
+        if isinstance(fact, Sums):
             self.sums[var] = fact
-        elif isinstance(fact, _Weights):
+        elif isinstance(fact, Weights):
             self.weights[var] = fact
-        elif isinstance(fact, _Integers):
+        elif isinstance(fact, Integers):
             (self.reals if str(var.ty.dtype) == "float32" else self.coded)[var] = fact
 
     # What the graph says.
@@ -167,7 +109,7 @@ class _Quantized(PyExprMutator):  # type: ignore[misc]
             return None
         dtype = str(call.ty.dtype)
         offset = int(zero) + (128 if dtype == "int8" else 0)
-        coded = _Integers(q=self._integers(x, float(scale), offset), scale=float(scale), zero=offset)
+        coded = Integers(q=self._integers(x, float(scale), offset), scale=float(scale), zero=offset)
         if dtype == "uint8":
             return coded.q, coded
         return self._emit(_to_signed, coded.q), coded
@@ -189,12 +131,12 @@ class _Quantized(PyExprMutator):  # type: ignore[misc]
         x, scale, zero = call.args[0], array_of(call.args[1]), array_of(call.args[2])
         if scale is not None and zero is None and not scale.ndim and str(x.ty.dtype) == "uint8":
             # The zero point is a result of DynamicQuantizeLinear.
-            return call, _Integers(q=x, scale=float(scale), zero=call.args[2])
+            return call, Integers(q=x, scale=float(scale), zero=call.args[2])
         if scale is None or zero is None:
             return None
         values = array_of(x)
         if values is not None:
-            weights = _Weights(values=values, scale=scale, zero=zero, axis=int(call.attrs.axis))
+            weights = Weights(values=values, scale=scale, zero=zero, axis=int(call.attrs.axis))
             return relax.const(weights.real()), weights
         if scale.ndim:
             return None
@@ -202,9 +144,9 @@ class _Quantized(PyExprMutator):  # type: ignore[misc]
         offset = int(zero) + (128 if dtype == "int8" else 0)
         known = self.coded.get(x)
         q = known.q if known is not None else x if dtype == "uint8" else self._emit(_to_unsigned, x)
-        return self._real(_Integers(q=q, scale=float(scale), zero=offset))
+        return self._real(Integers(q=q, scale=float(scale), zero=offset))
 
-    def _real(self, integers: _Integers) -> tuple[Any, Any]:
+    def _real(self, integers: Integers) -> tuple[Any, Any]:
         call = self._call(requantize.dequantize, integers.q, scale=integers.scale, zero=integers.zero)
         return call, integers
 
@@ -265,7 +207,7 @@ class _Quantized(PyExprMutator):  # type: ignore[misc]
             return PANEL_WIDTH
         return choose_panel_width(unit_for(form, unit), rows, cols)
 
-    def _product(self, x: _Integers, packed: npt.NDArray[Any], form: MultiplyAdd, cols: int) -> Any:
+    def _product(self, x: Integers, packed: npt.NDArray[Any], form: MultiplyAdd, cols: int) -> Any:
         depth = as_int(x.q.ty.shape[-1])
         if isinstance(form, QuadsOf8Saturating) and depth is not None and depth % form.depth == 0:
             ordered = order_steps(packed)
@@ -276,7 +218,7 @@ class _Quantized(PyExprMutator):  # type: ignore[misc]
         )
 
     def _convolution(
-        self, x: _Integers, packed: npt.NDArray[Any], form: MultiplyAdd, channels: int, geometry: ConvGeometry
+        self, x: Integers, packed: npt.NDArray[Any], form: MultiplyAdd, channels: int, geometry: ConvGeometry
     ) -> Any:
         _, _, width, depth = (as_int(extent) for extent in x.q.ty.shape)
         options = {"geometry": geometry, "channels": channels, "form": form, "zero": x.known_zero}
@@ -290,7 +232,7 @@ class _Quantized(PyExprMutator):  # type: ignore[misc]
         return self._contract(integer_conv2d, x.q, relax.const(packed), **options)
 
     def _summed(
-        self, total: Any, flat: npt.NDArray[Any], vectors: Any, x: _Integers, form: Any
+        self, total: Any, flat: npt.NDArray[Any], vectors: Any, x: Integers, form: Any
     ) -> tuple[Any, Any]:
         """The sums of ``flat`` [N, K] times x, corrected for the zero point where the kernel does not."""
         scale, zero = vectors
@@ -301,7 +243,7 @@ class _Quantized(PyExprMutator):  # type: ignore[misc]
             total = self._emit(requantize.less_zero, total, x.zero, columns)
         elif not isinstance(form, PairsOf16):
             bias = (-x.zero * flat.astype(np.int64).sum(1)).astype(np.int32)
-        sums = _Sums(total=total, bias=bias, factor=(np.float32(x.scale) * scale).astype(np.float32))
+        sums = Sums(total=total, bias=bias, factor=(np.float32(x.scale) * scale).astype(np.float32))
         return self._rescaled(sums, None, emit=False), sums
 
     def _form(self, flat: npt.NDArray[Any], zero: npt.NDArray[Any]) -> MultiplyAdd:
@@ -313,7 +255,7 @@ class _Quantized(PyExprMutator):  # type: ignore[misc]
             rows *= self.context.expected(extent)
         return rows
 
-    def _weights(self, expr: Any) -> _Weights | None:
+    def _weights(self, expr: Any) -> Weights | None:
         return self.weights.get(expr) if isinstance(expr, relax.Var) else None
 
     # What follows a contraction.
@@ -321,7 +263,7 @@ class _Quantized(PyExprMutator):  # type: ignore[misc]
     def _add(self, call: Any) -> tuple[Any, Any] | None:
         for x, other in (call.args, reversed(call.args)):
             sums = self.sums.get(x)
-            biased = None if sums is None else _with_bias(sums, self._array(other))
+            biased = None if sums is None else with_bias(sums, self._array(other))
             if biased is not None and call.ty.ndim == x.ty.ndim:
                 return self._rescaled(biased, None, emit=False), biased
         for x, other in (call.args, reversed(call.args)):
@@ -387,7 +329,7 @@ class _Quantized(PyExprMutator):  # type: ignore[misc]
 
     # Tensor expressions.
 
-    def _rescaled(self, sums: _Sums, zero: int | None, *, emit: bool = True) -> Any:
+    def _rescaled(self, sums: Sums, zero: int | None, *, emit: bool = True) -> Any:
         vectors = [relax.const(sums.bias)] if sums.bias.any() else []
         call = self._call(
             requantize.rescale, sums.total, *vectors, relax.const(sums.factor),
@@ -435,22 +377,6 @@ def _typed(weights: npt.NDArray[Any], zero: npt.NDArray[Any], form: Any) -> npt.
         return weights
     shape = [-1] + [1] * (weights.ndim - 1)
     return weights.astype(np.int16) - zero.astype(np.int16).reshape(shape)
-
-
-def _with_bias(sums: _Sums, bias: npt.NDArray[Any] | None) -> _Sums | None:
-    """The sums plus a constant along the last axis, in units of their factor; None where it is no integer."""
-    if bias is None or math.isfinite(sums.low) or math.isfinite(sums.high):
-        return None
-    if bias.size not in (1, len(sums.factor)) or (bias.ndim and bias.shape[-1] != bias.size):
-        return None
-    units = bias.reshape(-1).astype(np.float64) / sums.factor
-    whole = np.rint(units)
-    if (
-        not np.all(np.abs(units - whole) <= _INTEGER_BIAS + 1e-6 * np.abs(whole))
-        or np.abs(whole).max() >= 2**30
-    ):
-        return None
-    return replace(sums, bias=sums.bias + whole.astype(np.int32))
 
 
 def convert_quantized(module: Any, context: ScheduleContext) -> Any:

@@ -1,0 +1,88 @@
+"""What the pass over quantized graphs knows of a value: integers, weights, or sums under way."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+__all__ = ["Integers", "Sums", "Weights", "with_bias"]
+
+# A bias further than this from a multiple of its scale is no integer in disguise.
+_INTEGER_BIAS = 1e-2
+
+
+@dataclass(frozen=True, kw_only=True)
+class Integers:
+    """``scale * (q - zero)``, with one scale for the whole tensor; ``q`` is uint8.
+
+    ``zero`` is a number, or a scalar uint8 that is known at run time only.
+    """
+
+    q: Any
+    scale: float
+    zero: Any
+
+    @property
+    def known_zero(self) -> int:
+        """The zero point that kernels take off: none where it is known at run time only."""
+        return self.zero if isinstance(self.zero, int) else 0
+
+
+@dataclass(frozen=True, kw_only=True)
+class Weights:
+    """``scale * (values - zero)``; scale and zero are scalars, or vectors along ``axis``."""
+
+    values: npt.NDArray[Any]
+    scale: npt.NDArray[Any]
+    zero: npt.NDArray[Any]
+    axis: int
+
+    def real(self) -> npt.NDArray[np.float32]:
+        """The numbers that the weights stand for."""
+        shape = [-1 if a == self.axis else 1 for a in range(self.values.ndim)] if self.scale.ndim else ()
+        shifted = self.values.astype(np.int32) - self.zero.astype(np.int32).reshape(shape)
+        result: npt.NDArray[np.float32] = shifted.astype(np.float32) * self.scale.reshape(shape)
+        return result
+
+    def transposed(self, axes: tuple[int, ...]) -> Weights:
+        """The weights with their axes in another order."""
+        axis = axes.index(self.axis) if self.scale.ndim else 0
+        return replace(self, values=np.ascontiguousarray(self.values.transpose(axes)), axis=axis)
+
+    def along(self, axis: int) -> tuple[npt.NDArray[Any], npt.NDArray[Any]] | None:
+        """Scale and zero for each element along ``axis``; None where they vary along another one."""
+        if self.scale.ndim and self.axis != axis:
+            return None
+        count = self.values.shape[axis]
+        return np.broadcast_to(self.scale, (count,)), np.broadcast_to(self.zero, (count,))
+
+
+@dataclass(frozen=True, kw_only=True)
+class Sums:
+    """``(total + bias) * factor`` between two bounds: a contraction of integers before it is rounded."""
+
+    total: Any
+    bias: npt.NDArray[np.int32]
+    factor: npt.NDArray[np.float32]
+    low: float = -math.inf
+    high: float = math.inf
+
+
+def with_bias(sums: Sums, bias: npt.NDArray[Any] | None) -> Sums | None:
+    """The sums plus a constant along the last axis, in units of their factor; None where it is no integer."""
+    if bias is None or math.isfinite(sums.low) or math.isfinite(sums.high):
+        return None
+    if bias.size not in (1, len(sums.factor)) or (bias.ndim and bias.shape[-1] != bias.size):
+        return None
+    units = bias.reshape(-1).astype(np.float64) / sums.factor
+    whole = np.rint(units)
+    if (
+        not np.all(np.abs(units - whole) <= _INTEGER_BIAS + 1e-6 * np.abs(whole))
+        or np.abs(whole).max() >= 2**30
+    ):
+        return None
+    return replace(sums, bias=sums.bias + whole.astype(np.int32))
