@@ -72,6 +72,16 @@ def test_packed_product(check: Any, rows: tuple[int, ...], depth: int, cols: int
     products(check, rows, depth, cols)
 
 
+@pytest.mark.parametrize(("rows", "depth", "cols"), [(64, 1536, 40), (131, 2309, 24)])
+def test_long_depths_are_walked_in_blocks(check: Any, rows: int, depth: int, cols: int) -> None:
+    from assay.compile.schedules.depth_blocks import choose_block_depth
+
+    unit = check.unit
+    several = choose_block_depth(depth, rows, unit.l2_bytes, 4)
+    assert (several is None) == (4 * rows * depth <= unit.l2_bytes * 3 // 4)
+    products(check, [rows], depth, cols)
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("cols", [7, 24, 100, 1000])
 @pytest.mark.parametrize("depth", [5, 64, 131])
@@ -224,3 +234,18 @@ def test_panels_are_padded_with_zeros() -> None:
     assert panels.shape == (2, 3, 4)
     np.testing.assert_array_equal(panels[0], b[:, :4])
     np.testing.assert_array_equal(panels[1], np.pad(b[:, 4:], ((0, 0), (0, 3))))
+
+
+@pytest.mark.parametrize("transpose_b", [False, True])
+@pytest.mark.parametrize("depth", [64, 37])
+def test_a_single_row_is_multiplied_without_packing(check: Any, depth: int, *, transpose_b: bool) -> None:
+    from assay.compile.schedules.gemm import batched_matmul
+
+    check(
+        lambda builder, a, b: builder.emit_te(batched_matmul, a, b, transpose_b),
+        lambda a, b: np.matmul(a, b.swapaxes(-1, -2) if transpose_b else b),
+        ((3, 1, depth), "float32"),
+        ((3, "keys", depth) if transpose_b else (3, depth, "keys"), "float32"),
+        at=[{"keys": 1}, {"keys": 50}],
+        tolerance=1e-4,
+    )

@@ -45,7 +45,9 @@ def test_row_tiles_together_fetch_the_whole_next_panel(
     from assay.compile.schedules.panel_fetch import plan_fetch, walk_and_fetch
 
     panel_bytes = 4 * depth * walks * width
-    plan = plan_fetch(panel_bytes=panel_bytes, element_bytes=4, tiles=tiles, near=False)
+    plan = plan_fetch(
+        elements=panel_bytes // 4, element_bytes=4, ahead=panel_bytes // 4, tiles=tiles, near=False
+    )
     assert plan is not None
     panels, _ = allocate([4 * depth * walks * width], "float32", "panels")
     fetched = set()
@@ -75,5 +77,5 @@ def test_what_caches_hold_is_not_fetched() -> None:
     pytest.importorskip("tvm")
     from assay.compile.schedules.panel_fetch import plan_fetch
 
-    assert plan_fetch(panel_bytes=4096, element_bytes=4, tiles=8, near=True) is None
-    assert plan_fetch(panel_bytes=4096, element_bytes=4, tiles=1, near=False) is None
+    assert plan_fetch(elements=1024, element_bytes=4, ahead=1024, tiles=8, near=True) is None
+    assert plan_fetch(elements=1024, element_bytes=4, ahead=1024, tiles=1, near=False) is None

@@ -15,6 +15,7 @@ from typing import TypeAlias
 from tvm import tirx
 
 from assay.compile.schedules.context import ScheduleContext
+from assay.compile.schedules.depth_blocks import DepthBlock, choose_block_depth, walk_depth_blocks
 from assay.compile.schedules.epilogue import Epilogue
 from assay.compile.schedules.ir import (
     Buffer,
@@ -39,9 +40,9 @@ from assay.compile.schedules.ir import (
     simplify,
     store,
 )
-from assay.compile.schedules.math import Registers, with_registers
 from assay.compile.schedules.multiply_add import FLOAT32, MultiplyAdd, element_bytes, unit_for
 from assay.compile.schedules.panel_fetch import PanelFetch, plan_fetch, walk_and_fetch
+from assay.compile.schedules.tile_store import store_tile
 from assay.compile.schedules.tiles import choose_tile
 
 __all__ = ["Contraction", "StepOrder", "emit_contraction", "emit_rows_of_panel"]
@@ -120,6 +121,8 @@ class _Emitter:
             rows=context.choice.rows,
             unroll=context.choice.unroll,
         )
+        self.block_depth = self._block_depth()
+        self.walked_depth = self.block_depth or self.expected_depth
 
     def emit(self) -> Stmt:
         """All units of all groups; a unit is one panel of B times one chunk of rows.
@@ -135,7 +138,7 @@ class _Emitter:
         per_group = simplify(panels * chunks)
         together = self._panels_together(self.context.expected(panels))
 
-        def unit(t: Expr) -> Stmt:
+        def unit(t: Expr, block: DepthBlock | None = None) -> Stmt:
             group, first = bind("group", floordiv(t, per_group))
             inner, second = bind("inner", floormod(t, per_group))
             base, third = bind("base", floordiv(inner, chunks * together) * together)
@@ -144,12 +147,32 @@ class _Emitter:
             panel, sixth = bind("panel", base + floormod(place, left))
             start, seventh = bind("start", floordiv(place, left) * chunk)
             bindings = (first, second, third, fourth, fifth, sixth, seventh)
-            return seq(*bindings, self._chunk(group, panel, start, chunk))
+            return seq(*bindings, self._chunk(group, panel, start, chunk, block))
 
         operations = self.expected_rows * self.context.expected(self.c.cols) * self.expected_depth
         serial = self.context.is_small(operations * self.context.expected(self.c.groups) // 8)
         views = self.epilogue.declare_views()
-        return seq(views, parallel(simplify(per_group * i64(self.c.groups)), unit, "unit", serial=serial))
+        units = simplify(per_group * i64(self.c.groups))
+        if self.block_depth is None:
+            return seq(views, parallel(units, unit, "unit", serial=serial))
+        sums, allocation = allocate([panels * i64(self.c.rows) * self.c.panel_width], "float32", "sums")
+        depth = as_int(self.c.depth)
+        assert depth is not None
+        blocks = walk_depth_blocks(
+            depth,
+            self.block_depth,
+            sums,
+            lambda block: parallel(units, lambda t: unit(t, block), "unit", serial=serial),
+        )
+        return seq(views, allocation, blocks)
+
+    def _block_depth(self) -> int | None:
+        """Steps of K in one block where K is walked in several, else None."""
+        depth = as_int(self.c.depth)
+        plain = not self.c.reduction and self.c.order is None and self.c.multiply_add is FLOAT32
+        if depth is None or not plain or as_int(self.c.groups) != 1:
+            return None
+        return choose_block_depth(depth, self.expected_rows, self.context.unit.l2_bytes, self.tile.unroll)
 
     def _panels_together(self, panels: int) -> int:
         """Panels of one group: what a thread streams again for the next chunk stays in its share of L3."""
@@ -167,10 +190,10 @@ class _Emitter:
         if chosen is not None:
             return -(-chosen // self.tile.rows) * self.tile.rows
         unit = self.context.unit
-        panel_bytes = element_bytes(self.c.b) * self.expected_depth * self.c.panel_width
+        panel_bytes = element_bytes(self.c.b) * self.walked_depth * self.c.panel_width
         all_panels = element_bytes(self.c.b) * self.expected_depth * self.context.expected(self.c.cols)
         room = max(unit.l2_bytes * 3 // 4 - panel_bytes, unit.l2_bytes // 4)
-        row_bytes = max(self.c.a_row_bytes, 1)
+        row_bytes = max(self.c.a_row_bytes * self.walked_depth // self.expected_depth, 1)
         if self.c.reduction and all_panels <= unit.l2_bytes * 5 // 4:
             room = unit.l1_bytes * 3 // 4
             row_bytes *= self.c.reduction[0][0]
@@ -182,37 +205,41 @@ class _Emitter:
         tiles = -(-self.expected_rows // (chunks * self.tile.rows))
         return max(1, tiles) * self.tile.rows
 
-    def _chunk(self, group: Expr, panel: Expr, start: Expr, chunk: int) -> Stmt:
+    def _chunk(
+        self, group: Expr, panel: Expr, start: Expr, chunk: int, block: DepthBlock | None = None
+    ) -> Stmt:
         height = self.tile.rows
         rows = as_int(self.c.rows)
         if rows is not None and rows <= height:
-            return self._tile(group, panel, i64(0), rows)
+            return self._tile(group, panel, i64(0), rows, block=block)
         fetch = self._fetch_of(min(chunk, self.expected_rows) // height)
         count, statements = bind("count", minimum(i64(self.c.rows) - start, chunk))
         full, more = bind("full", floordiv(count, height))
         statements += more
 
         def row_tile(t: Expr) -> Stmt:
-            return self._tile(group, panel, start + t * height, height, fetch.at(t) if fetch else None)
+            return self._tile(group, panel, start + t * height, height, fetch.at(t) if fetch else None, block)
 
         statements.append(loop(full, row_tile, "row_tile"))
         first, more = bind("first", start + full * height)
         statements += more
         if rows is not None:
             if rows % height:
-                tail = self._tile(group, panel, first, rows % height)
+                tail = self._tile(group, panel, first, rows % height, block=block)
                 statements.append(if_then(count > full * height, tail))
         else:
-            statements += self._symbolic_tail(group, panel, first, simplify(count - full * height))
+            statements += self._symbolic_tail(group, panel, first, simplify(count - full * height), block)
         return seq(statements)
 
-    def _symbolic_tail(self, group: Expr, panel: Expr, first: Expr, left: Expr) -> list[Stmt]:
+    def _symbolic_tail(
+        self, group: Expr, panel: Expr, first: Expr, left: Expr, block: DepthBlock | None
+    ) -> list[Stmt]:
         """The rows left over, fewer than a tile: one tile for each power of two in their number."""
         statements: list[Stmt] = []
         size = 1 << (self.tile.rows - 1).bit_length() >> 1
         while size:
             done = simplify(floordiv(left, 2 * size) * (2 * size))
-            tile = self._tile(group, panel, first + done, size)
+            tile = self._tile(group, panel, first + done, size, block=block)
             statements.append(if_then(floormod(floordiv(left, size), 2) > 0, tile))
             size //= 2
         return statements
@@ -220,14 +247,21 @@ class _Emitter:
     def _fetch_of(self, tiles: int) -> PanelFetch | None:
         """How each of ``tiles`` row tiles of a panel brings its share of the next panel near."""
         size = element_bytes(self.c.b)
-        panel = size * self.expected_depth * self.c.panel_width
+        panel = self.expected_depth * self.c.panel_width
         panels = self.context.expected(ceildiv(self.c.cols, self.c.panel_width))
-        everything = panel * panels * self.context.expected(self.c.groups)
+        everything = size * panel * panels * self.context.expected(self.c.groups)
         near = everything <= self.context.unit.l2_bytes // 2 or as_int(self.c.depth) is None
-        return plan_fetch(panel_bytes=panel, element_bytes=size, tiles=tiles, near=near)
+        walked = self.walked_depth * self.c.panel_width
+        return plan_fetch(elements=walked, element_bytes=size, ahead=panel, tiles=tiles, near=near)
 
     def _tile(
-        self, group: Expr, panel: Expr, row: Expr, height: int, fetch: PanelFetch | None = None
+        self,
+        group: Expr,
+        panel: Expr,
+        row: Expr,
+        height: int,
+        fetch: PanelFetch | None = None,
+        block: DepthBlock | None = None,
     ) -> Stmt:
         width, lanes = self.c.panel_width, self.lanes
         vectors = width // lanes
@@ -238,14 +272,22 @@ class _Emitter:
         statements: list[Stmt] = []
         offsets: list[Expr] = []
         for i in range(height):
-            offset, more = bind(f"a_row{i}", self.c.a_offset(group, row + i))
+            offset, more = bind(f"a_row{i}", self.c.a_offset(group, row + i) + (block.start if block else 0))
             statements += more
             offsets.append(offset)
-        base, more = bind("b_panel", self.c.b_offset(group, panel))
+        skipped = block.start * width if block else 0
+        base, more = bind("b_panel", self.c.b_offset(group, panel) + skipped)
         statements += [*more, *(declaration for _, declaration in rows)]
         zero = broadcast(const_like(0, form.accumulator), lanes)
         places = [(i, j) for i in range(height) for j in range(vectors)]
-        statements += [store(accumulators[i], zero, lanes_at(j * lanes, lanes)) for i, j in places]
+
+        def kept(block: DepthBlock, i: int, j: int) -> tuple[Buffer, Expr]:
+            place = (panel * i64(self.c.rows) + row + i) * width + j * lanes
+            return block.sums, lanes_at(place, lanes)
+
+        for i, j in places:
+            start = load(*kept(block, i, j)) if block and block.resumes else zero
+            statements.append(store(accumulators[i], start, lanes_at(j * lanes, lanes)))
 
         def step(a_extra: Sequence[Expr], b_row: Expr, count: int) -> list[Stmt]:
             """Steps of K taken together, of each of which ``count`` exist: one sum for every accumulator."""
@@ -261,16 +303,31 @@ class _Emitter:
                 result.append(store(accumulators[i], total, at))
             return result
 
-        statements.append(self._reduction(step, group, panel, base, fetch))
-        statements.append(self._store(accumulators, group, panel, row))
+        depth = block.depth if block else self.c.depth
+        statements.append(self._reduction(step, group, panel, base, fetch, depth))
+        if block and not block.ends:
+            for i, j in places:
+                sums, at = kept(block, i, j)
+                statements.append(store(sums, load(accumulators[i], lanes_at(j * lanes, lanes)), at))
+        else:
+            stored = store_tile(self.c, self.epilogue, self.lanes, accumulators, group, panel, row)
+            statements.append(stored)
         return seq(statements)
 
-    def _reduction(self, step: _Step, group: Expr, panel: Expr, base: Expr, fetch: PanelFetch | None) -> Stmt:
+    def _reduction(
+        self,
+        step: _Step,
+        group: Expr,
+        panel: Expr,
+        base: Expr,
+        fetch: PanelFetch | None,
+        depth: int | Expr,
+    ) -> Stmt:
         """Walk K: the outer reduction loops, then the contiguous one, unrolled; or in the order given."""
         if self.c.order is not None:
             return self._ordered(self.c.order, step, group, panel)
         unroll, each = self.tile.unroll, self.c.multiply_add.depth
-        steps, rest = floordiv(self.c.depth, each), floormod(self.c.depth, each)
+        steps, rest = floordiv(depth, each), floormod(depth, each)
         odd = as_int(rest)
         assert odd is not None, "a form that takes several K a step needs a constant depth"
         rows = simplify(steps + (1 if odd else 0))
@@ -338,54 +395,6 @@ class _Emitter:
                 )
             done += size * count
         return seq(statements)
-
-    def _store(self, accumulators: Sequence[Buffer], group: Expr, panel: Expr, row: Expr) -> Stmt:
-        width, lanes = self.c.panel_width, self.lanes
-        heights = range(len(accumulators))
-
-        def element(i: int, col: Expr, value: Expr, registers: Registers) -> Stmt:
-            at = panel * width + col
-            index, flat = self.c.out_index(group, row + i, at), self.c.out_flat(group, row + i, at)
-            return seq(self.epilogue.emit(index, flat, value, registers))
-
-        def full() -> Stmt:
-            return seq(
-                *(
-                    with_registers(
-                        lanes,
-                        lambda lane, registers, i=i, j=j: element(  # type: ignore[misc]
-                            i, i64(j) + lane, load(accumulators[i], i64(j) + lane), registers
-                        ),
-                    )
-                    for i in heights
-                    for j in range(0, width, lanes)
-                )
-            )
-
-        def partial() -> Stmt:
-            """The columns of the last panel that exist, through memory: registers cannot be indexed."""
-            left = simplify(i64(self.c.cols) - panel * width)
-            statements: list[Stmt] = []
-            for i in heights:
-                spill, declaration = allocate([width], self.c.multiply_add.accumulator, "spill", "local")
-                statements.append(declaration)
-                for j in range(0, width, lanes):
-                    at = lanes_at(j, lanes)
-                    statements.append(store(spill, load(accumulators[i], at), at))
-                statements.append(
-                    loop(
-                        left,
-                        lambda col, i=i, spill=spill: with_registers(  # type: ignore[misc]
-                            1, lambda _, registers: element(i, col, load(spill, col), registers)
-                        ),
-                        "col",
-                    )
-                )
-            return seq(statements)
-
-        if as_int(floormod(self.c.cols, width)) == 0:
-            return full()
-        return if_then((panel + 1) * width <= i64(self.c.cols), full(), partial())
 
 
 def emit_rows_of_panel(

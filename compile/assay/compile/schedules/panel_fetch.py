@@ -32,15 +32,15 @@ class PanelFetch:
         return replace(self, first=simplify(self.first + tile * (self.lines * self.stride)))
 
 
-def plan_fetch(*, panel_bytes: int, element_bytes: int, tiles: int, near: bool) -> PanelFetch | None:
-    """The first tile's share of the panel behind this one; None where caches ``near`` hold all of B."""
+def plan_fetch(*, elements: int, element_bytes: int, ahead: int, tiles: int, near: bool) -> PanelFetch | None:
+    """The first of ``tiles`` shares of the next ``elements`` to be used, ``ahead`` of the present ones.
+
+    None where caches ``near`` hold all of B anyway, or where there are too few row tiles to share it.
+    """
     if tiles < _FEWEST_TILES or near:
         return None
-    return PanelFetch(
-        lines=-(-panel_bytes // (_LINE * tiles)),
-        first=i64(panel_bytes // element_bytes),
-        stride=_LINE // element_bytes,
-    )
+    lines = -(-elements * element_bytes // (_LINE * tiles))
+    return PanelFetch(lines=lines, first=i64(ahead), stride=_LINE // element_bytes)
 
 
 def walk_and_fetch(
