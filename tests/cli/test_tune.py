@@ -28,7 +28,7 @@ def tuned(monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
         result = TuneResult(
             choices={WORKLOAD.key: Choice(rows=5)}, confirmed=(TRIAL,), tried=9, rejected=1, exhausted=False
         )
-        return TunedModel(result=result, workloads=3, records=records / "x.json")
+        return TunedModel(result=result, workloads=3, forms=(), records=records / "x.json")
 
     monkeypatch.setattr(session, "tune_model", tune_model)
     return asked

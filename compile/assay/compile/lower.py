@@ -24,7 +24,14 @@ if TYPE_CHECKING:
     from assay.compile.schedules.context import ScheduleContext
     from assay.models.export import CanonicalModel
 
-__all__ = ["Lowered", "kernel_workloads", "llvm_target", "lower", "lower_canonical"]
+__all__ = [
+    "Lowered",
+    "kernel_workloads",
+    "llvm_target",
+    "lower",
+    "lower_canonical",
+    "unscheduled_functions",
+]
 
 # Passes of TVM that take most of the time on our kernels and change nothing: their buffers are as small as
 # they can be, and LLVM finds common subexpressions itself.
@@ -182,6 +189,7 @@ def _schedule(module: Any, context: Any) -> tuple[Any, list[str]]:
 
     from assay.compile.schedules.blocks import UnreadableFunctionError
     from assay.compile.schedules.dispatch import schedule_function
+    from assay.compile.schedules.forms import known_form
     from assay.compile.schedules.recurrent_kernel import SCHEDULED
 
     unscheduled = []
@@ -192,7 +200,11 @@ def _schedule(module: Any, context: Any) -> tuple[Any, list[str]]:
             name = str(variable.name_hint)
             module.update_func(variable, schedule_function(function, context.for_kernel(name)))
         except UnreadableFunctionError:
-            unscheduled.append(str(variable.name_hint))
+            form = known_form(function, context.tuning)
+            if form is None:
+                unscheduled.append(str(variable.name_hint))
+            else:
+                module.update_func(variable, form)
     return module, unscheduled
 
 
@@ -270,6 +282,30 @@ def kernel_workloads(
     import_tvm()
     module, _ = _without_weights(_fused(module, target, profile, contexts[0], {}, progress), profile)
     return [workloads_of(module, context) for context in contexts]
+
+
+def unscheduled_functions(
+    canonical: CanonicalModel, target: Target, profile: Profile, progress: Progress
+) -> dict[str, Any]:
+    """The kernels of fixed shapes, by name, that no schedule of ours matches, as TVM made them."""
+    from assay.compile.schedules.context import ScheduleContext
+
+    context = ScheduleContext(unit=target.vector_unit, sizes=canonical.spec.default_sizes())
+    module = _imported(canonical, progress)
+    import_tvm()
+    module, _ = _without_weights(_fused(module, target, profile, context, {}, progress), profile)
+    before = {str(variable.name_hint): function for variable, function in module.functions.items()}
+    _, names = _schedule(module, context)
+    return {name: before[name] for name in names if _is_fixed(before[name])}
+
+
+def _is_fixed(function: Any) -> bool:
+    from assay.compile.schedules.ir import as_int
+
+    return all(
+        hasattr(parameter.ty, "shape") and all(as_int(size) is not None for size in parameter.ty.shape)
+        for parameter in function.params
+    )
 
 
 def _imported(canonical: CanonicalModel, progress: Progress, model: Any = None) -> Any:

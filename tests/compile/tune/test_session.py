@@ -44,9 +44,7 @@ def test_a_search_that_is_killed_goes_on_where_it_was(
     process.wait()
     before = journal_lines(cache)
     assert len(before) >= 3
-    tuned = tune_model(
-        find_model(str(perceptron_file)), records, target="x86-64-v3", budget=20, cache=cache
-    )
+    tuned = tune_model(find_model(str(perceptron_file)), records, target="x86-64-v3", budget=20, cache=cache)
     after = journal_lines(cache)
     # A torn last line is gone; everything else stays.
     assert after[: len(before) - 1] == before[:-1]

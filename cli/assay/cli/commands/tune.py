@@ -93,6 +93,7 @@ def command(
                 "tried": found.tried,
                 "rejected": found.rejected,
                 "finished": found.exhausted,
+                "forms": [{"kernel": form.kernel, "ratio": form.ratio} for form in tuned.forms],
                 "records": str(tuned.records) if tuned.records else None,
                 "faster": [
                     {"workload": trial.workload, "choice": trial.choice, "ratio": trial.ratio}
@@ -101,6 +102,8 @@ def command(
             }
         )
         return
+    for form in tuned.forms:
+        output.note(f"  {form.ratio:.3g} times as fast as TVM's own loops: {form.kernel}, by MetaSchedule")
     for trial in found.confirmed:
         decided = ", ".join(f"{name} {value}" for name, value in trial.choice.items())
         output.note(f"  {trial.ratio:.2f} times as fast: {trial.workload} with {decided}")

@@ -13,12 +13,14 @@ from typing import Any
 
 import msgspec
 
+from assay.compile.cache import installed_versions
 from assay.compile.schedules.choices import SCHEDULE_VERSION, Choice, Tuning, Workload
 from assay.errors import TuningRecordError
 from assay.runtime.atomic import replace_file
 
 __all__ = [
     "SCHEMA_VERSION",
+    "FormRecord",
     "Found",
     "Origin",
     "Record",
@@ -62,6 +64,19 @@ class Record(Struct, frozen=True, kw_only=True):
     measured: Origin
 
 
+class FormRecord(Struct, frozen=True, kw_only=True):
+    """The scheduled form of a kernel that no schedule matches: ``form`` is TVM's JSON, ``key`` its form key.
+
+    ``ratio``: how many times as fast it is as TVM's plain loops.
+    """
+
+    kernel: str
+    key: str
+    form: str
+    ratio: float
+    measured: Origin
+
+
 class RecordFile(Struct, frozen=True, kw_only=True):
     """The records of one micro-architecture for one target, sorted by workload."""
 
@@ -69,6 +84,7 @@ class RecordFile(Struct, frozen=True, kw_only=True):
     target: str
     microarchitecture: str
     records: tuple[Record, ...]
+    forms: tuple[FormRecord, ...] = ()
 
 
 class _Version(msgspec.Struct):
@@ -103,6 +119,7 @@ def find_records(target: str, microarchitecture: str | None, folders: Iterable[P
     if microarchitecture is None:
         return Found()
     choices: dict[str, Choice] = {}
+    forms: dict[str, str] = {}
     notes: list[str] = []
     files: list[str] = []
     for folder in [package_folder()] if folders is None else folders:
@@ -111,7 +128,7 @@ def find_records(target: str, microarchitecture: str | None, folders: Iterable[P
             others = sorted(other.stem for other in (folder / target).glob("*.json"))
             if others:
                 notes.append(
-                    f"Tuning records for {target} of {', '.join(others)} are not {microarchitecture}'s: ignored."
+                    f"Tuning records for {target} of {', '.join(others)}, not {microarchitecture}: ignored."
                 )
             continue
         file = read_records(path)
@@ -129,7 +146,10 @@ def find_records(target: str, microarchitecture: str | None, folders: Iterable[P
         for record in file.records:
             if record.schedule_version == SCHEDULE_VERSION:
                 choices[record.workload] = Choice.from_dict(record.choice)
-    tuning = Tuning(choices=choices) if choices else None
+        # Forms of another TVM may not load; the loops that they come from would have another key anyway.
+        tvm = installed_versions(("apache-tvm",))
+        forms |= {each.key: each.form for each in file.forms if tvm.items() <= each.measured.versions.items()}
+    tuning = Tuning(choices=choices, forms=forms) if choices or forms else None
     return Found(tuning=tuning, notes=tuple(notes), files=tuple(files))
 
 

@@ -6,7 +6,7 @@ A schedule decides by arithmetic unless a ``Choice`` says otherwise, so that a b
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, field, fields
 from enum import StrEnum
 from typing import Any
 
@@ -155,15 +155,19 @@ ANALYTIC = Choice()
 
 @dataclass(frozen=True, kw_only=True)
 class Tuning:
-    """Measured decisions of a build: choices by the key of their workload, and kernels kept to one thread."""
+    """Measured decisions of a build: choices by the key of their workload, and kernels kept to one thread.
+
+    ``forms``: scheduled forms, as TVM's JSON, of kernels that no schedule of ours matches, by ``form_key``.
+    """
 
     choices: Mapping[str, Choice]
     serial_kernels: frozenset[str] = frozenset()
+    forms: Mapping[str, str] = field(default_factory=dict)
 
     def described(self) -> list[Any]:
         """What it decides, in a form that JSON can hold, the same for the same decisions."""
         choices = {key: self.choices[key].as_dict() for key in sorted(self.choices)}
-        return [choices, sorted(self.serial_kernels)]
+        return [choices, sorted(self.serial_kernels), dict(sorted(self.forms.items()))]
 
     def choice(self, workload: Workload) -> Choice:
         """The choice for a workload; the analytic one where nothing was measured."""
