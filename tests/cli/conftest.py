@@ -125,9 +125,10 @@ def make_artifact(tmp_path: Path, manifest: Manifest) -> Callable[..., Path]:
 class FakeModel:
     """Stands in for a loaded artifact: y = x + n, after the checks that a real one makes."""
 
-    def __init__(self, manifest: Manifest, threads: int) -> None:
+    def __init__(self, manifest: Manifest, threads: int, level: str | None = None) -> None:
         self.manifest = manifest
-        self.level = manifest.levels[-1]
+        names = [each.target.name for each in manifest.levels]
+        self.level = manifest.levels[names.index(level) if level else -1]
         self.executed = self.level.executed is not Execution.NEVER
         self.threads = threads
 
@@ -141,6 +142,6 @@ def fake_runtime(monkeypatch: pytest.MonkeyPatch) -> None:
     def load(
         path: Path, *, threads: int | None = None, verify: bool = True, level: str | None = None
     ) -> FakeModel:
-        return FakeModel(open_artifact(path).manifest, threads or 1)
+        return FakeModel(open_artifact(path).manifest, threads or 1, level)
 
     monkeypatch.setattr(assay.runtime.session, "load", load)

@@ -104,6 +104,24 @@ def test_what_was_not_executed_is_warned_about_however_quiet(cli, builds, manife
     assert "never executed: no AVX-512" in result.stderr
 
 
+def test_several_targets_make_one_artifact_of_several_levels(cli, builds, manifest, never_executed):
+    high = msgspec.structs.replace(never_executed.target, name="x86-64-v4")
+    levels = (manifest.levels[0], msgspec.structs.replace(never_executed, target=high))
+    builds.manifest = msgspec.structs.replace(manifest, levels=levels)
+    result = cli("build", "silero-vad", "--target", "skylake-avx512,haswell", "--target", "nehalem")
+    assert result.stdout == "artifacts/silero-vad-x86-64-v2+x86-64-v3+x86-64-v4-f32-release\n"
+    assert builds.calls[0]["target"] == ("skylake-avx512,haswell", "nehalem")
+    assert "x86-64-v3: agrees with onnxruntime 1.0 in 1 comparison" in result.stderr
+    assert "warning: silero-vad for x86-64-v4: Compiled, never executed" in result.stderr
+    (found,) = cli.json("build", "silero-vad", "--target", "haswell,nehalem")
+    assert [(level["target"], level["executed"]) for level in found["levels"]] == [
+        ("x86-64-v3", "native"),
+        ("x86-64-v4", "never"),
+    ]
+    assert cli.error("build", "silero-vad", "--target", "haswell,sparc", code=3)["message"]
+    assert cli.error("build", "silero-vad", "--target", ",", code=2)["message"] == "No target is named."
+
+
 def test_two_models_of_one_name_are_refused(cli, builds, tmp_path):
     import onnx
     from onnx import TensorProto, helper

@@ -2,6 +2,8 @@ from __future__ import annotations
 
 import json
 
+import msgspec
+
 
 def test_the_manifest_as_json(cli, make_artifact):
     path = make_artifact()
@@ -32,6 +34,22 @@ def test_what_was_never_executed_is_said_loudly(cli, make_artifact, never_execut
     assert "no AVX-512." in result.stderr
     quiet = cli("inspect", path, "-q", "--json")
     assert "NOT EXECUTED" in json.loads(quiet.stderr)["warning"]
+
+
+def test_levels_and_which_of_them_this_machine_takes(cli, make_artifact, manifest):
+    """One that any x86-64 CPU has, one that none has."""
+    plain = msgspec.structs.replace(manifest.levels[0].target, name="plain", features=())
+    high = msgspec.structs.replace(plain, name="high", features=("avx999",))
+    levels = (
+        msgspec.structs.replace(manifest.levels[0], target=plain, executed="emulated"),
+        msgspec.structs.replace(manifest.levels[0], target=high, executed="never"),
+    )
+    result = cli("inspect", make_artifact(levels=levels))
+    text = " ".join(result.stdout.split())
+    for part in ("plain (x86_64-linux-gnu", "taken", "emulator", "avx999", "NOT EXECUTED"):
+        assert part in text
+    assert "no machine has run this code for high" in " ".join(result.stderr.split())
+    assert "for plain" not in result.stderr
 
 
 def test_a_flipped_bit_is_found(cli, make_artifact):

@@ -3,6 +3,7 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+import msgspec
 import numpy as np
 import pytest
 
@@ -65,6 +66,17 @@ def test_a_summary_for_people_is_on_stdout_and_notes_are_not(cli, make_artifact)
 
 def test_a_model_compiled_but_never_executed_is_warned_about(cli, make_artifact, never_executed):
     assert "never executed" in cli("run", make_artifact(levels=(never_executed,)), "-q").stderr
+
+
+def test_a_level_is_asked_for_and_told(cli, make_artifact, manifest, never_executed):
+    high = msgspec.structs.replace(never_executed.target, name="x86-64-v4")
+    levels = (manifest.levels[0], msgspec.structs.replace(never_executed, target=high))
+    path = make_artifact(levels=levels)
+    result = cli("run", path, "--level", "x86-64-v3")
+    assert "level x86-64-v3" in result.stderr
+    assert "never executed" not in result.stderr
+    assert cli.json("run", path, "--level", "x86-64-v3")["level"] == "x86-64-v3"
+    assert "its code for x86-64-v4 never executed before" in cli("run", path, "--level", "x86-64-v4").stderr
 
 
 def bad(folder: Path) -> dict[str, str]:

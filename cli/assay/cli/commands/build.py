@@ -164,6 +164,9 @@ def _tell(output: Output, result: BuildResult) -> None:
     manifest = result.manifest
     output.print_line(str(result.path))
     how = "from the cache" if result.cached else f"built in {sum(result.seconds.values()):.1f} s"
+    several = len(manifest.levels) > 1
+    if several:
+        output.note(f"  {how}")
     for level in manifest.levels:
         name, verification = level.target.name, level.verification
         worst = worst_case(verification.cases)
@@ -172,12 +175,12 @@ def _tell(output: Output, result: BuildResult) -> None:
                 f"{manifest.model.name} for {name}: {verification.note or 'Compiled, never executed.'}"
             )
         elif worst is not None:
-            where = f"{name}: " if len(manifest.levels) > 1 else ""
             under = " under an emulator" if level.executed == "emulated" else ""
             count = len(verification.cases)
             comparisons = f"{count} comparison" + ("" if count == 1 else "s")
+            start = f"{name}:" if several else f"{how};"
             output.note(
-                f"  {where}{how}; agrees with {verification.reference} in {comparisons}{under}, "
+                f"  {start} agrees with {verification.reference} in {comparisons}{under}, "
                 f"largest absolute error {worst.max_absolute_error:.1e}"
             )
     for note in result.notes:
