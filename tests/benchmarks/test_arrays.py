@@ -5,6 +5,11 @@ import numpy as np
 from assay.benchmarks.arrays import load_arrays, save_arrays
 
 
+def test_arrays_lie_at_boundaries(tmp_path):
+    save_arrays(tmp_path / "a.npz", {"x": np.ones(3, np.float32), "flag": np.array(True)})
+    assert all(array.ctypes.data % 64 == 0 for array in load_arrays(tmp_path / "a.npz").values())
+
+
 def test_any_name_dtype_and_shape_is_kept(tmp_path):
     arrays = {
         "file": np.arange(6, dtype=np.int64).reshape(2, 3),

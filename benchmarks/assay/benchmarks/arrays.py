@@ -11,6 +11,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from assay.runtime.memory import empty_aligned
+
 __all__ = ["load_arrays", "save_arrays"]
 
 
@@ -24,6 +26,12 @@ def save_arrays(path: Path, arrays: Mapping[str, npt.NDArray[Any]]) -> None:
 
 
 def load_arrays(path: Path) -> dict[str, npt.NDArray[Any]]:
-    """The arrays by name."""
+    """The arrays by name, each at a 64-byte boundary."""
     with np.load(path, allow_pickle=False) as archive:
-        return {name: archive[name] for name in archive.files}
+        return {name: _aligned(archive[name]) for name in archive.files}
+
+
+def _aligned(array: npt.NDArray[Any]) -> npt.NDArray[Any]:
+    copy = empty_aligned(array.shape, array.dtype)
+    copy[...] = array
+    return copy

@@ -18,7 +18,7 @@ from assay.compile.schedules.conv2d import ConvGeometry, conv2d, pack_filters
 from assay.compile.schedules.conv_plan import ConvAlgorithm, ConvPlan, ConvShape, choose_plan, direct_plan
 from assay.compile.schedules.depthwise import depthwise_conv2d
 from assay.compile.schedules.gemm import batched_matmul, pack_panels, packed_matmul
-from assay.compile.schedules.ir import same_shape
+from assay.compile.schedules.ir import as_int, same_shape
 from assay.compile.schedules.shuffled_conv2d import ShuffledChannels, pack_shuffled, shuffled_conv2d
 from assay.compile.schedules.tiles import choose_panel_width
 from assay.compile.schedules.winograd import pack_winograd_filters, winograd_conv2d
@@ -128,8 +128,19 @@ class _Converter(PyExprMutator):  # type: ignore[misc]
                 packed_matmul, a, relax.const(pack_panels(weight, width)), cols=weight.shape[1]
             )
         leading = list(call.ty.shape)[:-2]
-        a, b = (self._broadcast(operand, leading) for operand in (a, b))
-        return self._call_te(batched_matmul, a, b, transpose_b=False)
+        # A single row reads B where it is; packing for more copies whole vectors of what is not turned.
+        turned = self._turned(b) if as_int(a.ty.shape[-2]) == 1 else None
+        a, b = (self._broadcast(operand, leading) for operand in (a, b if turned is None else turned))
+        return self._call_te(batched_matmul, a, b, transpose_b=turned is not None)
+
+    def _turned(self, operand: Any) -> Any | None:
+        """What ``operand`` is the transposition of, in its last two axes; None where it is none."""
+        made_by = self.lookup_binding(operand) if isinstance(operand, relax.Var) else None
+        if not isinstance(made_by, relax.Call) or getattr(made_by.op, "name", "") != "relax.permute_dims":
+            return None
+        last, axes = operand.ty.ndim - 1, made_by.attrs.axes
+        turns = axes is not None and _ints(axes) == (*range(last - 1), last, last - 1)
+        return made_by.args[0] if turns else None
 
     def _broadcast(self, operand: Any, leading: Any) -> Any:
         """``operand`` with the leading dimensions of the product."""

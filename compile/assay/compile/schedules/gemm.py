@@ -65,7 +65,10 @@ def packed_matmul(a: Any, b: Any, cols: int) -> Any:
 
 
 def batched_matmul(a: Any, b: Any, transpose_b: bool) -> Any:
-    """TE: A ``[..., M, K]`` times B ``[..., K, N]`` (or ``[..., N, K]``), same leading dimensions."""
+    """TE: A ``[..., M, K]`` times B ``[..., K, N]`` (or ``[..., N, K]``), same leading dimensions.
+
+    A single row is left to the reductions, which read B where it is: packing it would be all the work.
+    """
     k = te.reduce_axis((0, a.shape[-1]), "k")
     cols = b.shape[-2] if transpose_b else b.shape[-1]
     return te.compute(
@@ -74,7 +77,9 @@ def batched_matmul(a: Any, b: Any, transpose_b: bool) -> Any:
             a[(*i[:-1], k)] * (b[(*i[:-2], i[-1], k)] if transpose_b else b[(*i[:-2], k, i[-1])]), axis=k
         ),
         name="matmul",
-        attrs={"assay.schedule": "batched_matmul", "assay.transpose_b": int(transpose_b)},
+        attrs=None
+        if as_int(a.shape[-2]) == 1
+        else {"assay.schedule": "batched_matmul", "assay.transpose_b": int(transpose_b)},
     )
 
 
