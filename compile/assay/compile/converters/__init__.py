@@ -11,6 +11,7 @@ from typing import Any, TypeAlias
 
 from assay.compile.converters.clip import convert_clip
 from assay.compile.converters.conv_transpose import convert_conv_transpose
+from assay.compile.converters.cumsum import convert_cumsum
 from assay.compile.converters.dequantize_linear import convert_dequantize_linear
 from assay.compile.converters.dynamic_quantize_linear import convert_dynamic_quantize_linear
 from assay.compile.converters.expand import convert_expand
@@ -29,6 +30,7 @@ Converter: TypeAlias = Callable[[Any, Any, Mapping[str, Any], int], Any]
 CONVERTERS: Mapping[str, Converter] = {
     "Clip": convert_clip,
     "ConvTranspose": convert_conv_transpose,
+    "CumSum": convert_cumsum,
     "DequantizeLinear": convert_dequantize_linear,
     "DynamicQuantizeLinear": convert_dynamic_quantize_linear,
     "Expand": convert_expand,

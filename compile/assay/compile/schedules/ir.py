@@ -29,6 +29,7 @@ __all__ = [
     "load",
     "loop",
     "minimum",
+    "own_extents",
     "parallel",
     "prefetch",
     "rebuild",
@@ -93,6 +94,22 @@ def floormod(a: int | Expr, b: int | Expr) -> Expr:
 def ceildiv(a: int | Expr, b: int) -> Expr:
     """ceil(a / b), folded where constant."""
     return floordiv(i64(a) + (b - 1), b)
+
+
+def own_extents(shape: Sequence[int | Expr]) -> list[Expr]:
+    """A shape for a function made by hand: constants, and a variable of its own for each symbolic extent."""
+    own: list[tuple[Expr, Expr]] = []
+    extents: list[Expr] = []
+    for extent in shape:
+        if as_int(extent) is None:
+            known = next((var for e, var in own if same_shape([e], [extent])), None)
+            if known is None:
+                known = tirx.Var("extent", "int64")
+                own.append((extent, known))
+            extents.append(known)
+        else:
+            extents.append(i64(extent))
+    return extents
 
 
 def minimum(a: int | Expr, b: int | Expr) -> Expr:

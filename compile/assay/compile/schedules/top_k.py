@@ -21,6 +21,7 @@ from assay.compile.schedules.ir import (
     load,
     loop,
     minimum,
+    own_extents,
     parallel,
     seq,
     simplify,
@@ -39,10 +40,7 @@ def top_k_function(shape: Any, dtype: str, k: int, *, largest: bool) -> Any:
 
     Of equal elements the first comes first. ``k`` is at most N; symbolic dimensions may lead.
     """
-    own: dict[Any, Any] = {}
-    extents = [
-        i64(e) if as_int(e) is not None else own.setdefault(e, tirx.Var("rows", "int64")) for e in shape
-    ]
+    extents = own_extents(shape)
     columns = extents[-1]
     x = tirx.decl_buffer(extents, dtype, name="x")
     values = tirx.decl_buffer([*extents[:-1], i64(k)], dtype, name="values")
