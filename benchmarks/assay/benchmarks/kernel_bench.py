@@ -26,7 +26,7 @@ from assay.runtime.artifact import MANIFEST, open_artifact
 __all__ = ["KERNEL_ENGINES", "BuiltKernel", "bench_kernels", "build_kernels"]
 
 KERNEL_ENGINES = ("assay", "onnxruntime", "numpy", "torch")
-_TIMEOUT_SECONDS = 600.0
+_TIMEOUT_SECONDS = 900.0
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -1,8 +1,8 @@
 """What a kernel computes and touches, counted from the loop nests of the fused function that it is made from.
 
 The counts are those of a roofline (Williams, Waterman and Patterson, "Roofline: An Insightful Visual
-Performance Model for Multicore Architectures", CACM 52(4), 2009): arithmetic operations of the definition, and
-bytes of the arguments, each touched once.
+Performance Model for Multicore Architectures", CACM 52(4), 2009): arithmetic operations of the definition,
+and bytes of the arguments, each touched once.
 """
 
 from __future__ import annotations
