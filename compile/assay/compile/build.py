@@ -13,9 +13,8 @@ from typing import TYPE_CHECKING
 import msgspec
 
 from assay.compile.cache import BuildCache, installed_versions, key_of, source_digest
-from assay.compile.describe import LIBRARY, RUNTIME, TOOLS, describe, target_info
+from assay.compile.describe import TOOLS, describe, target_info
 from assay.compile.divergence import first_divergence
-from assay.compile.lower import Lowered, lower_canonical
 from assay.compile.merge import write_levels
 from assay.compile.profiles import Profile, profiles
 from assay.compile.records import Found, find_records
@@ -23,7 +22,7 @@ from assay.compile.schemes import Scheme, schemes
 from assay.compile.targets import Target, find_target, find_targets
 from assay.compile.targets.microarchitecture import named_microarchitectures
 from assay.compile.targets.target import DotProduct
-from assay.compile.tvm_import import import_tvm
+from assay.compile.variant import Variant, compile_variant
 from assay.compile.verify import (
     Case,
     compare_outputs,
@@ -35,25 +34,14 @@ from assay.errors import ArtifactError, CpuFeatureError, VerificationError
 from assay.models.export import CanonicalModel
 from assay.models.spec import Array, ModelSpec
 from assay.progress import Progress, SilentProgress
-from assay.runtime.artifact import WEIGHTS, open_artifact, write_artifact
+from assay.runtime.artifact import open_artifact, write_artifact
 from assay.runtime.cpu import check_features, check_triple
-from assay.runtime.kernels import encode_kernels, kernels_file
 from assay.runtime.manifest import Execution, Manifest, Verification, VerifiedCase
-from assay.runtime.weights import save_weights
 
 if TYPE_CHECKING:
     from assay.compile.pgo.rebuild import Guide
-    from assay.compile.schedules.choices import Tuning
 
-__all__ = [
-    "BuildResult",
-    "Variant",
-    "build_artifact",
-    "cached_build",
-    "compile_variant",
-    "scratch_folder",
-    "verified",
-]
+__all__ = ["BuildResult", "build_artifact", "cached_build", "scratch_folder", "verified"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -71,15 +59,6 @@ class BuildResult:
     cached: bool = False
     build_seconds: float | None = None
     notes: tuple[str, ...] = ()
-
-
-@dataclass(frozen=True, kw_only=True)
-class Variant:
-    """One form of the code of a model: the name of its library, sizes that are bound, what was measured."""
-
-    library: str = LIBRARY
-    bound: Mapping[str, int] = field(default_factory=dict)
-    tuning: Tuning | None = None
 
 
 class _TimedProgress:
@@ -275,36 +254,6 @@ def _build(
         with progress.step("write artifact"):
             write_artifact(entry, manifest, files)
     return open_artifact(entry, verify=False).manifest
-
-
-def compile_variant(
-    canonical: CanonicalModel,
-    target: Target,
-    profile: Profile,
-    folder: Path,
-    progress: Progress,
-    variant: Variant,
-) -> tuple[dict[str, bytes | Path], Lowered]:
-    """The files of an artifact, made in ``folder``, and what they were made from."""
-    from assay.compile.emit import emit_library, runtime_library
-
-    with progress.step("start the compiler"):
-        import_tvm()
-    lowered = lower_canonical(
-        canonical, target, profile, progress, bound=variant.bound, tuning=variant.tuning
-    )
-    with progress.step("link"):
-        library = emit_library(lowered.executable, target, folder)
-    files: dict[str, bytes | Path] = {
-        variant.library: library,
-        RUNTIME: runtime_library(),
-        kernels_file(variant.library): encode_kernels(lowered.kernels),
-    }
-    if lowered.weights:
-        with progress.step("write weights"):
-            save_weights(folder / WEIGHTS, lowered.weights)
-        files[WEIGHTS] = folder / WEIGHTS
-    return files, lowered
 
 
 @contextmanager

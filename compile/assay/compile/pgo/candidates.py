@@ -2,19 +2,18 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import msgspec
 
-from assay.compile.build import Variant, cached_build, compile_variant, scratch_folder, verified
+from assay.compile.build import cached_build, scratch_folder, verified
 from assay.compile.cache import BuildCache
-from assay.compile.describe import LIBRARY
 from assay.compile.lower import kernel_workloads
+from assay.compile.pgo.assemble import Code, Files, assemble, code_of, code_of_artifact, label, library_for
 from assay.compile.pgo.compare import Comparison, compare_artifacts
 from assay.compile.pgo.data import ProfileData, merge_profiles, write_profile
 from assay.compile.pgo.plan import Key, hot_sizes, key_of_sizes, questions, serial_kernels
@@ -32,32 +31,17 @@ from assay.compile.profiles import profiles
 from assay.compile.schedules.choices import Choice, Tuning, Workload
 from assay.compile.targets.microarchitecture import cpu_model
 from assay.compile.tune.tuner import tune
-from assay.runtime.artifact import WEIGHTS, open_artifact, write_artifact
-from assay.runtime.manifest import Entry, Manifest, Specialization, Weight
-from assay.runtime.weights import save_weights
+from assay.compile.variant import Variant, compile_variant
+from assay.runtime.artifact import open_artifact, write_artifact
+from assay.runtime.manifest import Manifest
 
 if TYPE_CHECKING:
-    from assay.compile.lower import Lowered
     from assay.compile.schemes import Scheme
     from assay.compile.targets import Target
     from assay.models.export import CanonicalModel
-    from assay.models.spec import Array
     from assay.progress import Progress
 
 __all__ = ["Guided"]
-
-Files = dict[str, bytes | Path]
-
-
-@dataclass(frozen=True, kw_only=True)
-class _Code:
-    """One library of an artifact: its files without weights, its entry and the arrays that it takes."""
-
-    entry: Entry
-    files: Files
-    arrays: Mapping[str, Array]
-    tuning: Tuning
-    sizes: Mapping[str, int] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -132,7 +116,7 @@ class _Rebuild:
         if any(each.slower for each in comparisons):
             self.dropped += [f"{what}, in the whole" for what in self.kept]
             self.kept.clear()
-            main, special = self._release_code(), []
+            main, special = self._released(), []
             comparisons = []
         report = self._report(main, special, comparisons)
         self._seal(entry, main, special, profile, report)
@@ -195,11 +179,11 @@ class _Rebuild:
         workloads: Mapping[Key, Mapping[str, Workload]],
         default: Key,
         hot: Sequence[Mapping[str, int]],
-    ) -> _Code:
+    ) -> Code:
         """The code for all sizes: release's, or one that was measured to be faster."""
         choices = self._search(profile, workloads, default, hot, None)
         serial = serial_kernels(profile)
-        kept = self._release_code()
+        kept = self._released()
         if not choices and not serial:
             return kept
         tuning = Tuning(choices={**self._base(), **choices}, serial_kernels=serial)
@@ -217,8 +201,8 @@ class _Rebuild:
         workloads: Mapping[Key, Mapping[str, Workload]],
         default: Key,
         hot: Sequence[Mapping[str, int]],
-        main: _Code,
-    ) -> list[_Code]:
+        main: Code,
+    ) -> list[Code]:
         """Code for the hot sizes, those that were measured to be faster than the code for all."""
         if not hot:
             return []
@@ -226,7 +210,7 @@ class _Rebuild:
         choices = {**self._search(profile, workloads, default, hot, base), **base}
         codes = []
         for sizes in hot:
-            variant = Variant(library=_library(sizes), bound=dict(sizes), tuning=Tuning(choices=choices))
+            variant = Variant(library=library_for(sizes), bound=dict(sizes), tuning=Tuning(choices=choices))
             codes.append(self._compile(variant))
         codes = self._with_serial_kernels(main, codes)
         cases = [case for case in self.guided.cases if any(case.sizes == code.sizes for code in codes)]
@@ -235,7 +219,7 @@ class _Rebuild:
         kept = []
         for code in codes:
             own = [each for each in found if each.sizes == code.sizes]
-            what = f"code for {_label(code.sizes)}"
+            what = f"code for {label(code.sizes)}"
             if _gains(own):
                 kept.append(code)
                 self.kept.append(what)
@@ -243,7 +227,7 @@ class _Rebuild:
                 self.dropped.append(what)
         return kept
 
-    def _with_serial_kernels(self, main: _Code, codes: list[_Code]) -> list[_Code]:
+    def _with_serial_kernels(self, main: Code, codes: list[Code]) -> list[Code]:
         """The same code with those kernels on one thread that lose by several."""
         if len(self.guided.threads) == 1:
             return codes
@@ -265,71 +249,21 @@ class _Rebuild:
             )
         return changed
 
-    def _compile(self, variant: Variant) -> _Code:
+    def _compile(self, variant: Variant) -> Code:
         guided, folder = self.guided, self._folder()
         files, lowered = compile_variant(
             guided.canonical, guided.target, profiles()["pgo"], folder, guided.progress, variant
         )
-        files.pop(WEIGHTS, None)
-        return _code(variant, files, lowered)
+        return code_of(variant, files, lowered)
 
-    def _release_code(self) -> _Code:
-        """Release's code as it is."""
-        (level,) = self.release.manifest.levels
-        skipped = {WEIGHTS, self.release.manifest.tvm_runtime}
-        files: Files = {
-            name: self.release.path(name) for name in self.release.manifest.files if name not in skipped
-        }
-        return _Code(
-            entry=level.entry,
-            files=files,
-            arrays=self.release.weights(),
-            tuning=self.guided.variant.tuning or Tuning(choices={}),
-        )
+    def _released(self) -> Code:
+        return code_of_artifact(self.release, self.guided.variant.tuning)
 
-    def _stage(self, main: _Code, special: Sequence[_Code], extra: Files | None = None) -> Path:
+    def _stage(self, main: Code, special: Sequence[Code], extra: Files | None = None) -> Path:
         """An artifact of this code that nobody verified yet, in the scratch folder."""
         folder = self._folder()
-        manifest, files = self._assemble(main, special, folder)
+        manifest, files = assemble(self.release, main, special, folder)
         return write_artifact(folder / "artifact", manifest, {**files, **(extra or {})})
-
-    def _assemble(self, main: _Code, special: Sequence[_Code], folder: Path) -> tuple[Manifest, Files]:
-        """Manifest and files of this code; weights that have the same bytes are kept once."""
-        names: dict[tuple[Any, ...], str] = {}
-        arrays: dict[str, Array] = {}
-
-        def entry(code: _Code) -> Entry:
-            taken = []
-            for name, array in code.arrays.items():
-                key = (str(array.dtype), array.shape, hashlib.sha256(array.tobytes()).digest())
-                if key not in names:
-                    own = name if name not in arrays else f"{_label(code.sizes) or 'main'}/{name}"
-                    names[key] = own
-                    arrays[own] = array
-                taken.append(names[key])
-            return msgspec.structs.replace(code.entry, weights=tuple(taken))
-
-        entries = [entry(code) for code in (main, *special)]
-        files: Files = {name: content for code in (main, *special) for name, content in code.files.items()}
-        runtime = self.release.manifest.tvm_runtime
-        files[runtime] = self.release.path(runtime)
-        if arrays:
-            save_weights(folder / WEIGHTS, arrays)
-            files[WEIGHTS] = folder / WEIGHTS
-        specializations = tuple(
-            Specialization(sizes=dict(code.sizes), entry=each)
-            for code, each in zip(special, entries[1:], strict=True)
-        )
-        (level,) = self.release.manifest.levels
-        level = msgspec.structs.replace(level, entry=entries[0], specializations=specializations)
-        weights = tuple(
-            Weight(name=name, dtype=str(a.dtype), shape=a.shape, bytes=a.nbytes)  # type: ignore[arg-type]
-            for name, a in arrays.items()
-        )
-        manifest = msgspec.structs.replace(
-            self.release.manifest, profile="pgo", levels=(level,), weights=weights, files={}
-        )
-        return manifest, files
 
     def _compare(
         self, first: Path, second: Path, cases: Sequence[WorkloadCase], what: str
@@ -342,7 +276,7 @@ class _Rebuild:
     def _is_faster(self, first: Path, second: Path, cases: Sequence[WorkloadCase], what: str) -> bool:
         return _gains(self._compare(first, second, cases, what))
 
-    def _beside_release(self, main: _Code, special: Sequence[_Code]) -> list[Comparison]:
+    def _beside_release(self, main: Code, special: Sequence[Code]) -> list[Comparison]:
         """The whole beside release on the whole workload; nothing where it is release's code."""
         if not self.kept:
             return []
@@ -350,7 +284,7 @@ class _Rebuild:
             self.release.location, self._stage(main, special), self.guided.cases, "the whole workload"
         )
 
-    def _report(self, main: _Code, special: Sequence[_Code], comparisons: Sequence[Comparison]) -> Report:
+    def _report(self, main: Code, special: Sequence[Code], comparisons: Sequence[Comparison]) -> Report:
         base = self._base()
         choices = {
             key: choice.as_dict()
@@ -371,10 +305,10 @@ class _Rebuild:
         )
 
     def _seal(
-        self, entry: Path, main: _Code, special: Sequence[_Code], profile: ProfileData, report: Report
+        self, entry: Path, main: Code, special: Sequence[Code], profile: ProfileData, report: Report
     ) -> None:
         guided, folder = self.guided, self._folder()
-        manifest, files = self._assemble(main, special, folder)
+        manifest, files = assemble(self.release, main, special, folder)
         write_profile(folder / "profile.json", profile)
         files[PROFILE_FILE] = folder / "profile.json"
         files[REPORT_FILE] = encode_report(report)
@@ -386,32 +320,9 @@ class _Rebuild:
             write_artifact(entry, manifest, files)
 
 
-def _code(variant: Variant, files: Files, lowered: Lowered) -> _Code:
-    runtime = [name for name in files if name.rpartition("/")[2].startswith("libtvm_runtime")]
-    return _Code(
-        entry=Entry(function="main", library=variant.library, weights=tuple(lowered.weights)),
-        files={name: content for name, content in files.items() if name not in runtime},
-        arrays=lowered.weights,
-        tuning=variant.tuning or Tuning(choices={}),
-        sizes=dict(variant.bound),
-    )
-
-
 def _gains(comparisons: Sequence[Comparison]) -> bool:
     """Whether something is faster and nothing slower."""
     return any(each.faster for each in comparisons) and not any(each.slower for each in comparisons)
-
-
-def _label(sizes: Mapping[str, int]) -> str:
-    return ",".join(f"{name}={size}" for name, size in sorted(sizes.items()))
-
-
-def _library(sizes: Mapping[str, int]) -> str:
-    """The name of the library of code for these sizes."""
-    parts = [
-        f"{''.join(c if c.isalnum() else '_' for c in name)}{size}" for name, size in sorted(sizes.items())
-    ]
-    return LIBRARY.replace(".so", f"-{'-'.join(parts)}.so")
 
 
 def _described(choices: Mapping[str, Choice], serial: frozenset[str]) -> str:
@@ -425,7 +336,7 @@ def _notes(kept: Sequence[str], comparisons: Sequence[Comparison]) -> list[str]:
         return ["Nothing was measured to be faster than release on this workload, so its code is kept."]
     notes = [f"Kept {'; '.join(kept)}."]
     for each in comparisons:
-        at = f" at {_label(each.sizes)}" if each.sizes else ""
+        at = f" at {label(each.sizes)}" if each.sizes else ""
         threads = "1 thread" if each.threads == 1 else f"{each.threads} threads"
         notes.append(
             f"Release takes {each.ratio:.2f} times as long{at} with {threads} "

@@ -22,9 +22,9 @@ from assay.models.inputs import make_inputs
 from assay.runtime.cpu import available_cores, check_features, check_triple
 
 if TYPE_CHECKING:
-    from assay.compile.build import Variant
     from assay.compile.schemes import Scheme
     from assay.compile.targets import Target
+    from assay.compile.variant import Variant
     from assay.models.export import CanonicalModel
     from assay.progress import Progress
 

@@ -1,0 +1,63 @@
+"""One form of the code of a model, compiled and linked."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from assay.compile.describe import LIBRARY, RUNTIME
+from assay.compile.lower import Lowered, lower_canonical
+from assay.compile.tvm_import import import_tvm
+from assay.progress import Progress
+from assay.runtime.artifact import WEIGHTS
+from assay.runtime.kernels import encode_kernels, kernels_file
+from assay.runtime.weights import save_weights
+
+if TYPE_CHECKING:
+    from assay.compile.profiles import Profile
+    from assay.compile.schedules.choices import Tuning
+    from assay.compile.targets import Target
+    from assay.models.export import CanonicalModel
+
+__all__ = ["Variant", "compile_variant"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Variant:
+    """One form of the code of a model: the name of its library, sizes that are bound, what was measured."""
+
+    library: str = LIBRARY
+    bound: Mapping[str, int] = field(default_factory=dict)
+    tuning: Tuning | None = None
+
+
+def compile_variant(
+    canonical: CanonicalModel,
+    target: Target,
+    profile: Profile,
+    folder: Path,
+    progress: Progress,
+    variant: Variant,
+) -> tuple[dict[str, bytes | Path], Lowered]:
+    """The files of an artifact, made in ``folder``, and what they were made from."""
+    from assay.compile.emit import emit_library, runtime_library
+
+    with progress.step("start the compiler"):
+        import_tvm()
+    lowered = lower_canonical(
+        canonical, target, profile, progress, bound=variant.bound, tuning=variant.tuning
+    )
+    with progress.step("link"):
+        library = emit_library(lowered.executable, target, folder)
+    files: dict[str, bytes | Path] = {
+        variant.library: library,
+        RUNTIME: runtime_library(),
+        kernels_file(variant.library): encode_kernels(lowered.kernels),
+    }
+    if lowered.weights:
+        with progress.step("write weights"):
+            save_weights(folder / WEIGHTS, lowered.weights)
+        files[WEIGHTS] = folder / WEIGHTS
+    return files, lowered
