@@ -157,3 +157,36 @@ def test_network_is_transposed_only_at_its_ends(tvm: Any, make_model: MakeModel)
     kinds = _kinds(module)
     assert kinds.count("nn.conv2d") == 2
     assert kinds.count("permute_dims") == 1
+
+
+def test_parts_and_groups_of_channels_stay_channels_last(
+    tvm: Any, make_model: MakeModel, agree: Agree
+) -> None:
+    from assay.compile.importer import import_onnx
+    from assay.compile.passes.constants import fold_constant_movement
+    from assay.compile.passes.layout import to_channels_last
+
+    integers = {"sizes": [3, 5], "starts": [0, 1], "ends": [3, 4], "axes": [1, 3], "steps": [2, 1]}
+    grouped = {"split": [2, 4, 2, 6, 7], "merged": [2, 8, 6, 7]}
+    nodes = [
+        node("Conv", ["x", "w"], ["a"], pads=[1] * 4),
+        node("Split", ["a", "sizes"], ["b", "c"], axis=1),
+        node("Relu", ["b"], ["d"]),
+        node("Concat", ["c", "d"], ["e"], axis=1),
+        node("Reshape", ["e", "split"], ["f"]),
+        node("Sigmoid", ["f"], ["g"]),
+        node("Transpose", ["g"], ["h"], perm=[0, 2, 1, 3, 4]),
+        node("Reshape", ["h", "merged"], ["i"]),
+        node("Slice", ["i", "starts", "ends", "axes", "steps"], ["j"]),
+        node("Conv", ["j", "v"], ["y"]),
+    ]
+    weights = {name: np.array(values) for name, values in {**integers, **grouped}.items()}
+    random = np.random.default_rng(0)
+    weights["w"] = random.standard_normal((8, 8, 3, 3), dtype=np.float32)
+    weights["v"] = random.standard_normal((4, 2, 1, 1), dtype=np.float32)
+    model = make_model(nodes, {"x": [2, 8, 6, 7]}, {"y": [2, 4, 6, 3]}, weights)
+    agree(model, {"x": random.standard_normal((2, 8, 6, 7), dtype=np.float32)})
+    module = to_channels_last(fold_constant_movement(import_onnx(model)))
+    # At the ends, and the shuffle itself.
+    assert _kinds(module).count("permute_dims") == 3
+    assert "split" not in _kinds(module)
