@@ -32,6 +32,7 @@ from assay.compile.schedules.choices import Choice, Tuning, Workload
 from assay.compile.targets.microarchitecture import cpu_model
 from assay.compile.tune.tuner import tune
 from assay.compile.variant import Variant, compile_variant
+from assay.models.inputs import make_inputs
 from assay.runtime.artifact import open_artifact, write_artifact
 from assay.runtime.manifest import Manifest
 
@@ -182,14 +183,15 @@ class _Rebuild:
     ) -> Code:
         """The code for all sizes: release's, or one that was measured to be faster."""
         choices = self._search(profile, workloads, default, hot, None)
-        serial = serial_kernels(profile)
+        # Code for all sizes also runs those that the workload lacks, where several threads may well pay.
+        serial = frozenset() if self.guided.canonical.spec.symbolic_dims else serial_kernels(profile)
         kept = self._released()
         if not choices and not serial:
             return kept
         tuning = Tuning(choices={**self._base(), **choices}, serial_kernels=serial)
         candidate = self._compile(Variant(tuning=tuning))
         what = _described(choices, serial)
-        if self._is_faster(self._stage(kept, []), self._stage(candidate, []), self.guided.cases, "all sizes"):
+        if self._is_faster(self._stage(kept, []), self._stage(candidate, []), self._all_cases(), "all sizes"):
             self.kept.append(f"for all sizes: {what}")
             return candidate
         self.dropped.append(f"for all sizes: {what}")
@@ -281,8 +283,16 @@ class _Rebuild:
         if not self.kept:
             return []
         return self._compare(
-            self.release.location, self._stage(main, special), self.guided.cases, "the whole workload"
+            self.release.location, self._stage(main, special), self._all_cases(), "the whole workload"
         )
+
+    def _all_cases(self) -> list[WorkloadCase]:
+        """The workload, and the default sizes where it lacks them: the rebuild must not lose there either."""
+        spec, cases = self.guided.canonical.spec, list(self.guided.cases)
+        default = spec.default_sizes()
+        if all(dict(case.sizes) != default for case in cases):
+            cases.append(WorkloadCase(name="default", inputs=make_inputs(spec), sizes=default))
+        return cases
 
     def _report(self, main: Code, special: Sequence[Code], comparisons: Sequence[Comparison]) -> Report:
         base = self._base()
