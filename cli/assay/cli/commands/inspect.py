@@ -97,12 +97,20 @@ def _levels(manifest: Manifest) -> Any:
         missing = ", ".join(missing_features(target.features)) or target.triple
         here = "runs" if fits(level) else f"this machine lacks {missing}"
         table.add_row(
-            f"{target.name} ({target.triple}, {target.cpu})",
+            f"{target.name} ({target.triple}, {target.cpu}){_own_sizes(level)}",
             ", ".join(target.features) or "none beyond the base",
             words[level.executed],
             "taken" if target.name == chosen else here,
         )
     return table
+
+
+def _own_sizes(level: Level) -> str:
+    """The sizes that a level has code of their own for."""
+    sizes = [
+        ", ".join(f"{name}={size}" for name, size in each.sizes.items()) for each in level.specializations
+    ]
+    return f"; code for {'; '.join(sizes)}" if sizes else ""
 
 
 def _interface(manifest: Manifest) -> Any:
