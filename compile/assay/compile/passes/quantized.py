@@ -20,7 +20,7 @@ from tvm import relax
 from tvm.relax.expr_functor import PyExprMutator, mutator
 
 from assay.compile.passes.constants import array_of
-from assay.compile.passes.quantized_values import Integers, Sums, Weights, with_bias
+from assay.compile.passes.quantized_values import Addition, Integers, Sums, Weights, with_bias
 from assay.compile.schedules import requantize
 from assay.compile.schedules.amx import PANEL_WIDTH, takes_tiles
 from assay.compile.schedules.context import ScheduleContext
@@ -63,6 +63,7 @@ class _Quantized(PyExprMutator):  # type: ignore[misc]
         self.coded: dict[Any, Integers] = {}  # by a uint8 or int8 variable: what the graph quantized
         self.weights: dict[Any, Weights] = {}
         self.sums: dict[Any, Sums] = {}
+        self.additions: dict[Any, Addition] = {}
         self.handlers: dict[str, Callable[[Any], tuple[Any, Any] | None]] = {
             "relax.quantize": self._quantize,
             "relax.dequantize": self._dequantize,
@@ -96,6 +97,8 @@ class _Quantized(PyExprMutator):  # type: ignore[misc]
     def _note(self, var: Any, fact: Any) -> None:
         if isinstance(fact, Sums):
             self.sums[var] = fact
+        elif isinstance(fact, Addition):
+            self.additions[var] = fact
         elif isinstance(fact, Weights):
             self.weights[var] = fact
         elif isinstance(fact, Integers):
@@ -119,7 +122,13 @@ class _Quantized(PyExprMutator):  # type: ignore[misc]
         known = self.reals.get(x)
         if known is not None and (known.scale, known.known_zero) == (scale, known.zero) == (scale, zero):
             return known.q
-        sums = self.sums.get(x)
+        sums, addition = self.sums.get(x), self.additions.get(x)
+        if addition is not None:
+            a, b = addition.a, addition.b
+            return self._emit(
+                requantize.add_integers, a.q, b.q, scales=(a.scale / scale, b.scale / scale),
+                zeros=(a.zero, b.zero), zero=zero, low=addition.low / scale, high=addition.high / scale,
+            )  # fmt: skip
         if sums is None:
             return self._emit(requantize.quantize, x, scale=scale, zero=zero, dtype="uint8")
         factor = (sums.factor / np.float32(scale)).astype(np.float32)
@@ -266,6 +275,10 @@ class _Quantized(PyExprMutator):  # type: ignore[misc]
             biased = None if sums is None else with_bias(sums, self._array(other))
             if biased is not None and call.ty.ndim == x.ty.ndim:
                 return self._rescaled(biased, None, emit=False), biased
+        a, b = (self.reals.get(operand) for operand in call.args)
+        known = a is not None and b is not None and isinstance(a.zero, int) and isinstance(b.zero, int)
+        if known and same_shape(*(list(arg.ty.shape) for arg in call.args)):
+            return self._added(Addition(a=a, b=b))
         for x, other in (call.args, reversed(call.args)):
             integers = self.reals.get(other)
             known = integers is not None and isinstance(integers.zero, int)
@@ -277,12 +290,23 @@ class _Quantized(PyExprMutator):  # type: ignore[misc]
                 return call_te, None
         return None
 
+    def _added(self, addition: Addition) -> tuple[Any, Any]:
+        a, b = addition.a, addition.b
+        call = self._call(
+            requantize.add_integers, a.q, b.q, scales=(a.scale, b.scale), zeros=(a.zero, b.zero),
+            zero=None, low=addition.low, high=addition.high,
+        )  # fmt: skip
+        return call, addition
+
     def _array(self, expr: Any) -> npt.NDArray[Any] | None:
         bound = self.lookup_binding(expr) if isinstance(expr, relax.Var) else None
         return array_of(expr if bound is None else bound)
 
     def _bounded(self, call: Any, low: float, high: float) -> tuple[Any, Any] | None:
         x = call.args[0]
+        addition = self.additions.get(x)
+        if addition is not None:
+            return self._added(replace(addition, low=max(addition.low, low), high=min(addition.high, high)))
         sums = self.sums.get(x)
         if sums is None:
             return None

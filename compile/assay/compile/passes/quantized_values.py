@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-__all__ = ["Integers", "Sums", "Weights", "with_bias"]
+__all__ = ["Addition", "Integers", "Sums", "Weights", "with_bias"]
 
 # A bias further than this from a multiple of its scale is no integer in disguise.
 _INTEGER_BIAS = 1e-2
@@ -30,6 +30,16 @@ class Integers:
     def known_zero(self) -> int:
         """The zero point that kernels take off: none where it is known at run time only."""
         return self.zero if isinstance(self.zero, int) else 0
+
+
+@dataclass(frozen=True, kw_only=True)
+class Addition:
+    """The sum of two dequantized tensors of one shape, at least ``low`` and at most ``high``."""
+
+    a: Integers
+    b: Integers
+    low: float = -math.inf
+    high: float = math.inf
 
 
 @dataclass(frozen=True, kw_only=True)

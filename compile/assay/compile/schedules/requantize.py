@@ -64,6 +64,32 @@ def add_dequantized(x: Any, q: Any, scale: float, zero: int) -> Any:
     return te.compute(x.shape, lambda *i: x[i] + _real(q[i], scale, zero), name="add_dequantized")
 
 
+def add_integers(
+    a: Any, b: Any, *, scales: tuple[float, float], zeros: tuple[int, int], zero: int | None, low: float,
+    high: float,
+) -> Any:  # fmt: skip
+    """TE: the sum of two tensors of integers, each dequantized, bounded, and quantized as by ``rescale``."""
+    constant = -sum(scale * point for scale, point in zip(scales, zeros, strict=True))
+
+    def element(*i: Any) -> Any:
+        parts = [
+            tirx.Cast("float32", tirx.Cast("int32", q[i])) * _f32(scale)
+            for q, scale in zip((a, b), scales, strict=True)
+        ]
+        return _bounded(parts[0] + (parts[1] + _f32(constant)), zero, low, high)
+
+    return te.compute(a.shape, element, name="add_integers")
+
+
+def _bounded(value: Any, zero: int | None, low: float, high: float) -> Any:
+    """``value`` between two bounds; rounded to uint8 about ``zero`` where that is given."""
+    if zero is not None:
+        return to_integer(value, zero, "uint8", low, high)
+    if low != float("-inf"):
+        value = tirx.max(value, _f32(low))
+    return tirx.min(value, _f32(high)) if high != float("inf") else value
+
+
 def less_zero(total: Any, zero: Any, columns: Any) -> Any:
     """TE: int32 sums less ``zero`` (a scalar) times the sum of each column's weights."""
     return te.compute(
@@ -81,11 +107,6 @@ def rescale(total: Any, *vectors: Any, zero: int | None, low: float, high: float
 
     def element(*i: Any) -> Any:
         whole = total[i] + bias[0][i[-1]] if bias else total[i]
-        value = tirx.Cast("float32", whole) * factor[i[-1]]
-        if zero is not None:
-            return to_integer(value, zero, "uint8", low, high)
-        if low != float("-inf"):
-            value = tirx.max(value, _f32(low))
-        return tirx.min(value, _f32(high)) if high != float("inf") else value
+        return _bounded(tirx.Cast("float32", whole) * factor[i[-1]], zero, low, high)
 
     return te.compute(total.shape, element, name="rescale")
