@@ -139,5 +139,5 @@ def test_many_convolutions(check: Any, outputs: int, size: int) -> None:
         check,
         Case((1, size, size + 3, 24), 40, outputs=outputs, tiles=6),
         Case((2, size + 2, size + 2, 32), 64, padding=(0, 0, 0, 0), outputs=outputs, tiles=4, panels=4),
-        Case((1, size, 29, 3), 48, padding=(1, 0, 1, 2), outputs=outputs, width=24, tiles=5, panels=2),
+        Case((1, size, 29, 3), 48, padding=(1, 0, 1, 2), outputs=outputs, width=32, tiles=5, panels=2),
     )
