@@ -237,8 +237,10 @@ class _Emitter:
             work = loop(groups, lambda group: multiply(block, data, group), "group")
             return seq(allocation, load_tiles(block, data, loop), work)
 
-        if self.context.expected(blocks) >= _MIN_BLOCKS:
-            return parallel(blocks, alone, "block")
+        products = self.matrices.inputs**2 * self._channels[0] * self._channels[1]
+        serial = self.context.is_small(self.context.expected(total) * products // 4)
+        if self.context.expected(blocks) >= _MIN_BLOCKS or serial:
+            return parallel(blocks, alone, "block", serial=serial)
         data, allocation = allocate([data_size], "float32", "data")
         together = loop(
             blocks,
