@@ -75,13 +75,13 @@ def test_run_gives_what_the_model_computes(artifact, model, tmp_path):
 
 
 def test_verify_and_inspect(artifact, model, cache):
-    cases = json.loads(assay("verify", artifact, "--model", model, "--cache", cache, "--json").stdout)[
-        "cases"
-    ]
+    found = json.loads(assay("verify", artifact, "--model", model, "--cache", cache, "--json").stdout)
+    (cases,) = found["levels"].values()
     assert len({case["sizes"]["batch"] for case in cases}) > 1
     manifest = json.loads(assay("inspect", artifact, "--json").stdout)["manifest"]
-    assert manifest["target"]["executed"]
-    assert len(manifest["verification"]["cases"]) == len(cases)
+    (level,) = manifest["levels"]
+    assert level["executed"] == "native"
+    assert len(level["verification"]["cases"]) == len(cases)
 
 
 def test_bench_of_the_artifact_and_of_the_model(artifact, model, cache, tmp_path):
@@ -92,6 +92,36 @@ def test_bench_of_the_artifact_and_of_the_model(artifact, model, cache, tmp_path
         assert set(latency) == {"assay", "onnxruntime"}
         assert all(0 < value < 1 for value in latency.values())
     assert all(read_records(path) for path in tmp_path.iterdir())
+
+
+def test_profile_finds_the_kernels_and_this_machines_ceilings(artifact, tmp_path, monkeypatch):
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    trace, plot = tmp_path / "t.json", tmp_path / "p.svg"
+    options = ("--size", "batch=50", "--threads", 1, "--trace", trace, "--plot", plot, "--json")
+    found = json.loads(assay("profile", artifact, *options).stdout)
+    product = max(found["kernels"], key=lambda kernel: kernel["operations"] or 0)
+    assert product["operations"] == 2 * 50 * 64 * 32 + 50 * 32
+    assert product["bytes"] == 4 * (50 * 64 + 64 * 32 + 50 * 32)
+    assert product["roof_fraction"] > 0
+    assert found["ceilings"]["flops"] > 1e8
+    assert len(list((tmp_path / "cache" / "assay" / "ceilings").iterdir())) == 1
+    names = {event["name"] for event in json.loads(trace.read_text())["traceEvents"]}
+    assert product["kernel"] in names
+    assert "</svg>" in plot.read_text()
+
+
+def test_bench_of_several_profiles_and_of_kernels(model, cache, tmp_path):
+    options = ("--rounds", 1, "--seconds", 0.01, "--cache", cache, "--results", tmp_path, "--json")
+    found = assay("bench", model, "--profile", "debug", "--profile", "release", *options).stdout
+    records = json.loads(found)
+    assert {(r["engine"], r["profile"]) for r in records if r["metric"] == "latency"} == {
+        ("assay", "debug"), ("assay", "release"), ("onnxruntime", "debug"),
+    }  # fmt: skip
+    builds = {r["profile"]: r["value"] for r in records if r["metric"] == "compile_time"}
+    assert builds.keys() == {"debug", "release"}
+    engines = ("--engine", "assay", "--engine", "numpy", "--engine", "onnxruntime")
+    records = json.loads(assay("bench", "kernels", "--only", "silu", *engines, *options).stdout)
+    assert {record["engine"] for record in records} == {"assay", "numpy", "onnxruntime"}
 
 
 def test_the_one_file_form_runs_too(model, cache, tmp_path):
