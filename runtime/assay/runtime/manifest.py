@@ -113,7 +113,7 @@ class TargetInfo(Struct, frozen=True, kw_only=True):
 
 
 class Entry(Struct, frozen=True, kw_only=True):
-    """Where execution starts: a function of ``library``, and its weights in the order in which it takes them."""
+    """Where execution starts: a function of ``library``, and its weights in the order in which they go in."""
 
     function: Name
     library: Name
