@@ -276,9 +276,10 @@ class _Quantized(PyExprMutator):  # type: ignore[misc]
             if biased is not None and call.ty.ndim == x.ty.ndim:
                 return self._rescaled(biased, None, emit=False), biased
         a, b = (self.reals.get(operand) for operand in call.args)
-        known = a is not None and b is not None and isinstance(a.zero, int) and isinstance(b.zero, int)
-        if known and same_shape(*(list(arg.ty.shape) for arg in call.args)):
-            return self._added(Addition(a=a, b=b))
+        if a is not None and b is not None:
+            same = same_shape(*(list(arg.ty.shape) for arg in call.args))
+            if same and isinstance(a.zero, int) and isinstance(b.zero, int):
+                return self._added(Addition(a=a, b=b))
         for x, other in (call.args, reversed(call.args)):
             integers = self.reals.get(other)
             known = integers is not None and isinstance(integers.zero, int)
