@@ -37,9 +37,9 @@ class Quantized:
     """``source`` with the operators of the types ``operators`` quantized.
 
     Weights become int8, one scale a channel, symmetric, of seven bits: with eight, ONNX Runtime's own sums
-    saturate on CPUs without VNNI. Activations become uint8, whose ranges come from ``samples`` of the source's
-    representative inputs, seeded; with the format ``DYNAMIC`` they are found at run time. Matrix products of
-    two activations stay in float32 unless ``products``; an output of the types in ``float_outputs`` is not
+    saturate on CPUs without VNNI. Activations become uint8, whose ranges come from ``samples`` of the
+    source's representative inputs, seeded; with the format ``DYNAMIC`` they are found at run time. Matrix
+    products of two activations stay in float32 unless ``products``; an output of the types in ``float_outputs`` is not
     quantized for its own sake.
     """
 
@@ -57,8 +57,8 @@ class Quantized:
         quantizer refuses the model.
         """
         try:
-            from onnxruntime.quantization import QuantType, quantize_dynamic, quantize_static
             from onnxruntime.quantization import QuantFormat as Format
+            from onnxruntime.quantization import QuantType, quantize_dynamic, quantize_static
         except ImportError as error:
             raise MissingDependencyError(error.name or "onnxruntime", "compile") from None
         from assay.models.export.canonical import export_canonical

@@ -18,8 +18,8 @@ SPEC = replace(
         source=light_resnet50.SPEC,
         operators=("Conv", "Add", "Relu", "MaxPool", "AveragePool", "Reshape", "Gemm"),
     ),
-    # The softmax reads logits in steps of 0.008. A sum that rounds to the other side of a tie, early on, moves
-    # single logits by a few steps, and a probability by as many times 0.8%.
+    # The softmax reads logits in steps of 0.008. A sum that rounds to the other side of a tie, early on,
+    # moves single logits by a few steps, and a probability by as many times 0.8%.
     tolerance=Tolerance(absolute=1e-6, relative=0.04),
     tags=light_resnet50.SPEC.tags | {"int8"},
 )
