@@ -39,8 +39,8 @@ class Quantized:
     Weights become int8, one scale a channel, symmetric, of seven bits: with eight, ONNX Runtime's own sums
     saturate on CPUs without VNNI. Activations become uint8, whose ranges come from ``samples`` of the
     source's representative inputs, seeded; with the format ``DYNAMIC`` they are found at run time. Matrix
-    products of two activations stay in float32 unless ``products``; an output of the types in ``float_outputs`` is not
-    quantized for its own sake.
+    products of two activations stay in float32 unless ``products``; an output of the types in
+    ``float_outputs`` is not quantized for its own sake.
     """
 
     source: ModelSpec = field(repr=False)
