@@ -49,6 +49,9 @@ __all__ = ["Contraction", "StepOrder", "emit_contraction", "emit_rows_of_panel"]
 
 _Step: TypeAlias = Callable[[Sequence[Expr], Expr, int], list[Stmt]]
 
+# The most rows left over of a symbolic number that get a tile of their own height.
+_EXACT_TAILS = 3
+
 # Units to share between threads, where there is that much work.
 _MIN_UNITS = 8
 
@@ -234,7 +237,12 @@ class _Emitter:
     def _symbolic_tail(
         self, group: Expr, panel: Expr, first: Expr, left: Expr, block: DepthBlock | None
     ) -> list[Stmt]:
-        """The rows left over, fewer than a tile: one tile for each power of two in their number."""
+        """The rows left over, fewer than a tile: one tile, or one for each power of two in their number."""
+        if self.tile.rows <= _EXACT_TAILS + 1:
+            return [
+                if_then(tirx.EQ(left, i64(size)), self._tile(group, panel, first, size, block=block))
+                for size in range(1, self.tile.rows)
+            ]
         statements: list[Stmt] = []
         size = 1 << (self.tile.rows - 1).bit_length() >> 1
         while size:
