@@ -16,6 +16,7 @@ from assay.compile.cache import BuildCache, default_cache_folder, installed_vers
 from assay.compile.profiles import profiles
 from assay.compile.schemes import schemes
 from assay.compile.targets import targets
+from assay.compile.variant import Variant
 from assay.errors import StorageError
 from assay.models.export import CanonicalModel
 from assay.models.registry import find_model
@@ -89,7 +90,7 @@ def test_file_of_a_user_is_read_every_time(perceptron: onnx.ModelProto, tmp_path
 
 
 def _key(canonical: CanonicalModel, target: str = "x86-64-v3", profile: str = "release") -> str:
-    return _build_key(canonical, targets()[target], schemes()["f32"], profiles()[profile])
+    return _build_key(canonical, targets()[target], schemes()["f32"], profiles()[profile], Variant())
 
 
 def test_key_changes_with_everything_that_a_build_depends_on(spec: ModelSpec, tmp_path: Path) -> None:

@@ -19,6 +19,7 @@ import pytest
 import assay.compile.build as build_module
 import assay.compile.emit as emit_module
 import assay.compile.targets.native as native
+import assay.compile.variant as variant_module
 import assay.runtime.cpu as cpu
 from assay.compile.build import BuildResult, build_artifact
 from assay.compile.converters import CONVERTERS
@@ -207,7 +208,7 @@ def test_crash_of_the_compiled_model_does_not_end_the_build(
 ) -> None:
     """What crashed once is not run again in this process to look for the operator."""
 
-    def crash(*_: Any) -> Any:
+    def crash(*_: Any, **__: Any) -> Any:
         raise VerificationError("The compiled model cannot be run: it crashed with signal 11")
 
     monkeypatch.setattr(build_module, "run_artifact", crash)
@@ -277,7 +278,7 @@ def test_weights_that_cannot_be_written(
     def fail(*_: Any) -> None:
         raise OSError(number, os.strerror(number))
 
-    monkeypatch.setattr(build_module, "save_weights", fail)
+    monkeypatch.setattr(variant_module, "save_weights", fail)
     with pytest.raises(StorageError, match=os.strerror(number)):
         place.build(perceptron_file)
     place.assert_clean()

@@ -44,7 +44,7 @@ class UndescribableError(Exception):
 
 
 def describe_kernel(function: Expr, *, scheduled: bool = True) -> Kernel:
-    """The description of an unscheduled fused PrimFunc; what is not made of plain blocks counts no operations.
+    """Describe an unscheduled fused PrimFunc; what is not made of plain blocks counts no operations.
 
     A gather touches as many elements of its table as it reads; anything else touches its buffers whole, or
     the part that its loops reach.
@@ -78,8 +78,7 @@ def _buffer_of(param: Expr, function: Expr) -> Buffer | None:
     """The buffer behind a parameter, None for a scalar."""
     if hasattr(param.ty, "shape"):
         return param
-    found = dict(getattr(function, "buffer_map", {}) or {}).get(param)
-    return found
+    return dict(getattr(function, "buffer_map", {}) or {}).get(param)
 
 
 def _itemsize(dtype: str) -> int:

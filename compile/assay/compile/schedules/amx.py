@@ -18,6 +18,7 @@ from typing import Any
 from tvm import tirx
 
 from assay.compile.schedules.context import ScheduleContext
+from assay.compile.schedules.contraction import Contraction
 from assay.compile.schedules.epilogue import Epilogue
 from assay.compile.schedules.ir import (
     Buffer,
@@ -41,7 +42,6 @@ from assay.compile.schedules.ir import (
     store,
 )
 from assay.compile.schedules.math import with_registers
-from assay.compile.schedules.microkernel import Contraction
 from assay.compile.schedules.multiply_add import MultiplyAdd, element_bytes
 from assay.compile.targets.target import DotProduct, VectorUnit
 

@@ -12,10 +12,11 @@ from tvm import te, tirx
 
 from assay.compile.schedules.blocks import Block, FusedFunction
 from assay.compile.schedules.context import ScheduleContext
+from assay.compile.schedules.contraction import Contraction
 from assay.compile.schedules.epilogue import Epilogue
 from assay.compile.schedules.gemm import pack_panels, packed_operands, step_order
 from assay.compile.schedules.ir import Expr, Stmt, as_int, flat_view, floordiv, floormod, i64, seq, simplify
-from assay.compile.schedules.microkernel import Contraction, emit_contraction
+from assay.compile.schedules.microkernel import emit_contraction
 from assay.compile.schedules.multiply_add import element_bytes, form_named
 
 __all__ = ["ConvGeometry", "conv2d", "emit_conv2d", "pack_filters", "pad_spatial"]

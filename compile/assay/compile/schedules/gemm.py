@@ -11,6 +11,7 @@ from tvm import te, tirx
 from assay.compile.schedules.amx import emit_tiles, fits_tiles
 from assay.compile.schedules.blocks import Block, FusedFunction, loads_of
 from assay.compile.schedules.context import ScheduleContext
+from assay.compile.schedules.contraction import Contraction, StepOrder
 from assay.compile.schedules.epilogue import Epilogue
 from assay.compile.schedules.ir import (
     Buffer,
@@ -34,7 +35,7 @@ from assay.compile.schedules.ir import (
     simplify,
     store,
 )
-from assay.compile.schedules.microkernel import Contraction, StepOrder, emit_contraction
+from assay.compile.schedules.microkernel import emit_contraction
 from assay.compile.schedules.multiply_add import element_bytes, form_named
 from assay.compile.schedules.tiles import choose_panel_width
 

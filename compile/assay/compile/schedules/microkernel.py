@@ -9,12 +9,12 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from typing import TypeAlias
 
 from tvm import tirx
 
 from assay.compile.schedules.context import ScheduleContext
+from assay.compile.schedules.contraction import Contraction, StepOrder
 from assay.compile.schedules.depth_blocks import DepthBlock, choose_block_depth, walk_depth_blocks
 from assay.compile.schedules.epilogue import Epilogue
 from assay.compile.schedules.ir import (
@@ -40,12 +40,12 @@ from assay.compile.schedules.ir import (
     simplify,
     store,
 )
-from assay.compile.schedules.multiply_add import FLOAT32, MultiplyAdd, element_bytes, unit_for
+from assay.compile.schedules.multiply_add import FLOAT32, element_bytes, unit_for
 from assay.compile.schedules.panel_fetch import PanelFetch, plan_fetch, walk_and_fetch
 from assay.compile.schedules.tile_store import store_tile
 from assay.compile.schedules.tiles import choose_tile
 
-__all__ = ["Contraction", "StepOrder", "emit_contraction", "emit_rows_of_panel"]
+__all__ = ["emit_contraction", "emit_rows_of_panel"]
 
 _Step: TypeAlias = Callable[[Sequence[Expr], Expr, int], list[Stmt]]
 
@@ -54,50 +54,6 @@ _EXACT_TAILS = 3
 
 # Units to share between threads, where there is that much work.
 _MIN_UNITS = 8
-
-
-@dataclass(frozen=True, kw_only=True)
-class StepOrder:
-    """An order of the steps that differs between panels, and which of them are added before they are widened.
-
-    ``offsets``: where in A each step of a panel starts, int32, flat; ``first(group, panel)``: the position
-    of a panel's first one. ``sizes``: how many steps are taken together, and how often, in order.
-    """
-
-    offsets: Buffer
-    first: Callable[[Expr, Expr], Expr]
-    sizes: tuple[tuple[int, int], ...]
-
-
-@dataclass(frozen=True, kw_only=True)
-class Contraction:
-    """``out[group, row, col] = sum_k A[group, row, k] * B[group, k, col]``, as the micro-kernel sees it.
-
-    ``a``: one-dimensional view of A. ``a_offset(group, row)``: where a row's reduction starts in it.
-    ``reduction``: outer reduction loops as (extent, stride in A); ``depth``: the contiguous innermost one.
-    ``a_row_bytes``: bytes of A that one more row brings into the cache.
-    ``b``: packed panels, flat; ``b_offset(group, panel)``: where a panel starts; it holds the whole reduction
-    as ``[K, NR]``, or, where ``multiply_add`` takes several K a step, as ``[steps, NR, K of a step]``, zeros
-    behind the last K of each walk over ``depth``; with an ``order``, in that order.
-    ``out_index(group, row, col)``: index of an output in the anchor's buffer;
-    ``out_flat``: the same as a row-major position.
-    """
-
-    groups: int | Expr
-    rows: int | Expr
-    cols: int | Expr
-    a: Buffer
-    a_offset: Callable[[Expr, Expr], Expr]
-    reduction: tuple[tuple[int, Expr], ...]
-    depth: int | Expr
-    a_row_bytes: int
-    b: Buffer
-    b_offset: Callable[[Expr, Expr], Expr]
-    panel_width: int
-    out_index: Callable[[Expr, Expr, Expr], Sequence[Expr]]
-    out_flat: Callable[[Expr, Expr, Expr], Expr]
-    multiply_add: MultiplyAdd = FLOAT32
-    order: StepOrder | None = None
 
 
 def emit_contraction(contraction: Contraction, epilogue: Epilogue, context: ScheduleContext) -> Stmt:
@@ -139,18 +95,14 @@ class _Emitter:
         panels = simplify(tirx.max(panels, i64(1)))
         chunks = simplify(tirx.max(ceildiv(self.c.rows, chunk), i64(1)))
         per_group = simplify(panels * chunks)
-        together = self._panels_together(self.context.expected(panels))
+        place = self._placing(panels, chunks)
 
         def unit(t: Expr, block: DepthBlock | None = None) -> Stmt:
             group, first = bind("group", floordiv(t, per_group))
             inner, second = bind("inner", floormod(t, per_group))
-            base, third = bind("base", floordiv(inner, chunks * together) * together)
-            left, fourth = bind("left", minimum(panels - base, together))
-            place, fifth = bind("place", inner - base * chunks)
-            panel, sixth = bind("panel", base + floormod(place, left))
-            start, seventh = bind("start", floordiv(place, left) * chunk)
-            bindings = (first, second, third, fourth, fifth, sixth, seventh)
-            return seq(*bindings, self._chunk(group, panel, start, chunk, block))
+            panel, chunk_number, third = place(inner)
+            start, fourth = bind("start", chunk_number * chunk)
+            return seq(first, second, third, fourth, self._chunk(group, panel, start, chunk, block))
 
         operations = self.expected_rows * self.context.expected(self.c.cols) * self.expected_depth
         serial = self.context.is_small(operations * self.context.expected(self.c.groups) // 8)
@@ -177,11 +129,36 @@ class _Emitter:
             return None
         return choose_block_depth(depth, self.expected_rows, self.context.unit.l2_bytes, self.tile.unroll)
 
-    def _panels_together(self, panels: int) -> int:
-        """Panels of one group: what a thread streams again for the next chunk stays in its share of L3."""
+    def _placing(self, panels: Expr, chunks: Expr) -> Callable[[Expr], tuple[Expr, Expr, list[Stmt]]]:
+        """From the number of a unit to its panel and its chunk.
+
+        A group's panels take about two L2s: what a thread streams again for the next chunk stays in its share
+        of L3. All in one group where they are few or their number is not known.
+        """
         panel_bytes = element_bytes(self.c.b) * self.expected_depth * self.c.panel_width
         most = max(1, self.context.unit.l2_bytes * 2 // panel_bytes)
-        return most if most < panels else panels
+        count = as_int(panels)
+
+        def together(unit: Expr) -> tuple[Expr, Expr, list[Stmt]]:
+            panel, statements = bind("panel", floormod(unit, panels))
+            return panel, floordiv(unit, panels), statements
+
+        if count is None or count <= most:
+            return together
+        # A divisor makes all groups alike, which keeps the arithmetic of a unit short.
+        size = max(divisor for divisor in range(1, most + 1) if count % divisor == 0)
+        size = size if 2 * size >= most else most
+
+        def grouped(unit: Expr) -> tuple[Expr, Expr, list[Stmt]]:
+            base, first = bind("base", floordiv(unit, chunks * size) * size)
+            left, second = (
+                (i64(size), []) if count % size == 0 else bind("left", minimum(panels - base, size))
+            )
+            rest, third = bind("rest", unit - base * chunks)
+            panel, fourth = bind("panel", base + floormod(rest, left))
+            return panel, floordiv(rest, left), [*first, *second, *third, *fourth]
+
+        return grouped
 
     def _chunk_rows(self, panels: int) -> int:
         """Rows of one chunk, a multiple of the tile's: their part of A stays cached while the panels pass by.

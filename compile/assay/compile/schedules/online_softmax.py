@@ -35,7 +35,7 @@ from assay.compile.schedules.ir import (
 )
 from assay.compile.schedules.math import Registers, exp_below_one, with_registers
 from assay.compile.schedules.program import emit_program
-from assay.compile.schedules.register_tile import accumulate, row_tiles
+from assay.compile.schedules.register_tile import accumulate, row_tiles, vector_variable
 from assay.compile.schedules.tiles import choose_tile
 from assay.compile.schedules.transpose import turn
 
@@ -186,7 +186,7 @@ class _Emitter:
             rows = []
             for lane in range(self.lanes):
                 value = load(p.q.buffer, lanes_at(place(j + lane, column), self.lanes))
-                rows.append(_vector(value * broadcast(scale, self.lanes), self.lanes, statements))
+                rows.append(vector_variable(value * broadcast(scale, self.lanes), self.lanes, statements))
             for i, vector in enumerate(turn(rows, "float32", self.lanes, statements)):
                 at = (panel * p.depth + column + i) * self.width + j
                 statements.append(store(s.queries, vector, lanes_at(at, self.lanes)))
@@ -380,12 +380,12 @@ class _Emitter:
 
         def square(column: Expr, j: int) -> Stmt:
             inner: list[Stmt] = []
-            factor = _vector(load(s.totals, lanes_at(base + j, self.lanes)), self.lanes, inner)
+            factor = vector_variable(load(s.totals, lanes_at(base + j, self.lanes)), self.lanes, inner)
             rows = []
             for i in range(self.lanes):
                 at = (panel * p.value_depth + column + i) * self.width + j
                 value = load(s.sums, lanes_at(at, self.lanes)) * factor
-                rows.append(_vector(value, self.lanes, inner))
+                rows.append(vector_variable(value, self.lanes, inner))
             for lane, vector in enumerate(turn(rows, "float32", self.lanes, inner)):
                 inner.append(store(p.out.buffer, vector, lanes_at(place(j + lane, column), self.lanes)))
             return seq(inner)
@@ -398,10 +398,3 @@ class _Emitter:
             return loop(self.width, element, "query")
 
         return seq(statements, self._squares(p.value_depth, p.out, square, one))
-
-
-def _vector(value: Expr, lanes: int, statements: list[Stmt]) -> Expr:
-    """``value`` in a variable of its own."""
-    variable = tirx.Var("vector", f"float32x{lanes}")
-    statements.append(tirx.Bind(variable, value))
-    return variable

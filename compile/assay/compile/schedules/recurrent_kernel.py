@@ -30,8 +30,9 @@ from assay.compile.schedules.ir import (
     simplify,
     store,
 )
-from assay.compile.schedules.math import Registers, vector_math, with_registers
+from assay.compile.schedules.math import Registers, with_registers
 from assay.compile.schedules.recurrence import Cell, Phase, Recurrence, UnitLayout
+from assay.compile.schedules.recurrent_cell import CellLane
 from assay.compile.schedules.tiles import rows_that_fit
 
 __all__ = ["SCHEDULED", "recurrent_function"]
@@ -307,7 +308,7 @@ class _Emitter:
         last = phase == self.r.phases[-1]
 
         def compute(lane: Expr, registers: Registers) -> Stmt:
-            own = _Lane(self, registers, [load(gates[0], i64(s) + lane) for s in starts])
+            own = CellLane(self, registers, [load(gates[0], i64(s) + lane) for s in starts])
             if self.r.cell is Cell.LSTM:
                 own.lstm(at + lane, after)
             elif self.r.cell is Cell.RNN:
@@ -353,53 +354,3 @@ def _copy(source: Buffer, start: Expr, target: Buffer, at: Expr, count: int) -> 
 
 def _clear(target: Buffer, start: Expr, count: int) -> Stmt:
     return loop(count, lambda j: store(target, const_like(0.0, "float32"), start + j), "unit")
-
-
-class _Lane:
-    """The arithmetic of one hidden unit of one sequence, inside a loop over the lanes."""
-
-    def __init__(self, emitter: _Emitter, registers: Registers, gates: Sequence[Expr]) -> None:
-        self.e, self.registers, self.gates = emitter, registers, gates
-        self.statements: list[Stmt] = []
-
-    def _keep(self, value: Expr) -> Expr:
-        steps, value = vector_math(value, self.registers)
-        self.statements += steps
-        return self.registers.keep(value, self.statements)
-
-    def _activate(self, which: int, value: Expr) -> Expr:
-        name = self.e.r.activations[which]
-        if name == "Relu":
-            return self._keep(tirx.max(value, const_like(0.0, "float32")))
-        return self._keep((tirx.sigmoid if name == "Sigmoid" else tirx.tanh)(self._keep(value)))
-
-    def _put(self, buffer: Buffer, value: Expr, at: Expr) -> None:
-        self.statements.append(store(buffer, value, at))
-
-    def lstm(self, at: Expr, after: Expr) -> None:
-        """c = f * c + i * g; h = o * tanh(c)."""
-        i, o, f = (self._activate(0, self.gates[n]) for n in range(3))
-        candidate = self._activate(1, self.gates[3])
-        cell = self._keep(f * load(self.e.cell, at) + i * candidate)
-        self._put(self.e.cell, cell, at)
-        self._put(self.e.hidden, o * self._activate(2, cell), after + at)
-
-    def rnn(self, at: Expr, after: Expr) -> None:
-        """h = tanh(W x + R h)."""
-        self._put(self.e.hidden, self._activate(0, self.gates[0]), after + at)
-
-    def gates_of_gru(self, at: Expr, before: Expr) -> None:
-        """z, and the state that r lets through."""
-        self._put(self.e.update, self._activate(0, self.gates[0]), at)
-        reset = self._activate(0, self.gates[1])
-        self._put(self.e.reset, reset * load(self.e.hidden, before + at), at)
-
-    def gru(self, at: Expr, before: Expr, after: Expr, inner: Expr) -> None:
-        """h = (1 - z) * candidate + z * h."""
-        if self.e.r.linear_before_reset:
-            z, reset = (self._activate(0, self.gates[n]) for n in range(2))
-            candidate = self._activate(1, load(self.e.inputs, inner) + reset * self.gates[2])
-        else:
-            z, candidate = load(self.e.update, at), self._activate(1, self.gates[0])
-        old = load(self.e.hidden, before + at)
-        self._put(self.e.hidden, candidate + z * (old - candidate), after + at)

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+from tvm import tirx
+
 from assay.compile.schedules.ir import (
     Buffer,
     Expr,
@@ -25,7 +27,7 @@ from assay.compile.schedules.ir import (
     store,
 )
 
-__all__ = ["accumulate", "row_tiles"]
+__all__ = ["accumulate", "row_tiles", "vector_variable"]
 
 # Multiply-adds of one iteration, at most.
 _MAX_UNROLLED = 64
@@ -84,3 +86,10 @@ def accumulate(
         done = simplify(i64(blocks) * unroll)
         statements.append(loop(left, lambda k: seq(step(done + k)), "k_tail"))
     return accumulators, statements
+
+
+def vector_variable(value: Expr, lanes: int, statements: list[Stmt]) -> Expr:
+    """``value`` in a variable of its own."""
+    variable = tirx.Var("vector", f"float32x{lanes}")
+    statements.append(tirx.Bind(variable, value))
+    return variable

@@ -16,10 +16,11 @@ from tvm import te, tirx
 
 from assay.compile.schedules.blocks import Block, FusedFunction, loads_of
 from assay.compile.schedules.context import ScheduleContext
+from assay.compile.schedules.contraction import Contraction
 from assay.compile.schedules.epilogue import Epilogue
 from assay.compile.schedules.gemm import pack_panels
 from assay.compile.schedules.ir import Expr, Stmt, as_int, flat_view, floordiv, floormod, i64, seq, simplify
-from assay.compile.schedules.microkernel import Contraction, emit_contraction
+from assay.compile.schedules.microkernel import emit_contraction
 
 __all__ = ["ShuffledChannels", "emit_shuffled_conv2d", "pack_shuffled", "shuffled_conv2d"]
 

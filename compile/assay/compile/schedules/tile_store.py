@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
 
+from assay.compile.schedules.contraction import Contraction
 from assay.compile.schedules.epilogue import Epilogue
 from assay.compile.schedules.ir import (
     Buffer,
@@ -23,9 +23,6 @@ from assay.compile.schedules.ir import (
     store,
 )
 from assay.compile.schedules.math import Registers, with_registers
-
-if TYPE_CHECKING:
-    from assay.compile.schedules.microkernel import Contraction
 
 __all__ = ["store_tile"]
 

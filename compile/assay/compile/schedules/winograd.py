@@ -17,6 +17,7 @@ from tvm import te, tirx
 
 from assay.compile.schedules.blocks import Block, FusedFunction, loads_of
 from assay.compile.schedules.context import ScheduleContext
+from assay.compile.schedules.contraction import Contraction
 from assay.compile.schedules.conv2d import ConvGeometry
 from assay.compile.schedules.conv_plan import ConvPlan
 from assay.compile.schedules.epilogue import Epilogue
@@ -45,7 +46,7 @@ from assay.compile.schedules.ir import (
     store,
 )
 from assay.compile.schedules.math import with_registers
-from assay.compile.schedules.microkernel import Contraction, emit_rows_of_panel
+from assay.compile.schedules.microkernel import emit_rows_of_panel
 from assay.compile.schedules.nest import vector_pieces
 from assay.compile.schedules.winograd_matrices import (
     FILTER,
@@ -53,6 +54,7 @@ from assay.compile.schedules.winograd_matrices import (
     Matrix,
     combine,
     filtering,
+    keeper,
     transform_filters,
 )
 
@@ -280,7 +282,7 @@ class _Emitter:
         def pieces(border: bool) -> Stmt:
             def body(c: Expr, lanes: int, _: int) -> Stmt:
                 statements: list[Stmt] = []
-                keep = _keeper(lanes, statements)
+                keep = keeper(lanes, statements)
                 lines = [
                     combine(
                         self.matrices.data,
@@ -345,7 +347,7 @@ class _Emitter:
 
         def body(c: Expr, lanes: int, _: int = 0) -> Stmt:
             statements: list[Stmt] = []
-            keep = _keeper(lanes, statements)
+            keep = keeper(lanes, statements)
 
             def product(p: int, q: int) -> Expr:
                 at = (p * n + q) * self._product_stride + t * columns + c
@@ -394,16 +396,3 @@ class _Emitter:
         if as_int(floormod(width, m)) != 0:
             conditions.append(column < i64(width))
         return if_then(tirx.all(*conditions), emit) if conditions else emit
-
-
-def _keeper(lanes: int, statements: list[Stmt]) -> Callable[[Expr], Expr]:
-    """Puts vectors into registers: appends the stores to ``statements``, gives the loads."""
-
-    def keep(value: Expr) -> Expr:
-        register, declaration = allocate([lanes], "float32", "register", "local")
-        at = lanes_at(0, lanes)
-        statements.append(declaration)
-        statements.append(store(register, value, at))
-        return load(register, at)
-
-    return keep

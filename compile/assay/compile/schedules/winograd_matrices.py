@@ -15,9 +15,18 @@ from functools import cache
 import numpy as np
 import numpy.typing as npt
 
-from assay.compile.schedules.ir import Expr, broadcast, const_like
+from assay.compile.schedules.ir import (
+    Expr,
+    Stmt,
+    allocate,
+    broadcast,
+    const_like,
+    lanes_at,
+    load,
+    store,
+)
 
-__all__ = ["FILTER", "Filtering", "Matrix", "combine", "filtering", "transform_filters"]
+__all__ = ["FILTER", "Filtering", "Matrix", "combine", "filtering", "keeper", "transform_filters"]
 
 Matrix = tuple[tuple[Fraction, ...], ...]
 
@@ -152,3 +161,16 @@ def _vector(factor: Fraction, lanes: int) -> Expr:
 def _lanes(value: Expr) -> int:
     dtype = str(value.ty.dtype)
     return int(dtype.partition("x")[2] or 1)
+
+
+def keeper(lanes: int, statements: list[Stmt]) -> Callable[[Expr], Expr]:
+    """Puts vectors into registers: appends the stores to ``statements``, gives the loads."""
+
+    def keep(value: Expr) -> Expr:
+        register, declaration = allocate([lanes], "float32", "register", "local")
+        at = lanes_at(0, lanes)
+        statements.append(declaration)
+        statements.append(store(register, value, at))
+        return load(register, at)
+
+    return keep
