@@ -13,8 +13,9 @@ from typing import TYPE_CHECKING
 import msgspec
 
 from assay.compile.cache import BuildCache, installed_versions, key_of, source_digest
-from assay.compile.describe import TOOLS, describe, target_info
+from assay.compile.describe import TOOLS, describe, target_info, weights_of
 from assay.compile.divergence import first_divergence
+from assay.compile.lower import Lowered
 from assay.compile.merge import write_levels
 from assay.compile.profiles import Profile, profiles
 from assay.compile.records import Found, find_records
@@ -278,6 +279,9 @@ def _stand_in(target: Target) -> Target | None:
         return None
     unit = target.vector_unit
     plain = {DotProduct.VNNI: DotProduct.WIDENED, DotProduct.AMX: DotProduct.TILES}
+    if unit.bits > host.vector_unit.bits:
+        # LLVM aborts on an instruction for vectors that the CPU has not.
+        plain[DotProduct.MULTIPLY_ADD] = DotProduct.WIDENED
     unit = replace(unit, dot=plain.get(unit.dot, unit.dot))
     return replace(target, cpu=host.cpu, features=host.features, attributes=host.attributes, vector_unit=unit)
 
@@ -308,8 +312,8 @@ def verified(
         note += f" The errors are those of the same schedules compiled for {stand_in.cpu}."
         folder = scratch / "stand-in"
         folder.mkdir()
-        files, _ = compile_variant(canonical, stand_in, profile, folder, progress, variant)
-        staged, ran = _standing_in(manifest, stand_in), stand_in
+        files, lowered = compile_variant(canonical, stand_in, profile, folder, progress, variant)
+        staged, ran = _standing_in(manifest, stand_in, lowered), stand_in
     with progress.step("run ONNX Runtime"):
         cases = make_cases(canonical, [each.sizes for each in staged.levels[0].specializations])
     with progress.step("verify"):
@@ -320,10 +324,12 @@ def verified(
     return _concluded(manifest, executed, note, compared)
 
 
-def _standing_in(manifest: Manifest, stand_in: Target) -> Manifest:
-    """The manifest of a stand-in's artifact."""
-    level = msgspec.structs.replace(manifest.levels[0], target=target_info(stand_in))
-    return msgspec.structs.replace(manifest, levels=(level,))
+def _standing_in(manifest: Manifest, stand_in: Target, lowered: Lowered) -> Manifest:
+    """The manifest of a stand-in's artifact, whose weights may be packed in another way."""
+    level = manifest.levels[0]
+    entry = msgspec.structs.replace(level.entry, weights=tuple(lowered.weights))
+    level = msgspec.structs.replace(level, target=target_info(stand_in), entry=entry)
+    return msgspec.structs.replace(manifest, levels=(level,), weights=weights_of(lowered))
 
 
 def _concluded(

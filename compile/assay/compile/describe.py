@@ -31,11 +31,19 @@ if TYPE_CHECKING:
     from assay.compile.targets import Target
     from assay.models.export import CanonicalModel
 
-__all__ = ["LIBRARY", "RUNTIME", "TOOLS", "describe", "interface_of", "target_info"]
+__all__ = ["LIBRARY", "RUNTIME", "TOOLS", "describe", "interface_of", "target_info", "weights_of"]
 
 LIBRARY = "lib/model.so"
 RUNTIME = "lib/libtvm_runtime.so"
 TOOLS = ("apache-tvm", "apache-tvm-ffi", "onnx", "onnxruntime", "ziglang")
+
+
+def weights_of(lowered: Lowered) -> tuple[Weight, ...]:
+    """The manifest's entries for the weights of ``lowered``, in its order."""
+    return tuple(
+        Weight(name=n, dtype=str(a.dtype), shape=a.shape, bytes=a.nbytes)  # type: ignore[arg-type]
+        for n, a in lowered.weights.items()
+    )
 
 
 def describe(
@@ -70,10 +78,7 @@ def describe(
         outputs=tuple(
             Output(name=o.name, dtype=_dtype(o.dtype), shape=tuple(o.shape)) for o in canonical.outputs
         ),
-        weights=tuple(
-            Weight(name=n, dtype=str(a.dtype), shape=a.shape, bytes=a.nbytes)  # type: ignore[arg-type]
-            for n, a in lowered.weights.items()
-        ),
+        weights=weights_of(lowered),
         levels=(level,),
         tvm_runtime=RUNTIME,
         tools=installed_versions(TOOLS + (("torch", "transformers") if spec.needs_torch else ())),

@@ -20,7 +20,16 @@ from tvm import relax
 from tvm.relax.expr_functor import PyExprMutator, mutator
 
 from assay.compile.passes.constants import array_of
-from assay.compile.passes.quantized_values import Addition, Integers, Sums, Weights, with_bias
+from assay.compile.passes.quantized_values import (
+    Addition,
+    Integers,
+    Sums,
+    Weights,
+    to_signed,
+    to_unsigned,
+    typed,
+    with_bias,
+)
 from assay.compile.schedules import requantize
 from assay.compile.schedules.amx import PANEL_WIDTH, takes_tiles
 from assay.compile.schedules.context import ScheduleContext
@@ -115,7 +124,7 @@ class _Quantized(PyExprMutator):  # type: ignore[misc]
         coded = Integers(q=self._integers(x, float(scale), offset), scale=float(scale), zero=offset)
         if dtype == "uint8":
             return coded.q, coded
-        return self._emit(_to_signed, coded.q), coded
+        return self._emit(to_signed, coded.q), coded
 
     def _integers(self, x: Any, scale: float, zero: int) -> Any:
         """``x`` as uint8: the integers it came from, sums rescaled, or its numbers divided and rounded."""
@@ -152,7 +161,7 @@ class _Quantized(PyExprMutator):  # type: ignore[misc]
         dtype = str(x.ty.dtype)
         offset = int(zero) + (128 if dtype == "int8" else 0)
         known = self.coded.get(x)
-        q = known.q if known is not None else x if dtype == "uint8" else self._emit(_to_unsigned, x)
+        q = known.q if known is not None else x if dtype == "uint8" else self._emit(to_unsigned, x)
         return self._real(Integers(q=q, scale=float(scale), zero=offset))
 
     def _real(self, integers: Integers) -> tuple[Any, Any]:
@@ -187,7 +196,7 @@ class _Quantized(PyExprMutator):  # type: ignore[misc]
         width = self._width(
             form, rows, channels // geometry.groups, flat.shape[1] if geometry.is_pointwise else None
         )
-        packed = pack_integer_filters(_typed(filters, vectors[1], form), geometry, width, form.depth)
+        packed = pack_integer_filters(typed(filters, vectors[1], form), geometry, width, form.depth)
         if geometry.is_pointwise:
             total = self._product(x, packed, form, channels)
         else:
@@ -205,7 +214,7 @@ class _Quantized(PyExprMutator):  # type: ignore[misc]
         form = self._form(matrix.T, vectors[1])
         cols = matrix.shape[1]
         width = self._width(form, self._rows(list(call.ty.shape)[:-1]), cols, len(matrix))
-        packed = pack_integer_panels(_typed(matrix.T, vectors[1], form).T, width, form.depth)
+        packed = pack_integer_panels(typed(matrix.T, vectors[1], form).T, width, form.depth)
         total = self._product(x, packed, form, cols)
         return self._summed(total, matrix.T, vectors, x, form)
 
@@ -256,7 +265,7 @@ class _Quantized(PyExprMutator):  # type: ignore[misc]
         return self._rescaled(sums, None, emit=False), sums
 
     def _form(self, flat: npt.NDArray[Any], zero: npt.NDArray[Any]) -> MultiplyAdd:
-        return PairsOf16() if zero.any() else integer_form(self.context.unit, flat)
+        return integer_form(self.context.unit, flat.astype(np.int16) if zero.any() else flat)
 
     def _rows(self, extents: Any) -> int:
         rows = 1
@@ -375,33 +384,6 @@ class _Quantized(PyExprMutator):  # type: ignore[misc]
             primfunc_name_hint=function.__name__.lstrip("_"),
             primfunc_attrs=None if pattern is None else {"op_pattern": pattern},
         )
-
-
-def _to_signed(q: Any) -> Any:
-    return _shifted(q, "int8")
-
-
-def _to_unsigned(q: Any) -> Any:
-    return _shifted(q, "uint8")
-
-
-def _shifted(q: Any, dtype: str) -> Any:
-    """TE: the same numbers less 128 as int8, or plus 128 as uint8: the top bit is the other."""
-    from tvm import te, tirx
-
-    return te.compute(
-        q.shape,
-        lambda *i: tirx.reinterpret(dtype, tirx.reinterpret("uint8", q[i]) ^ tirx.const(128, "uint8")),
-        name="shift",
-    )
-
-
-def _typed(weights: npt.NDArray[Any], zero: npt.NDArray[Any], form: Any) -> npt.NDArray[Any]:
-    """Weights ``[N, ...]`` as the form multiplies them: in 16 bits, less their zero points."""
-    if not isinstance(form, PairsOf16):
-        return weights
-    shape = [-1] + [1] * (weights.ndim - 1)
-    return weights.astype(np.int16) - zero.astype(np.int16).reshape(shape)
 
 
 def convert_quantized(module: Any, context: ScheduleContext) -> Any:

@@ -9,7 +9,19 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-__all__ = ["Addition", "Integers", "Sums", "Weights", "with_bias"]
+from assay.compile.schedules.multiply_add import PairsOf16
+
+__all__ = [
+    "Addition",
+    "Integers",
+    "Sums",
+    "Weights",
+    "shifted",
+    "to_signed",
+    "to_unsigned",
+    "typed",
+    "with_bias",
+]
 
 # A bias further than this from a multiple of its scale is no integer in disguise.
 _INTEGER_BIAS = 1e-2
@@ -96,3 +108,32 @@ def with_bias(sums: Sums, bias: npt.NDArray[Any] | None) -> Sums | None:
     ):
         return None
     return replace(sums, bias=sums.bias + whole.astype(np.int32))
+
+
+def to_signed(q: Any) -> Any:
+    """TE: uint8 as the int8 that is 128 less."""
+    return shifted(q, "int8")
+
+
+def to_unsigned(q: Any) -> Any:
+    """TE: int8 as the uint8 that is 128 more."""
+    return shifted(q, "uint8")
+
+
+def shifted(q: Any, dtype: str) -> Any:
+    """TE: the same numbers less 128 as int8, or plus 128 as uint8: the top bit is the other."""
+    from tvm import te, tirx
+
+    return te.compute(
+        q.shape,
+        lambda *i: tirx.reinterpret(dtype, tirx.reinterpret("uint8", q[i]) ^ tirx.const(128, "uint8")),
+        name="shift",
+    )
+
+
+def typed(weights: npt.NDArray[Any], zero: npt.NDArray[Any], form: Any) -> npt.NDArray[Any]:
+    """Weights ``[N, ...]`` as the form multiplies them: in 16 bits, less their zero points."""
+    if not isinstance(form, PairsOf16):
+        return weights
+    shape = [-1] + [1] * (weights.ndim - 1)
+    return weights.astype(np.int16) - zero.astype(np.int16).reshape(shape)

@@ -23,6 +23,7 @@ __all__ = [
     "Float32",
     "MultiplyAdd",
     "PairsOf16",
+    "PairsOf16Widened",
     "QuadsOf8",
     "QuadsOf8Saturating",
     "QuadsOf8Widened",
@@ -226,9 +227,29 @@ class QuadsOf8Widened(_Integers):
         return total
 
 
+@dataclass(frozen=True, kw_only=True)
+class PairsOf16Widened(PairsOf16):
+    """``PairsOf16`` in plain arithmetic, for a machine without the instruction: same panels, same results."""
+
+    def add(self, total: Expr, left: Sequence[Expr], right: Sequence[Expr], lanes: int) -> Expr:
+        """Each half of the lanes widened, multiplied and added."""
+        half = broadcast(const_like(16, "int32"), lanes)
+        for a, b in zip(left, right, strict=True):
+            words = _bits(b, _vector("int32", lanes))
+            total = total + ((a << half) >> half) * ((words << half) >> half) + (a >> half) * (words >> half)
+        return total
+
+
 _FORMS: Mapping[str, MultiplyAdd] = {
     form.__class__.__name__: form
-    for form in (FLOAT32, PairsOf16(), QuadsOf8Saturating(), QuadsOf8(), QuadsOf8Widened())
+    for form in (
+        FLOAT32,
+        PairsOf16(),
+        PairsOf16Widened(),
+        QuadsOf8Saturating(),
+        QuadsOf8(),
+        QuadsOf8Widened(),
+    )
 }
 
 
@@ -252,11 +273,12 @@ def integer_form(unit: VectorUnit, weights: npt.NDArray[Any]) -> MultiplyAdd:
 
     Weights that are not int8, or that could saturate, are multiplied in 16 bits.
     """
+    widened = unit.dot in (DotProduct.WIDENED, DotProduct.TILES)
     if weights.dtype != np.int8:
-        return PairsOf16()
+        return PairsOf16Widened() if widened else PairsOf16()
     if unit.dot in (DotProduct.VNNI, DotProduct.AMX):
         return QuadsOf8()
-    if unit.dot in (DotProduct.WIDENED, DotProduct.TILES):
+    if widened:
         return QuadsOf8Widened()
     return QuadsOf8Saturating() if _pairs_fit(weights) else PairsOf16()
 
