@@ -6,7 +6,6 @@ The schema is checked in as ``docs/schema/manifest.schema.json``; write it anew 
 
 from __future__ import annotations
 
-import inspect
 import json
 import sys
 from enum import StrEnum
@@ -15,6 +14,7 @@ from typing import Annotated, Any, Literal, TypeAlias
 import msgspec
 
 from assay.errors import ArtifactError, ArtifactVersionError
+from assay.runtime.schema import published_schema
 
 __all__ = [
     "SCHEMA_VERSION",
@@ -263,20 +263,7 @@ def decode_manifest(data: bytes) -> Manifest:
 
 def manifest_schema() -> dict[str, Any]:
     """JSON Schema (draft 2020-12) of manifest.json, generated from the types above."""
-    return {
-        "$schema": "https://json-schema.org/draft/2020-12/schema",
-        "title": "Assay artifact manifest",
-        "version": SCHEMA_VERSION,
-        **_dedented(msgspec.json.schema(Manifest)),
-    }
-
-
-def _dedented(schema: dict[str, Any]) -> dict[str, Any]:
-    """``schema`` with descriptions as Python 3.13 keeps docstrings; older versions keep their indentation."""
-    changed = {key: _dedented(value) if isinstance(value, dict) else value for key, value in schema.items()}
-    if isinstance(schema.get("description"), str):
-        changed["description"] = inspect.cleandoc(schema["description"])
-    return changed
+    return published_schema(Manifest, "Assay artifact manifest", SCHEMA_VERSION)
 
 
 if __name__ == "__main__":

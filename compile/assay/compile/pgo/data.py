@@ -6,7 +6,6 @@ The schema is checked in as ``docs/schema/profile-data.schema.json``; write it a
 
 from __future__ import annotations
 
-import inspect
 import json
 import sys
 from collections.abc import Iterable, Sequence
@@ -17,6 +16,7 @@ import msgspec
 
 from assay.errors import ProfileDataError
 from assay.runtime.atomic import replace_file
+from assay.runtime.schema import published_schema
 
 __all__ = [
     "SCHEMA_VERSION",
@@ -165,20 +165,7 @@ def read_profile(path: Path) -> ProfileData:
 
 def profile_schema() -> dict[str, Any]:
     """JSON Schema (draft 2020-12) of a profile, generated from the types above."""
-    return {
-        "$schema": "https://json-schema.org/draft/2020-12/schema",
-        "title": "Assay profile data",
-        "version": SCHEMA_VERSION,
-        **_dedented(msgspec.json.schema(ProfileData)),
-    }
-
-
-def _dedented(schema: dict[str, Any]) -> dict[str, Any]:
-    """``schema`` with descriptions as Python 3.13 keeps docstrings; older versions keep their indentation."""
-    changed = {key: _dedented(value) if isinstance(value, dict) else value for key, value in schema.items()}
-    if isinstance(schema.get("description"), str):
-        changed["description"] = inspect.cleandoc(schema["description"])
-    return changed
+    return published_schema(ProfileData, "Assay profile data", SCHEMA_VERSION)
 
 
 if __name__ == "__main__":
