@@ -42,15 +42,13 @@ from assay.compile.schedules.ir import (
 )
 from assay.compile.schedules.multiply_add import FLOAT32, element_bytes, unit_for
 from assay.compile.schedules.panel_fetch import PanelFetch, plan_fetch, walk_and_fetch
+from assay.compile.schedules.register_tile import leftover_rows
 from assay.compile.schedules.tile_store import store_tile
 from assay.compile.schedules.tiles import choose_tile
 
 __all__ = ["emit_contraction", "emit_rows_of_panel"]
 
 _Step: TypeAlias = Callable[[Sequence[Expr], Expr, int], list[Stmt]]
-
-# The most rows left over of a symbolic number that get a tile of their own height.
-_EXACT_TAILS = 3
 
 # Units to share between threads, where there is that much work.
 _MIN_UNITS = 8
@@ -208,26 +206,11 @@ class _Emitter:
                 tail = self._tile(group, panel, first, rows % height, block=block)
                 statements.append(if_then(count > full * height, tail))
         else:
-            statements += self._symbolic_tail(group, panel, first, simplify(count - full * height), block)
+            left = simplify(count - full * height)
+            statements += leftover_rows(
+                left, height, lambda at, size: self._tile(group, panel, first + at, size, block=block)
+            )
         return seq(statements)
-
-    def _symbolic_tail(
-        self, group: Expr, panel: Expr, first: Expr, left: Expr, block: DepthBlock | None
-    ) -> list[Stmt]:
-        """The rows left over, fewer than a tile: one tile, or one for each power of two in their number."""
-        if self.tile.rows <= _EXACT_TAILS + 1:
-            return [
-                if_then(tirx.EQ(left, i64(size)), self._tile(group, panel, first, size, block=block))
-                for size in range(1, self.tile.rows)
-            ]
-        statements: list[Stmt] = []
-        size = 1 << (self.tile.rows - 1).bit_length() >> 1
-        while size:
-            done = simplify(floordiv(left, 2 * size) * (2 * size))
-            tile = self._tile(group, panel, first + done, size, block=block)
-            statements.append(if_then(floormod(floordiv(left, size), 2) > 0, tile))
-            size //= 2
-        return statements
 
     def _fetch_of(self, tiles: int) -> PanelFetch | None:
         """How each of ``tiles`` row tiles of a panel brings its share of the next panel near."""

@@ -27,24 +27,38 @@ from assay.compile.schedules.ir import (
     store,
 )
 
-__all__ = ["accumulate", "row_tiles", "vector_variable"]
+__all__ = ["accumulate", "leftover_rows", "row_tiles", "vector_variable"]
+
+# The most rows left over that get a tile of their own height.
+_EXACT_TAILS = 3
 
 # Multiply-adds of one iteration, at most.
 _MAX_UNROLLED = 64
 
 
 def row_tiles(count: Expr, height: int, tile: Callable[[Expr, int], Stmt]) -> Stmt:
-    """``count`` rows in tiles of ``height``, then one tile for each power of two in what is left."""
+    """``count`` rows in tiles of ``height``, then what is left of them."""
     full = floordiv(count, height)
     done, statements = bind("done", full * height)
     statements = [loop(full, lambda t: tile(t * height, height), "row_tile"), *statements]
-    left = simplify(count - done)
+    rest = leftover_rows(simplify(count - done), height, lambda at, size: tile(done + at, size))
+    return seq([*statements, *rest])
+
+
+def leftover_rows(left: Expr, height: int, tile: Callable[[Expr, int], Stmt]) -> list[Stmt]:
+    """``left`` rows, fewer than ``height``: one tile, or one for each power of two in their number.
+
+    ``tile`` takes the first of its rows, counted from the first one left over, and their number.
+    """
+    if height <= _EXACT_TAILS + 1:
+        return [if_then(tirx.EQ(left, i64(size)), tile(i64(0), size)) for size in range(1, height)]
+    statements = []
     size = 1 << (height - 1).bit_length() >> 1
     while size:
-        at = done + floordiv(left, 2 * size) * (2 * size)
+        at = simplify(floordiv(left, 2 * size) * (2 * size))
         statements.append(if_then(floormod(floordiv(left, size), 2) > 0, tile(at, size)))
         size //= 2
-    return seq(statements)
+    return statements
 
 
 def accumulate(
