@@ -18,6 +18,7 @@ from assay.runtime.schema import published_schema
 
 __all__ = [
     "SCHEMA_VERSION",
+    "DecoderInfo",
     "Dim",
     "Entry",
     "Execution",
@@ -193,13 +194,42 @@ class Level(Struct, frozen=True, kw_only=True):
         return (self.entry, *(special.entry for special in self.specializations))
 
 
+class DecoderInfo(Struct, frozen=True, kw_only=True):
+    """What a program that generates text has to know of a language model with a paged cache.
+
+    ``cache`` holds ``[pages, layers, 2, kv_heads, page_tokens * head_dim]`` of ``cache_dtype``. ``window``: how
+    many tokens back, itself included, a token sees at most in every layer; None where some layer sees all.
+    One call takes up to ``max_tokens`` rows of up to ``max_sequences`` sequences, and gives logits for up to
+    ``max_rows`` of them. ``tokenizer`` and ``chat_template`` are files of the artifact.
+    """
+
+    architecture: Name
+    vocabulary: Size
+    context_length: Size
+    layers: Size
+    heads: Size
+    kv_heads: Size
+    head_dim: Size
+    page_tokens: Size
+    cache_dtype: Literal["float16", "float32", "int8"]
+    window: Size | None = None
+    max_tokens: Size
+    max_sequences: Size
+    max_rows: Size
+    bos_ids: tuple[Size, ...] = ()
+    eos_ids: tuple[Size, ...] = ()
+    add_bos: bool = False
+    tokenizer: Name | None = None
+    chat_template: Name | None = None
+
+
 class Manifest(Struct, frozen=True, kw_only=True):
     """Everything about an artifact but its code and weights.
 
     ``levels`` are ordered from plain to capable: the last one that a CPU has is the one to run. All take
     their ``weights`` from one file and run on one ``tvm_runtime`` library. ``files`` maps the relative path
-    of every other file to its digest. No field depends on the time or on the machine of the build, so that
-    the same inputs give the same bytes.
+    of every other file to its digest. ``decoder`` is there for language models with a paged cache. No field
+    depends on the time or on the machine of the build, so that the same inputs give the same bytes.
     """
 
     schema_version: int = SCHEMA_VERSION
@@ -212,6 +242,7 @@ class Manifest(Struct, frozen=True, kw_only=True):
     weights: tuple[Weight, ...]
     levels: Annotated[tuple[Level, ...], msgspec.Meta(min_length=1)]
     tvm_runtime: Name
+    decoder: DecoderInfo | None = None
     files: dict[str, FileDigest] = {}
     tools: dict[str, str]
 
