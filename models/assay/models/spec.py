@@ -12,6 +12,8 @@ if TYPE_CHECKING:
     import numpy as np
     import numpy.typing as npt
 
+    from assay.models.decoders.spec import DecoderSpec
+
 __all__ = [
     "Array",
     "DType",
@@ -98,8 +100,8 @@ class ModelSpec:
     """A model by name. ``inputs`` in the order of the graph.
 
     ``representative_inputs(sizes, generator)`` maps a size for every symbolic dimension to arrays by input
-    name that look like real data (token ids in the vocabulary, an audio-like signal). ``decoders`` maps an
-    input name to a function from a file (an image, audio or text) to the arrays of one run.
+    name that look like real data (token ids in the vocabulary, an audio-like signal). ``decode_file(path)``
+    makes the arrays of one run from a file. ``decoder`` is set for models that generate text.
     """
 
     name: str
@@ -112,6 +114,7 @@ class ModelSpec:
     representative_inputs: RepresentativeInputs | None = None
     decode_file: Callable[[Path], dict[str, Array]] | None = None
     needs_torch: bool = False
+    decoder: DecoderSpec | None = None
     tags: frozenset[str] = field(default_factory=frozenset)
 
     @property
