@@ -5,8 +5,8 @@
 set -euo pipefail
 folder="${XDG_CACHE_HOME:-$HOME/.cache}/assay/emulator"
 export DEBIAN_FRONTEND=noninteractive
-apt-get update -qq
-apt-get install -y -qq --no-install-recommends \
+apt-get -o Acquire::Retries=3 update -qq
+apt-get -o Acquire::Retries=3 install -y -qq --no-install-recommends \
   bochs bochsbios bochs-term vgabios isolinux syslinux-common xorriso busybox-static qemu-user >/dev/null
 [ -f "$folder/vmlinuz" ] && exit 0
 scratch="$(mktemp -d)"

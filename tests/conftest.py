@@ -18,7 +18,6 @@ ALLOWED_SKIPS = (
     re.compile(r"needs Linux"),
     re.compile(r"the micro-architecture has no name here"),  # of this CPU, in Assay
     re.compile(r"micro-architecture is no alias of x86-64-v3"),
-    re.compile(r"needs the emulated machine"),  # system packages, which root alone installs
 )
 """Reasons for which a test may be skipped under ``--fail-on-skip``; searched for in the reason."""
 
