@@ -19,7 +19,10 @@
     ├── RecordError               15 a results file is damaged or of a newer schema
     ├── WorkloadError             16 a workload folder that does not fit the interface
     ├── ProfileDataError          17 profile data are damaged, of a newer schema, or of another model
-    └── TuningRecordError         18 a tuning record or journal is damaged or of a newer schema
+    ├── TuningRecordError         18 a tuning record or journal is damaged or of a newer schema
+    ├── EmulatorError             19 an emulated machine cannot be started, or did not finish
+    ├── CapacityError             20 memory, or the room in a cache, does not suffice
+    └── TokenizerError            21 a tokenizer or chat template is missing, damaged, or does not fit
 
 Exit code 130 is an interrupt (Ctrl-C), as in every shell.
 """
@@ -35,6 +38,7 @@ __all__ = [
     "ArtifactVersionError",
     "AssayError",
     "BenchmarkError",
+    "CapacityError",
     "CpuFeatureError",
     "EmulatorError",
     "ExternalDataError",
@@ -44,6 +48,7 @@ __all__ = [
     "ProfileDataError",
     "RecordError",
     "StorageError",
+    "TokenizerError",
     "TuningRecordError",
     "UnknownNameError",
     "UnsupportedOperatorError",
@@ -187,3 +192,15 @@ class EmulatorError(AssayError):
     """An emulated machine that cannot be started, or did not finish in time."""
 
     exit_code = 19
+
+
+class CapacityError(AssayError):
+    """Memory, or the room in a cache, that does not suffice."""
+
+    exit_code = 20
+
+
+class TokenizerError(AssayError):
+    """A tokenizer or chat template that is missing, damaged, or does not fit the model."""
+
+    exit_code = 21
