@@ -1,7 +1,11 @@
 from __future__ import annotations
 
+import importlib.util
+import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import numpy as np
@@ -157,3 +161,16 @@ def scheduled() -> Callable[..., str]:
         return str(function.script())
 
     return script
+
+
+@pytest.fixture(scope="session")
+def paged_cases() -> ModuleType:
+    """``paged_cases.py``: calls of a paged attention kernel, and their reference."""
+    name = "paged_cases"
+    if name not in sys.modules:
+        spec = importlib.util.spec_from_file_location(name, Path(__file__).with_name(f"{name}.py"))
+        assert spec is not None
+        assert spec.loader is not None
+        sys.modules[name] = importlib.util.module_from_spec(spec)
+        spec.loader.exec_module(sys.modules[name])
+    return sys.modules[name]
