@@ -137,6 +137,7 @@ def _fused(
     from assay.compile.passes.layout import to_channels_last
     from assay.compile.passes.normalize import normalize
     from assay.compile.passes.norms import join_norms
+    from assay.compile.passes.paged_cache import write_cache_in_place
     from assay.compile.passes.quantized import convert_quantized
     from assay.compile.passes.recurrences import convert_recurrences
     from assay.compile.passes.shuffle import sink_shuffles
@@ -163,7 +164,8 @@ def _fused(
         passes = [legalize, transform.AnnotateTIROpPattern()]
         if profile.fuse:
             passes += [transform.FuseOps(), transform.FuseTIR()]
-        return tvm.transform.Sequential([*passes, transform.DeadCodeElimination()])(module)
+        module = tvm.transform.Sequential([*passes, transform.DeadCodeElimination()])(module)
+        return write_cache_in_place(module, context)
 
 
 @contextmanager

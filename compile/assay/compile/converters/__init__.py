@@ -18,9 +18,15 @@ from assay.compile.converters.expand import convert_expand
 from assay.compile.converters.gather import convert_gather
 from assay.compile.converters.lrn import convert_lrn
 from assay.compile.converters.pad import convert_pad
+from assay.compile.converters.paged_attention import (
+    convert_drop_batch,
+    convert_paged_attention,
+    convert_take_rows,
+)
 from assay.compile.converters.quantize_linear import convert_quantize_linear
 from assay.compile.converters.recurrent import convert_gru, convert_lstm, convert_rnn
 from assay.compile.converters.resize import convert_resize, convert_upsample
+from assay.compile.converters.simplified_layer_normalization import convert_simplified_layer_normalization
 from assay.compile.converters.top_k import convert_top_k
 
 __all__ = ["CONVERTERS", "Converter"]
@@ -32,6 +38,7 @@ CONVERTERS: Mapping[str, Converter] = {
     "ConvTranspose": convert_conv_transpose,
     "CumSum": convert_cumsum,
     "DequantizeLinear": convert_dequantize_linear,
+    "DropBatch": convert_drop_batch,
     "DynamicQuantizeLinear": convert_dynamic_quantize_linear,
     "Expand": convert_expand,
     "GRU": convert_gru,
@@ -39,9 +46,12 @@ CONVERTERS: Mapping[str, Converter] = {
     "LRN": convert_lrn,
     "LSTM": convert_lstm,
     "Pad": convert_pad,
+    "PagedAttention": convert_paged_attention,
     "QuantizeLinear": convert_quantize_linear,
     "RNN": convert_rnn,
     "Resize": convert_resize,
+    "SimplifiedLayerNormalization": convert_simplified_layer_normalization,
+    "TakeRows": convert_take_rows,
     "TopK": convert_top_k,
     "Upsample": convert_upsample,
 }

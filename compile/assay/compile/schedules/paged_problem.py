@@ -5,18 +5,13 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
-from typing import Literal, TypeAlias
 
 from tvm import tirx
 
+from assay.compile.decoders.interface import PAGE_TOKENS, CacheDType
 from assay.compile.schedules.ir import Buffer, Expr, i64
 
 __all__ = ["PAGE_TOKENS", "CacheDType", "PagedBuffers", "PagedProblem", "Place"]
-
-PAGE_TOKENS = 32
-"""Tokens of a page."""
-
-CacheDType: TypeAlias = Literal["float16", "float32", "int8"]
 
 
 @dataclass(frozen=True, kw_only=True)

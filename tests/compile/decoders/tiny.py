@@ -1,0 +1,173 @@
+"""Small decoders of random numbers in canonical form, as ONNX made by hand."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import onnx
+from onnx import helper
+
+from assay.models.decoders.spec import DecoderSpec
+
+
+@dataclass(frozen=True, kw_only=True)
+class Tiny:
+    """A decoder: like Llama with ``rotary``, like GPT-2 without."""
+
+    rotary: bool = True
+    vocabulary: int = 97
+    layers: int = 2
+    heads: int = 4
+    kv_heads: int = 2
+    head_dim: int = 16
+    hidden: int = 48
+    inner: int = 64
+    context: int = 256
+    window: int | None = None
+    softcap: float = 0.0
+    packed: bool = False
+    seed: int = 0
+
+    @property
+    def spec(self) -> DecoderSpec:
+        return DecoderSpec(
+            architecture="llama" if self.rotary else "gpt2",
+            vocabulary=self.vocabulary,
+            context_length=self.context,
+            layers=self.layers,
+            heads=self.heads,
+            kv_heads=self.kv_heads,
+            head_dim=self.head_dim,
+            window=self.window,
+        )
+
+    def model(self) -> onnx.ModelProto:
+        return _Graph(self).model()
+
+
+class _Graph:
+    def __init__(self, tiny: Tiny) -> None:
+        self.t = tiny
+        self.generator = np.random.default_rng(tiny.seed)
+        self.nodes: list[onnx.NodeProto] = []
+        self.weights: list[onnx.TensorProto] = []
+
+    def constant(self, name: str, array: Any) -> str:
+        self.weights.append(onnx.numpy_helper.from_array(np.ascontiguousarray(array), name))
+        return name
+
+    def random(self, name: str, *shape: int, scale: float = 1.0, offset: float = 0.0) -> str:
+        values = offset + scale * self.generator.standard_normal(shape)
+        return self.constant(name, values.astype(np.float32))
+
+    def node(self, kind: str, inputs: list[str], output: str, **attributes: Any) -> str:
+        self.nodes.append(helper.make_node(kind, inputs, [output], name=output, **attributes))
+        return output
+
+    def norm(self, x: str, name: str) -> str:
+        weight = self.random(f"{name}.weight", self.t.hidden, scale=0.1, offset=1.0)
+        if self.t.rotary:
+            return self.node("SimplifiedLayerNormalization", [x, weight], name, axis=-1, epsilon=1e-5)
+        bias = self.random(f"{name}.bias", self.t.hidden, scale=0.1)
+        return self.node("LayerNormalization", [x, weight, bias], name, axis=-1, epsilon=1e-5)
+
+    def linear(self, x: str, name: str, rows: int, columns: int) -> str:
+        weight = self.random(f"{name}.weight", rows, columns, scale=rows**-0.5)
+        product = self.node("MatMul", [x, weight], f"{name}.product" if not self.t.rotary else name)
+        if self.t.rotary:
+            return product
+        return self.node("Add", [product, self.random(f"{name}.bias", columns, scale=0.1)], name)
+
+    def attention(self, x: str, layer: int) -> str:
+        t = self.t
+        q, kv = t.heads * t.head_dim, t.kv_heads * t.head_dim
+        if t.packed:
+            qkv = [self.linear(x, f"{layer}.qkv", t.hidden, q + 2 * kv), "", ""]
+        else:
+            qkv = [self.linear(x, f"{layer}.{n}", t.hidden, c) for n, c in (("q", q), ("k", kv), ("v", kv))]
+        past = [f"past_key_values.{layer}.{kind}" for kind in ("key", "value")]
+        present = [f"present.{layer}.{kind}" for kind in ("key", "value")]
+        tables = ["cosines", "sines"] if t.rotary else []
+        options: dict[str, Any] = {"do_rotary": 1} if t.rotary else {}
+        if t.window is not None:
+            options["local_window_size"] = t.window
+        if t.softcap:
+            options["softcap"] = t.softcap
+        attended = f"{layer}.attended"
+        self.nodes.append(
+            helper.make_node(
+                "GroupQueryAttention",
+                [*qkv, *past, "seqlens_k", "total_length", *tables],
+                [attended, *present],
+                name=attended,
+                domain="com.microsoft",
+                num_heads=t.heads,
+                kv_num_heads=t.kv_heads,
+                **options,
+            )
+        )
+        return self.linear(attended, f"{layer}.o", q, t.hidden)
+
+    def feed_forward(self, x: str, layer: int) -> str:
+        t = self.t
+        up = self.linear(x, f"{layer}.up", t.hidden, t.inner)
+        if t.rotary:
+            gate = self.linear(x, f"{layer}.gate", t.hidden, t.inner)
+            sigmoid = self.node("Sigmoid", [gate], f"{layer}.sigmoid")
+            silu = self.node("Mul", [gate, sigmoid], f"{layer}.silu")
+            inner = self.node("Mul", [silu, up], f"{layer}.inner")
+        else:
+            inner = self.node("Gelu", [up], f"{layer}.inner", approximate="tanh")
+        return self.linear(inner, f"{layer}.down", t.inner, t.hidden)
+
+    def lengths(self) -> None:
+        self.constant("one", np.array([1], np.int64))
+        self.constant("index_one", np.array(1, np.int64))
+        self.node("ReduceSum", ["attention_mask", "one"], "length", keepdims=0)
+        self.node("Sub", ["length", "one"], "length_less_one")
+        self.node("Cast", ["length_less_one"], "seqlens_k", to=onnx.TensorProto.INT32)
+        self.node("Shape", ["attention_mask"], "mask_shape")
+        self.node("Gather", ["mask_shape", "index_one"], "total", axis=0)
+        self.node("Cast", ["total"], "total_length", to=onnx.TensorProto.INT32)
+
+    def model(self) -> onnx.ModelProto:
+        t = self.t
+        self.lengths()
+        table = self.random("embedding", t.vocabulary, t.hidden)
+        x = self.node("Gather", [table, "input_ids"], "embedded")
+        if t.rotary:
+            angles = np.outer(np.arange(t.context), 10_000.0 ** -(np.arange(0, t.head_dim, 2) / t.head_dim))
+            self.constant("cosines", np.cos(angles).astype(np.float32))
+            self.constant("sines", np.sin(angles).astype(np.float32))
+        else:
+            positions = self.random("positions", t.context, t.hidden, scale=0.3)
+            x = self.node("Add", [x, self.node("Gather", [positions, "position_ids"], "placed")], "start")
+        for layer in range(t.layers):
+            x = self.node(
+                "Add", [x, self.attention(self.norm(x, f"{layer}.norm1"), layer)], f"{layer}.middle"
+            )
+            x = self.node(
+                "Add", [x, self.feed_forward(self.norm(x, f"{layer}.norm2"), layer)], f"{layer}.end"
+            )
+        head = self.random("head", t.hidden, t.vocabulary, scale=t.hidden**-0.5)
+        self.node("MatMul", [self.norm(x, "norm"), head], "logits")
+        return self._assembled()
+
+    def _assembled(self) -> onnx.ModelProto:
+        t = self.t
+        integer, real = onnx.TensorProto.INT64, onnx.TensorProto.FLOAT
+        declare = helper.make_tensor_value_info
+        ids = ["input_ids"] if t.rotary else ["input_ids", "position_ids"]
+        inputs = [declare(name, integer, ["batch", "tokens"]) for name in ids]
+        inputs.append(declare("attention_mask", integer, ["batch", "total"]))
+        outputs = [declare("logits", real, ["batch", "tokens", t.vocabulary])]
+        for layer in range(t.layers):
+            for kind in ("key", "value"):
+                past, total = (["batch", t.kv_heads, n, t.head_dim] for n in ("past", "total"))
+                inputs.append(declare(f"past_key_values.{layer}.{kind}", real, past))
+                outputs.append(declare(f"present.{layer}.{kind}", real, total))
+        graph = helper.make_graph(self.nodes, "tiny", inputs, outputs, self.weights)
+        opsets = [helper.make_opsetid("", 20), helper.make_opsetid("com.microsoft", 1)]
+        return helper.make_model(graph, opset_imports=opsets, ir_version=9)
