@@ -21,7 +21,19 @@ INTERRUPTED = 130
 # Which extra brings a module that was not found.
 _EXTRAS = {
     **dict.fromkeys(
-        ("tvm", "onnx", "onnxruntime", "scipy", "filelock", "platformdirs", "psutil", "PIL", "tokenizers"),
+        (
+            "tvm",
+            "onnx",
+            "onnxruntime",
+            "scipy",
+            "filelock",
+            "gguf",
+            "platformdirs",
+            "psutil",
+            "PIL",
+            "safetensors",
+            "tokenizers",
+        ),
         "compile",
     ),
     **dict.fromkeys(("torch", "transformers", "onnxscript"), "torch"),
