@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import subprocess
 import sys
 import tomllib
 from collections.abc import Iterator
@@ -27,6 +28,10 @@ ALLOWED = {
 
 SMALL = BASE | {"runtime"}
 """The parts that run with the base install alone: no third package but its dependencies, not even lazily."""
+
+OPTIONAL_FOLDER = "runtime/assay/runtime/generate/"
+OPTIONAL = frozenset({"jinja2", "tokenizers"})
+"""What the extra ``generate`` brings, which this folder may import inside of functions."""
 
 # A distribution whose import name is another one.
 IMPORT_NAMES = {"apache-tvm-ffi": "tvm_ffi"}
@@ -71,6 +76,7 @@ def violations(root: Path, base_packages: frozenset[str]) -> list[str]:
     found = []
     for path, package in source_files(root):
         part = package.split(".")[1] if "." in package else path.stem
+        optional = OPTIONAL if path.relative_to(root).as_posix().startswith(OPTIONAL_FOLDER) else frozenset()
         for imported in imports_of(path, package):
             top, _, rest = imported.module.partition(".")
             where = f"{path.relative_to(root)}:{imported.line}: assay.{part} imports {imported.module}"
@@ -78,7 +84,7 @@ def violations(root: Path, base_packages: frozenset[str]) -> list[str]:
                 other = rest.partition(".")[0]
                 if other not in {"", part} | ALLOWED[part]:
                     found.append(f"{where}; it may import only {', '.join(sorted(ALLOWED[part]))}")
-            elif part in SMALL and top not in base_packages and top not in sys.stdlib_module_names:
+            elif part in SMALL and top not in base_packages | optional | sys.stdlib_module_names:
                 found.append(f"{where}, which the base install does not bring")
     return found
 
@@ -93,6 +99,29 @@ def base_packages() -> frozenset[str]:
 def test_every_import_follows_the_direction() -> None:
     found = violations(ROOT, base_packages())
     assert not found, "\n" + "\n".join(found)
+
+
+def test_optional_packages_are_those_of_the_extra() -> None:
+    extras = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["optional-dependencies"]
+    assert {each.partition(">")[0] for each in extras["generate"]} == OPTIONAL
+
+
+def test_the_runtime_imports_without_optional_packages() -> None:
+    modules = [
+        ".".join([package, *([] if path.stem == "__init__" else [path.stem])])
+        for path, package in source_files(ROOT)
+        if package.startswith("assay.runtime")
+    ]
+    absent = sorted({*OPTIONAL, "tvm", "torch", "onnx", "onnxruntime", "scipy", "psutil"})
+    code = f"""
+import importlib, sys
+for name in {absent}:
+    sys.modules[name] = None
+for name in {modules}:
+    importlib.import_module(name)
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
 
 
 def test_every_part_has_a_rule_and_is_looked_at() -> None:
@@ -119,6 +148,8 @@ def plant(root: Path, file: str, source: str) -> None:
         ("runtime/a.py", "import tvm", 1, "assay.runtime imports tvm, which the base install does not bring"),
         ("runtime/a.py", "def f():\n    import onnx.helper", 2, "assay.runtime imports onnx.helper"),
         ("runtime/a.py", "from torch import nn", 1, "assay.runtime imports torch"),
+        ("runtime/a.py", "import tokenizers", 1, "assay.runtime imports tokenizers"),
+        ("runtime/generate/a.py", "def f():\n    import tokenizers", 2, None),
         ("runtime/a.py", "from importlib import import_module as m", 1, None),
         (
             "runtime/a.py",

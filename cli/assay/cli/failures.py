@@ -38,6 +38,7 @@ _EXTRAS = {
     ),
     **dict.fromkeys(("torch", "transformers", "onnxscript"), "torch"),
     "optuna": "tune",
+    "jinja2": "generate",
 }
 _PACKAGES = {"tvm": "apache-tvm", "PIL": "pillow"}
 _STORAGE_ERRORS = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM, errno.EFBIG)

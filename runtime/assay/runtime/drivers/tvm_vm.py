@@ -97,6 +97,28 @@ class TvmVm:
         spans = [(start, start + size) for start, size in shared] + self._spans
         return [_pass_out(tensor, spans) for tensor in results]
 
+    def tensors(self, arrays: Iterable[npt.NDArray[Any]]) -> tuple[Any, ...]:
+        """Tensors over the memory of ``arrays``, which they keep alive, for ``call_tensors``.
+
+        Raises ValueError for an array that is not contiguous or not 64-byte aligned: nothing is copied.
+        """
+        tensors = tuple(self._from_dlpack(array) for array in arrays)
+        for tensor in tensors:
+            if not tensor.is_contiguous() or tensor.data_ptr() % ALIGNMENT:
+                raise ValueError("an array is not contiguous, or not aligned to 64 bytes")
+        return tensors
+
+    def call_tensors(self, tensors: Sequence[Any], threads: int) -> list[npt.NDArray[Any]]:
+        """Outputs for ``tensors``, in whose memory the code may write what it is compiled to write.
+
+        For code that passes no input on as an output. Calls from several threads take turns.
+        """
+        with self._lock:
+            result = call_with_threads(threads, self._function, *tensors, *self._extra)
+        if isinstance(result, self._tensor_type):
+            return [np.from_dlpack(result)]
+        return [np.from_dlpack(tensor) for tensor in result]
+
     def is_weight(self, tensor: Any) -> bool:
         """Whether a tensor that a kernel was called with lies in the memory of the weights."""
         address = int(tensor.data_ptr())
