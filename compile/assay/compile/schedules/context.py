@@ -50,6 +50,12 @@ class ScheduleContext:
             return self.choice.serial
         return self.serial or operations < _SERIAL_OPERATIONS
 
+    def is_small_at_run_time(self, operations: Expr) -> Expr:
+        """``is_small`` of a number that is known only at run time, as a condition."""
+        if self.choice.serial is not None:
+            return tirx.const(self.choice.serial, "bool")
+        return tirx.const(True, "bool") if self.serial else operations < _SERIAL_OPERATIONS
+
     def for_kernel(self, name: str) -> ScheduleContext:
         """The context of the kernel ``name``."""
         return self if self.tuning is None else replace(self, serial=name in self.tuning.serial_kernels)

@@ -27,7 +27,7 @@ from assay.compile.schedules.ir import (
     store,
 )
 
-__all__ = ["accumulate", "leftover_rows", "row_tiles", "vector_variable"]
+__all__ = ["accumulate", "fold_lanes", "leftover_rows", "row_tiles", "vector_variable"]
 
 # The most rows left over that get a tile of their own height.
 _EXACT_TAILS = 3
@@ -107,3 +107,13 @@ def vector_variable(value: Expr, lanes: int, statements: list[Stmt]) -> Expr:
     variable = tirx.Var("vector", f"float32x{lanes}")
     statements.append(tirx.Bind(variable, value))
     return variable
+
+
+def fold_lanes(buffer: Buffer, count: int, combine: Callable[[Expr, Expr], Expr]) -> list[Stmt]:
+    """The first ``count`` elements, a power of two, combined into the first one."""
+    statements = []
+    while count > 1:
+        count //= 2
+        low, high = load(buffer, lanes_at(0, count)), load(buffer, lanes_at(count, count))
+        statements.append(store(buffer, combine(low, high), lanes_at(0, count)))
+    return statements

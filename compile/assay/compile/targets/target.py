@@ -23,13 +23,15 @@ class VectorUnit:
     """What a schedule must know of a core: register width and number, and cache sizes.
 
     ``bits``: width of a vector register. ``registers``: how many there are. ``fma``: whether it has a fused
-    multiply-add; without, a product needs a register of its own. ``dot``: its multiply-add of 8-bit integers.
+    multiply-add; without, a product needs a register of its own. ``f16c``: whether it converts vectors of
+    float16. ``dot``: its multiply-add of 8-bit integers.
     ``l1_bytes``, ``l2_bytes``: data cache of one core.
     """
 
     bits: int
     registers: int
     fma: bool = True
+    f16c: bool = True
     dot: DotProduct = DotProduct.MULTIPLY_ADD
     l1_bytes: int = 32 * 1024
     l2_bytes: int = 512 * 1024

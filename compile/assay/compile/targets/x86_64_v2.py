@@ -13,7 +13,7 @@ TARGET = Target(
     triple="x86_64-linux-gnu",
     cpu="x86-64-v2",
     features=("cx16", "lahf_lm", "pni", "popcnt", "sse4_1", "sse4_2", "ssse3"),
-    vector_unit=VectorUnit(bits=128, registers=16, fma=False, l2_bytes=256 * 1024),
+    vector_unit=VectorUnit(bits=128, registers=16, fma=False, f16c=False, l2_bytes=256 * 1024),
     aliases=(
         "nehalem", "westmere", "sandybridge", "ivybridge", "silvermont", "goldmont", "tremont", "btver2",
         "bdver2",

@@ -1,0 +1,404 @@
+"""Rows of queries over the pages of one head of a cache: the loops inside a task of attention.
+
+The rows are those of several tokens times the query heads that share the keys and values, so that a page is
+read once for all of them. For each block of pages: scores on register tiles with the page as panel, masks in
+the pages that need one, the online softmax of Milakov and Gimelshein (2018), and the page of values as panel.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from tvm import tirx
+
+from assay.compile.schedules.ir import (
+    Buffer,
+    Expr,
+    Stmt,
+    allocate,
+    bind,
+    broadcast,
+    ceildiv,
+    const_like,
+    floordiv,
+    floormod,
+    i64,
+    if_then,
+    lanes_at,
+    load,
+    loop,
+    minimum,
+    seq,
+    store,
+)
+from assay.compile.schedules.math import Registers, exp_below_one, vector_math, with_registers
+from assay.compile.schedules.narrow import widened
+from assay.compile.schedules.paged_problem import PAGE_TOKENS
+from assay.compile.schedules.paged_views import PagedViews, pieces
+from assay.compile.schedules.register_tile import accumulate, fold_lanes, row_tiles
+from assay.compile.targets.target import VectorUnit
+
+__all__ = ["PagedRows", "Span"]
+
+# More rows than this read a page often enough to have it widened once, in a buffer.
+_MOST_DIRECT_ROWS = 8
+# Pages whose scores are computed before they become powers: few rows' scores of many fit L1.
+_PAGES, _PAGES_OF_MANY_ROWS = 8, 4
+
+
+@dataclass(frozen=True, kw_only=True)
+class Span:
+    """Rows ``first`` to ``first + count`` less one of a sequence, and pages ``page_begin`` to ``page_end`` less one.
+
+    ``begin``: the sequence's first row; ``past``: its tokens in the cache before.
+    """
+
+    sequence: Expr
+    head: Expr
+    begin: Expr
+    past: Expr
+    first: Expr
+    count: Expr
+    page_begin: Expr
+    page_end: Expr
+
+
+class PagedRows:
+    """The loops for at most ``tokens`` rows of a sequence, or exactly so many, and the memory that they need."""
+
+    def __init__(self, views: PagedViews, tokens: int, *, exact: bool) -> None:
+        self.views, self.p, self.unit = views, views.problem, views.unit
+        self.lanes, self.exact = self.unit.lanes(), exact
+        self.tokens, self.most = tokens, tokens * self.p.group
+        self.staged = self.p.cache_dtype != "float32" and self.most > _MOST_DIRECT_ROWS
+        self.pages = _PAGES if self.most <= _MOST_DIRECT_ROWS else _PAGES_OF_MANY_ROWS
+        self.scores_width = self.pages * PAGE_TOKENS
+        dim = self.p.head_dim
+        sizes = {
+            "queries": self.most * dim,
+            "sums": self.most * dim,
+            "scores": self.most * self.scores_width,
+            "peaks": self.most,
+            "totals": self.most,
+        }
+        if self.staged:
+            sizes["page"] = PAGE_TOKENS * dim
+        made = {name: allocate([size], "float32", name) for name, size in sizes.items()}
+        self.queries, self.sums, self.scores = (made[n][0] for n in ("queries", "sums", "scores"))
+        self.peaks, self.totals = made["peaks"][0], made["totals"][0]
+        self.page = made["page"][0] if self.staged else None
+        self.planes, planes = allocate([self.pages], "int64", "planes", "local")
+        self.declarations = [*(declaration for _, declaration in made.values()), planes]
+
+    def attend(self, span: Span) -> Stmt:
+        """Sums of weighted values, maxima and sums of powers of the rows of ``span``, in this memory."""
+        rows, statements = bind("rows", span.count * self.p.group)
+        blocks = ceildiv(span.page_end - span.page_begin, self.pages)
+
+        def block(b: Expr) -> Stmt:
+            first, one = bind("first_page", span.page_begin + b * self.pages)
+            count, two = bind("pages", minimum(span.page_end - first, self.pages))
+            return seq(
+                one,
+                two,
+                loop(count, lambda p: self._score_page(span, first + p, p, rows), "page"),
+                loop(rows, lambda m: self._powers(m, count), "row"),
+                loop(count, lambda p: self._weigh_page(span, first + p, p, rows), "page"),
+            )
+
+        return seq(
+            statements,
+            loop(span.count, lambda r: self._begin(span, r), "token"),
+            loop(blocks, block, "page_block"),
+        )
+
+    def _begin(self, span: Span, token: Expr) -> Stmt:
+        """A token's queries, rotated and scaled; nothing summed yet."""
+        p = self.p
+        scale = const_like(p.scale, "float32")
+
+        def member(g: Expr) -> Stmt:
+            row, statements = bind("row", token * p.group + g)
+            base, more = bind("base", row * p.head_dim)
+
+            def put(start: int, count: int, value: Expr) -> Stmt:
+                at = lanes_at(base + start, count)
+                zero = broadcast(const_like(0.0, "float32"), count)
+                return seq(
+                    store(self.queries, value * broadcast(scale, count), at), store(self.sums, zero, at)
+                )
+
+            column = (span.head * p.group + g) * p.head_dim
+            at, last = bind("at", span.begin + span.first + token)
+            return seq(
+                statements, more, last, self.views.head_row(at, column, put, turned=True),
+                store(self.peaks, self._lowest, row), store(self.totals, const_like(0.0, "float32"), row),
+            )  # fmt: skip
+
+        return loop(p.group, member, "member")
+
+    @property
+    def _lowest(self) -> Expr:
+        return const_like(float("-inf"), "float32")
+
+    def _tiles(self, rows: Expr, tile: Callable[[Expr, int], Stmt]) -> Stmt:
+        """All rows in tiles: equal ones where their number is known."""
+        height = _most_rows(self.unit)
+        if not self.exact:
+            return row_tiles(rows, height, tile)
+        count = -(-self.most // height)
+        sizes = [self.most // count + (i < self.most % count) for i in range(count)]
+        return seq(*(tile(i64(sum(sizes[:i])), size) for i, size in enumerate(sizes)))
+
+    def _panel(self, offset: Expr, statements: list[Stmt]) -> tuple[Buffer, Expr]:
+        """Where a page's elements are read: in the cache, or widened in ``page``."""
+        if self.page is None:
+            return self.views.cache, offset
+        page = self.page
+
+        def widen(v: Expr) -> Stmt:
+            wide = widened(self.views.cache, offset + v * self.lanes, self.lanes, self.unit)
+            return store(page, wide, lanes_at(v * self.lanes, self.lanes))
+
+        statements.append(loop(PAGE_TOKENS * self.p.head_dim // self.lanes, widen, "vector"))
+        return page, i64(0)
+
+    def _score_page(self, span: Span, number: Expr, page: Expr, rows: Expr) -> Stmt:
+        """The scores of all rows with the keys of one page, ``page``-th of its block."""
+        size = PAGE_TOKENS * self.p.head_dim
+        plane, statements = bind("plane", self.views.plane(span.sequence, number, span.head))
+        statements.append(store(self.planes, plane, page))
+        offset, more = bind("keys", plane * size)
+        statements += more
+        panel, base = self._panel(offset, statements)
+        column, more = bind("column", page * PAGE_TOKENS)
+        scales = plane * PAGE_TOKENS
+        statements += more
+        statements.append(
+            self._tiles(rows, lambda row, height: self._scores(row, height, panel, base, column, scales))
+        )
+        start, more = bind("page_start", number * PAGE_TOKENS)
+        token, last = bind("first_token", span.past + span.first)
+        ahead = start + PAGE_TOKENS > token + 1
+        behind = start < token + span.count - self.views.window
+        hide = loop(span.count, lambda r: self._mask(r, column, start, token + r), "token")
+        return seq(statements, more, last, if_then(tirx.Or(ahead, behind), hide))
+
+    def _scores(
+        self, row: Expr, height: int, panel: Buffer, base: Expr, column: Expr, scales: Expr
+    ) -> Stmt:
+        """``height`` rows' scores with a page's keys."""
+        dim, lanes = self.p.head_dim, self.lanes
+        width = _most_columns(self.unit, height, PAGE_TOKENS)
+        statements: list[Stmt] = []
+        for part in range(0, PAGE_TOKENS, width):
+
+            def operands(d: Expr, part: int = part) -> tuple[list[Expr], list[Expr]]:
+                a = [load(self.queries, (row + i) * dim + d) for i in range(height)]
+                at = base + d * PAGE_TOKENS + part
+                return a, [widened(panel, at + j, lanes, self.unit) for j in range(0, width, lanes)]
+
+            accumulators, tile = accumulate(height, width, lanes, dim, operands)
+            statements += tile
+            for i, accumulator in enumerate(accumulators):
+                for j in range(0, width, lanes):
+                    at = (row + i) * self.scores_width + column + (part + j)
+                    statements.append(self._finish_scores(accumulator, j, at, scales + (part + j)))
+        return seq(statements)
+
+    def _finish_scores(self, accumulator: Buffer, j: int, at: Expr, scales: Expr) -> Stmt:
+        """A vector of scores, times the keys' scales and capped, where the problem says so."""
+        factors, cap = self.views.scales, self.p.softcap
+
+        def element(lane: Expr, registers: Registers) -> Stmt:
+            value = load(accumulator, j + lane)
+            if factors is not None:
+                value = value * load(factors, scales + lane)
+            statements: list[Stmt] = []
+            if cap > 0:
+                capped = tirx.tanh(value * const_like(1.0 / cap, "float32")) * const_like(cap, "float32")
+                statements, value = vector_math(capped, registers)
+            return seq(statements, store(self.scores, value, at + lane))
+
+        return with_registers(self.lanes, element)
+
+    def _mask(self, token_in_span: Expr, column: Expr, start: Expr, token: Expr) -> Stmt:
+        """Minus infinity for the keys of a page that a token does not see, for all its heads."""
+        # Within a page both ends fit int32; the window may be any number.
+        page = i64(PAGE_TOKENS)
+        upper, one = bind("seen_end", tirx.Cast("int32", tirx.min(token + 1 - start, page)))
+        low = tirx.max(token + 1 - self.views.window - start, i64(0))
+        lower, two = bind("seen_begin", tirx.Cast("int32", tirx.min(low, page)))
+
+        def member(g: Expr) -> Stmt:
+            base, bound = bind("base", (token_in_span * self.p.group + g) * self.scores_width + column)
+
+            def vector(j: int) -> Stmt:
+                def element(lane: Expr, _: Registers) -> Stmt:
+                    key = tirx.Cast("int32", j + lane)
+                    value = load(self.scores, base + j + lane)
+                    value = tirx.Select(key < upper, value, self._lowest)
+                    value = tirx.Select(key >= lower, value, self._lowest)
+                    return store(self.scores, value, base + j + lane)
+
+                return with_registers(self.lanes, element)
+
+            return seq(bound, *(vector(j) for j in range(0, PAGE_TOKENS, self.lanes)))
+
+        return seq(one, two, loop(self.p.group, member, "member"))
+
+    def _powers(self, row: Expr, pages: Expr) -> Stmt:
+        """One row's scores of a block as powers under the new maximum; what was summed before is rescaled."""
+        base, statements = bind("base", row * self.scores_width)
+        best, declaration = allocate([PAGE_TOKENS], "float32", "best", "local")
+        total, more = allocate([PAGE_TOKENS], "float32", "total", "local")
+        statements += [declaration, more]
+        vectors = range(0, PAGE_TOKENS, self.lanes)
+        zero = const_like(0.0, "float32")
+        for j in vectors:
+            at = lanes_at(j, self.lanes)
+            statements += [
+                store(best, broadcast(self._lowest, self.lanes), at),
+                store(total, broadcast(zero, self.lanes), at),
+            ]
+
+        def look(page: Expr) -> Stmt:
+            return seq(
+                *(
+                    store(
+                        best,
+                        tirx.max(
+                            load(best, lanes_at(j, self.lanes)),
+                            load(self.scores, lanes_at(base + page * PAGE_TOKENS + j, self.lanes)),
+                        ),
+                        lanes_at(j, self.lanes),
+                    )
+                    for j in vectors
+                )
+            )
+
+        statements += [loop(pages, look, "page"), *fold_lanes(best, PAGE_TOKENS, tirx.max)]
+        old, one = bind("old", load(self.peaks, row))
+        peak, two = bind("peak", tirx.max(old, load(best, 0)))
+        # Where nothing counts yet, 0: the difference of two infinities is no number.
+        finite, three = bind("finite", tirx.Select(peak > self._lowest, peak, zero))
+        statements += [*one, *two, *three, store(self.peaks, peak, row)]
+        statements.append(loop(pages, lambda p: self._page_powers(base, p, finite, total), "page"))
+        statements += fold_lanes(total, PAGE_TOKENS, lambda a, b: a + b)
+        registers = Registers(1, i64(0))
+        scalar: list[Stmt] = []
+        power = exp_below_one(old - finite, registers, scalar)
+        worth, four = bind("worth", power)
+        statements += [*registers.declarations, *scalar, *four]
+        statements.append(store(self.totals, load(self.totals, row) * worth + load(total, 0), row))
+        for start, count in pieces(self.p.head_dim, self.lanes):
+            at = lanes_at(row * self.p.head_dim + start, count)
+            statements.append(store(self.sums, load(self.sums, at) * broadcast(worth, count), at))
+        return seq(statements)
+
+    def _page_powers(self, base: Expr, page: Expr, peak: Expr, total: Buffer) -> Stmt:
+        """The powers of one row's scores with a page, added to their sums; times the values' scales, if any."""
+        factors = self.views.scales
+
+        def vector(j: int) -> Stmt:
+            def element(lane: Expr, registers: Registers) -> Stmt:
+                at = base + page * PAGE_TOKENS + j + lane
+                statements: list[Stmt] = []
+                value = exp_below_one(load(self.scores, at) - peak, registers, statements)
+                statements.append(store(total, load(total, j + lane) + value, j + lane))
+                if factors is not None:
+                    plane = load(self.planes, page) + self.p.kv_heads
+                    value = value * load(factors, plane * PAGE_TOKENS + j + lane)
+                return seq(statements, store(self.scores, value, at))
+
+            return with_registers(self.lanes, element)
+
+        return seq(*(vector(j) for j in range(0, PAGE_TOKENS, self.lanes)))
+
+    def _weigh_page(self, span: Span, number: Expr, page: Expr, rows: Expr) -> Stmt:
+        """The values of a page, weighted, added to the sums of all rows; only tokens that are in the cache."""
+        p = self.p
+        end = span.past + span.first + span.count
+        tokens, statements = bind("tokens", minimum(end - number * PAGE_TOKENS, PAGE_TOKENS))
+        plane = load(self.planes, page) + p.kv_heads
+        offset, more = bind("values", plane * (PAGE_TOKENS * p.head_dim))
+        statements += more
+        panel, base = self._panel(offset, statements)
+        column, more = bind("column", page * PAGE_TOKENS)
+        statements += more
+
+        def tile(row: Expr, height: int) -> Stmt:
+            width = _most_columns(self.unit, height, p.head_dim)
+            done: list[Stmt] = []
+            for start, count in _panels(p.head_dim, width, self.lanes):
+                lanes = min(count, self.lanes)
+
+                def operands(t: Expr, start: int = start, count: int = count, lanes: int = lanes):  # type: ignore[no-untyped-def]
+                    a = [
+                        load(self.scores, (row + i) * self.scores_width + column + t) for i in range(height)
+                    ]
+                    at = base + t * p.head_dim + start
+                    return a, [widened(panel, at + j, lanes, self.unit) for j in range(0, count, lanes)]
+
+                def place(i: int, j: int, start: int = start, lanes: int = lanes) -> Expr:
+                    return lanes_at((row + i) * p.head_dim + start + j, lanes)
+
+                sums, walk = accumulate(
+                    height, count, lanes, tokens, operands, lambda i, j: load(self.sums, place(i, j))  # noqa: B023
+                )
+                done += walk
+                for i, accumulator in enumerate(sums):
+                    for j in range(0, count, lanes):
+                        value = load(accumulator, lanes_at(j, lanes))
+                        done.append(store(self.sums, value, place(i, j)))
+            return seq(done)
+
+        return seq(statements, self._tiles(rows, tile))
+
+    def finish(self, span: Span) -> Stmt:
+        """The output of the rows of ``span``: sums of weighted values over sums of powers."""
+        p = self.p
+        width = p.heads * p.head_dim
+
+        def row(m: Expr) -> Stmt:
+            token, one = bind("token", floordiv(m, p.group))
+            member, two = bind("member", floormod(m, p.group))
+            column = (span.head * p.group + member) * p.head_dim
+            base, three = bind("out", (span.begin + span.first + token) * width + column)
+            inverse, four = bind("inverse", const_like(1.0, "float32") / load(self.totals, m))
+            statements = [*one, *two, *three, *four]
+            for start, count in pieces(p.head_dim, self.lanes):
+                value = load(self.sums, lanes_at(m * p.head_dim + start, count))
+                scaled = value * broadcast(inverse, count)
+                statements.append(store(self.views.output, scaled, lanes_at(base + start, count)))
+            return seq(statements)
+
+        return loop(span.count * p.group, row, "row")
+
+
+def _most_accumulators(unit: VectorUnit) -> int:
+    """Vectors of sums that stay in registers beside the operands."""
+    return unit.registers - 4 if unit.fma else unit.registers // 2
+
+
+def _most_rows(unit: VectorUnit) -> int:
+    """Rows of a tile of two vectors."""
+    return _most_accumulators(unit) // 2
+
+
+def _most_columns(unit: VectorUnit, rows: int, columns: int) -> int:
+    """Columns of a tile of ``rows``: as many vectors, a power of two, as there are accumulators for."""
+    width = unit.lanes()
+    while 2 * width <= columns and rows * 2 * width <= _most_accumulators(unit) * unit.lanes():
+        width *= 2
+    return width
+
+
+def _panels(columns: int, width: int, lanes: int) -> list[tuple[int, int]]:
+    """``columns`` in panels of ``width``, then in single vectors, the last ones shorter: (start, columns)."""
+    whole = columns // width
+    rest = pieces(columns - whole * width, lanes)
+    return [(i * width, width) for i in range(whole)] + [(whole * width + s, n) for s, n in rest]
+
+
