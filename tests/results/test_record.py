@@ -117,7 +117,7 @@ def test_a_full_disk_leaves_nothing_behind(tmp_path, make_record, monkeypatch):
 
 
 def test_every_metric_has_a_base_unit():
-    assert set(UNITS.values()) == {"s", "bytes"}
+    assert set(UNITS.values()) == {"s", "bytes", "tokens/s"}
 
 
 def test_run_ids_differ_and_name_files():

@@ -25,6 +25,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from assay.benchmarks.peers import ModelFiles, engines
+from assay.benchmarks.process import peak_memory
 from assay.errors import AssayError, BenchmarkError
 
 if TYPE_CHECKING:
@@ -147,14 +148,11 @@ def _zeros(artifact: Path) -> dict[str, npt.NDArray[Any]]:
 
 
 def _peak_bytes() -> int:
-    """The most memory that this process had resident, in bytes.
-
-    Linux keeps it per program, as VmHWM; ``ru_maxrss`` would count the parent's memory before exec.
-    """
-    for line in Path("/proc/self/status").read_text().splitlines():
-        if line.startswith("VmHWM:"):
-            return int(line.split()[1]) * 1024
-    raise BenchmarkError("This system does not tell a process's peak memory.")
+    """The most memory that this process had resident, in bytes."""
+    peak = peak_memory()
+    if peak is None:
+        raise BenchmarkError("This system does not tell a process's peak memory.")
+    return peak
 
 
 def _table(footprints: Sequence[Footprint]) -> str:

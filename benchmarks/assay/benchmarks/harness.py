@@ -4,9 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import random
-import signal
-import subprocess
-import sys
 import tempfile
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -20,6 +17,7 @@ from assay.benchmarks.job import Job, Report
 from assay.benchmarks.machine import choose_cpus
 from assay.benchmarks.measurement import Measurement, Subject, make_records
 from assay.benchmarks.peers import Engine, ModelFiles, engines
+from assay.benchmarks.process import run_module
 from assay.errors import BenchmarkError, UsageError, VerificationError
 from assay.models.inputs import make_inputs
 from assay.progress import Progress, SilentProgress
@@ -133,7 +131,6 @@ def bench(
             model=model,
             manifest=opened.manifest,
             digest=f"sha256:{hashlib.sha256(opened.read(MANIFEST)).hexdigest()}",
-            files=replace(files, artifact=path.absolute()),
             sizes=full,
             threads=threads,
         )
@@ -142,7 +139,9 @@ def bench(
             for run, found in zip(runs, reports, strict=True)
             if run.path == path
         ]
-        records += make_records(subject, measured, compile_seconds=seconds)
+        records += make_records(
+            subject, measured, files=replace(files, artifact=path.absolute()), compile_seconds=seconds
+        )
     return records
 
 
@@ -197,17 +196,7 @@ def run_workers(jobs: Sequence[Job], timeout: float = _TIMEOUT_SECONDS) -> list[
     """
     for job in jobs:
         Path(job.report).unlink(missing_ok=True)
-    # -P keeps the current folder off the module path: what lies in it must not stand in for a package.
-    command = [sys.executable, "-P", "-m", "assay.benchmarks.worker"]
-    try:
-        done = subprocess.run(
-            command, input=msgspec.json.encode(list(jobs)), capture_output=True, timeout=timeout, check=False
-        )
-    except subprocess.TimeoutExpired:
-        where = _where(jobs)
-        raise BenchmarkError(f"{where}: it did not finish one round within {timeout:g} s.") from None
-    if done.returncode:
-        raise BenchmarkError(f"{_where(jobs)}: {_failure(done)}")
+    run_module("assay.benchmarks.worker", msgspec.json.encode(list(jobs)), timeout, lambda: _where(jobs))
     try:
         return [msgspec.json.decode(Path(job.report).read_bytes(), type=Report) for job in jobs]
     except (OSError, msgspec.MsgspecError) as error:
@@ -218,18 +207,6 @@ def _where(jobs: Sequence[Job]) -> str:
     """Who failed on what: the first of ``jobs`` that left no report."""
     undone = next((job for job in jobs if not Path(job.report).is_file()), jobs[-1])
     return f"{undone.engine} failed on {undone.model}"
-
-
-def _failure(done: subprocess.CompletedProcess[bytes]) -> str:
-    lines = done.stderr.decode(errors="replace").strip().splitlines()
-    last = lines[-1].strip() if lines else "it wrote nothing to stderr"
-    if done.returncode < 0:
-        try:
-            name = signal.Signals(-done.returncode).name
-        except ValueError:
-            name = f"signal {-done.returncode}"
-        return f"its process was ended by {name} ({last})"
-    return last
 
 
 def check_agreement(

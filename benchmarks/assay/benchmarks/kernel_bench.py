@@ -165,11 +165,10 @@ def _records(
         model=kernel_model(kernel.spec),
         manifest=manifest.manifest,
         digest=f"sha256:{hashlib.sha256(manifest.read(MANIFEST)).hexdigest()}",
-        files=kernel.files,
         sizes={},
         threads=threads,
     )
     measured = [
         Measurement(engine=engine, reports=tuple(reports[kernel.spec.name, engine.name])) for engine in chosen
     ]
-    return make_records(subject, measured, only_latency=True)
+    return make_records(subject, measured)

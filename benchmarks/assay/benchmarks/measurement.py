@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
 from assay.benchmarks.job import Report
 from assay.benchmarks.machine import fingerprint
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from assay.models.spec import ModelSpec
     from assay.runtime.manifest import Manifest
 
-__all__ = ["Measurement", "Subject", "make_records"]
+__all__ = ["Measurement", "RecordMaker", "Subject", "make_records"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -29,7 +29,6 @@ class Subject:
     model: ModelSpec
     manifest: Manifest
     digest: str
-    files: ModelFiles
     sizes: Mapping[str, int]
     threads: int
 
@@ -46,14 +45,14 @@ def make_records(
     subject: Subject,
     measurements: Sequence[Measurement],
     *,
+    files: ModelFiles | None = None,
     compile_seconds: float | None = None,
-    only_latency: bool = False,
 ) -> list[Record]:
     """Records of every metric that was measured, engine by engine.
 
-    With ``only_latency``, for processes that measure several things, of that alone.
+    Without ``files``, those that engines loaded, of latency alone: for processes that measure several things.
     """
-    make = _Maker(subject)
+    make = RecordMaker(subject)
     records = []
     for measured in measurements:
         engine, reports = measured.engine, measured.reports
@@ -68,7 +67,7 @@ def make_records(
                 calls=max(report.calls_per_sample for report in reports),
             )
         )
-        if only_latency:
+        if files is None:
             continue
         if engine.loads_file:
             loads = [(report.load_time,) for report in reports]
@@ -78,7 +77,7 @@ def make_records(
         peaks = [(float(report.peak_memory),) for report in reports if report.peak_memory is not None]
         if peaks:
             records.append(make.record(engine, version, "peak_memory", peaks))
-        size = engine.size_bytes(subject.files)
+        size = engine.size_bytes(files)
         if size is not None:
             records.append(make.record(engine, version, "artifact_size", [(float(size),)]))
         if engine.name == "assay" and compile_seconds is not None:
@@ -86,7 +85,17 @@ def make_records(
     return records
 
 
-class _Maker:
+class _Named(Protocol):
+    """An engine, as records know it."""
+
+    @property
+    def name(self) -> str: ...
+
+    @property
+    def note(self) -> str: ...
+
+
+class RecordMaker:
     """Makes records that share their subject, machine and provenance."""
 
     def __init__(self, subject: Subject) -> None:
@@ -98,14 +107,15 @@ class _Maker:
 
     def record(
         self,
-        engine: Engine,
+        engine: _Named,
         version: str,
         metric: Metric,
         rounds: Sequence[Sequence[float]],
         *,
         calls: int = 1,
+        sizes: Mapping[str, int] | None = None,
     ) -> Record:
-        """The record of one metric from the samples of each round."""
+        """The record of one metric from the samples of each round, at ``sizes`` or the subject's."""
         subject, manifest, checkout = self._subject, self._subject.manifest, self._checkout
         medians = round_medians(rounds)
         return Record(
@@ -113,7 +123,7 @@ class _Maker:
             time=self._time,
             model=subject.model.name,
             weights=manifest.model.weights,
-            sizes=dict(subject.sizes),
+            sizes=dict(subject.sizes if sizes is None else sizes),
             target=choose_level(manifest).target.name,
             scheme=manifest.scheme,
             profile=manifest.profile,

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import gc
 import math
-import os
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -18,6 +17,7 @@ from time import perf_counter
 import msgspec
 
 from assay.benchmarks.job import Job, Report
+from assay.benchmarks.process import limit_threads, peak_memory
 
 __all__ = ["main", "take_samples"]
 
@@ -25,17 +25,12 @@ __all__ = ["main", "take_samples"]
 _WARM_UP_SECONDS = 0.1
 # More would only make the records long; a sample of a fast model is the mean over several calls instead.
 _MOST_SAMPLES = 400
-_THREAD_VARIABLES = ("OMP_NUM_THREADS", "TVM_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
 
 
 def main() -> int:
     """Do the jobs on stdin; 0, or 1 with one line on stderr."""
     jobs = msgspec.json.decode(sys.stdin.buffer.read(), type=list[Job])
-    # Before any library is imported that reads them, or that starts threads.
-    for variable in _THREAD_VARIABLES:
-        os.environ[variable] = str(jobs[0].threads)
-    if hasattr(os, "sched_setaffinity"):
-        os.sched_setaffinity(0, jobs[0].cpus)
+    limit_threads(jobs[0].threads, jobs[0].cpus)
     from assay.errors import AssayError
 
     for job in jobs:
@@ -62,7 +57,7 @@ def _measure(job: Job) -> Report:
     outputs = session.run(inputs)
     ran = perf_counter()
     calls, samples = take_samples(lambda: session.run(inputs), job.seconds, job.least_samples)
-    peak = _peak_memory()
+    peak = peak_memory()
     if job.outputs:
         save_arrays(Path(job.outputs), outputs)
     return Report(
@@ -105,16 +100,6 @@ def take_samples(call: Callable[[], object], seconds: float, least: int) -> tupl
                 return calls, samples
     finally:
         gc.enable()
-
-
-def _peak_memory() -> int | None:
-    """The largest resident size so far, in bytes; of this program alone, unlike getrusage's."""
-    try:
-        status = Path("/proc/self/status").read_text()
-    except OSError:
-        return None
-    line = next((line for line in status.splitlines() if line.startswith("VmHWM:")), None)
-    return int(line.split()[1]) * 1024 if line else None
 
 
 if __name__ == "__main__":

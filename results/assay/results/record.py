@@ -35,9 +35,17 @@ __all__ = [
 SCHEMA_VERSION = 1
 
 Metric: TypeAlias = Literal[
-    "latency", "load_time", "first_run_time", "peak_memory", "artifact_size", "compile_time"
+    "latency",
+    "load_time",
+    "first_run_time",
+    "peak_memory",
+    "artifact_size",
+    "compile_time",
+    "ttft",
+    "prefill",
+    "decode",
 ]
-Unit: TypeAlias = Literal["s", "bytes"]
+Unit: TypeAlias = Literal["s", "bytes", "tokens/s"]
 Name: TypeAlias = Annotated[str, msgspec.Meta(min_length=1)]
 Count: TypeAlias = Annotated[int, msgspec.Meta(ge=1)]
 
@@ -49,6 +57,9 @@ UNITS: dict[Metric, Unit] = {
     "peak_memory": "bytes",
     "artifact_size": "bytes",
     "compile_time": "s",
+    "ttft": "s",
+    "prefill": "tokens/s",
+    "decode": "tokens/s",
 }
 
 

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import importlib.metadata
 from dataclasses import dataclass
+from pathlib import Path
 
 from assay.benchmarks.peers.engine import ModelFiles, Session
 
-__all__ = ["AssayRuntime"]
+__all__ = ["AssayRuntime", "artifact_bytes"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -34,6 +35,11 @@ class AssayRuntime:
 
     def size_bytes(self, files: ModelFiles) -> int | None:
         """All files of the artifact."""
-        if files.artifact.is_file():
-            return files.artifact.stat().st_size
-        return sum(path.stat().st_size for path in files.artifact.rglob("*") if path.is_file())
+        return artifact_bytes(files.artifact)
+
+
+def artifact_bytes(path: Path) -> int:
+    """Bytes of the artifact at ``path``, a file or a folder."""
+    if path.is_file():
+        return path.stat().st_size
+    return sum(file.stat().st_size for file in path.rglob("*") if file.is_file())

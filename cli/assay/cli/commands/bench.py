@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeAlias, TypeVar
 
 import click
 from click.core import ParameterSource
@@ -24,16 +24,21 @@ from assay.errors import UsageError
 if TYPE_CHECKING:
     from assay.cli.bench_session import Session
     from assay.cli.kernel_session import KernelSession
+    from assay.cli.language_session import LanguageSession
 
 __all__ = ["command"]
+
+_Measure: TypeAlias = Callable[[], None]
+_T = TypeVar("_T")
 
 # The whole suite ends in minutes with these.
 _KERNEL_ROUNDS = 3
 _KERNEL_SECONDS = 0.1
+_OF_LANGUAGE_MODELS = ("prompt_tokens", "new_tokens", "depths", "batches")
 
 
 @click.command("bench")
-@click.argument("subjects", nargs=-1, metavar="[MODEL|ARTIFACT ... | kernels]")
+@click.argument("subjects", nargs=-1, metavar="[MODEL|ARTIFACT ... | kernels | llm MODEL|ARTIFACT ...]")
 @click.option(
     "--set", "sets", multiple=True, help="Models by set: default (those without torch), torch, or all."
 )
@@ -51,8 +56,8 @@ _KERNEL_SECONDS = 0.1
     multiple=True,
     default=("assay", "onnxruntime"),
     show_default=True,
-    help="What to measure: assay, onnxruntime, torch, torch-compile, numpy (kernels only); may be repeated.  "
-    "[of kernels by default: every one but torch-compile]",
+    help="What to measure: assay, onnxruntime, torch, torch-compile, numpy (kernels only), llama.cpp (llm "
+    "only); may be repeated.  [by default of kernels: all but torch-compile; of llm: all that can run it]",
 )
 @click.option(
     "--rounds",
@@ -86,6 +91,36 @@ _KERNEL_SECONDS = 0.1
     metavar="NAME",
     help="With `kernels`: a kernel, or a family (matmul, attention, rows); may be repeated.",
 )
+@click.option(
+    "--prompt-tokens",
+    type=click.IntRange(min=1),
+    default=256,
+    show_default=True,
+    help="With `llm`: length of the prompt.",
+)
+@click.option(
+    "--new-tokens",
+    type=click.IntRange(min=1),
+    default=64,
+    show_default=True,
+    help="With `llm`: tokens to decode at each depth.",
+)
+@click.option(
+    "--depth",
+    "depths",
+    type=click.IntRange(min=1),
+    multiple=True,
+    help="With `llm`: tokens in the cache from which to decode too, besides the prompt's; may be repeated.",
+)
+@click.option(
+    "--batch",
+    "batches",
+    type=click.IntRange(min=1),
+    multiple=True,
+    default=(1,),
+    show_default=True,
+    help="With `llm`: sequences at once; may be repeated.",
+)
 @cache_option
 @click.option(
     "--results",
@@ -97,23 +132,7 @@ _KERNEL_SECONDS = 0.1
 @output_options
 @click.pass_context
 def command(
-    ctx: click.Context,
-    subjects: tuple[str, ...],
-    sets: tuple[str, ...],
-    threads: tuple[int, ...],
-    engines: tuple[str, ...],
-    rounds: int,
-    seconds: float,
-    seed: int,
-    sizes: tuple[str, ...],
-    model: str | None,
-    targets: tuple[str, ...],
-    scheme: str,
-    profiles: tuple[str, ...],
-    only: tuple[str, ...],
-    cache: Path | None,
-    folder: Path | None,
-    markdown: bool,
+    ctx: click.Context, /, subjects: tuple[str, ...], folder: Path | None, markdown: bool, **_: object
 ) -> None:
     """Measure artifacts beside ONNX Runtime and PyTorch.
 
@@ -126,6 +145,9 @@ def command(
     matrix products, attention, and the row-wise work of language models, beside NumPy, PyTorch and ONNX
     Runtime.
 
+    `llm` measures language models: time to first token, prefill and decode in tokens a second. Token ids go
+    in and come out: tokenization is outside of the figures, the choice of the likeliest token inside.
+
     A model that fails gets a row that says why, the others go on, and the exit code is the first failure's.
 
     \b
@@ -134,59 +156,104 @@ def command(
       assay bench resnet18 --threads 1 --threads 2 --engine assay --engine onnxruntime --engine torch
       assay bench light-squeezenet --profile debug --profile release
       assay bench kernels --only matmul --threads 2
+      assay bench llm smollm2-135m --threads 2 --depth 1024 --batch 1 --batch 4
       assay bench artifacts/silero-vad-x86-64-v3-f32-release --json
     """
-    output: Output = ctx.obj
-    unique_threads = tuple(dict.fromkeys(threads))
+    session: Session | KernelSession | LanguageSession
     if subjects == ("kernels",):
-        from assay.cli.kernel_session import KernelPlan, KernelSession
+        session, measure = _kernels(ctx)
+    elif subjects[:1] == ("llm",):
+        session, measure = _language_models(ctx, subjects[1:])
+    else:
+        session, measure = _models(ctx, subjects)
+    _finish(session, measure, folder, ctx.obj, markdown=markdown)
+    ctx.exit(session.exit_code)
 
-        _refuse_with_kernels(ctx, "sets", "sizes", "model", "profiles")
-        kernel_plan = KernelPlan(
-            only=only,
-            threads=unique_threads,
-            engines=None if _is_default(ctx, "engines") else tuple(dict.fromkeys(engines)),
-            rounds=_KERNEL_ROUNDS if _is_default(ctx, "rounds") else rounds,
-            seconds=_KERNEL_SECONDS if _is_default(ctx, "seconds") else seconds,
-            seed=seed,
-            target=",".join(targets),
-            cache=cache,
-        )
-        kernels = KernelSession(kernel_plan, output)
-        _finish(kernels, kernels.measure, folder, output, markdown=markdown)
-        return
+
+def _kernels(ctx: click.Context) -> tuple[KernelSession, _Measure]:
+    from assay.cli.kernel_session import KernelPlan, KernelSession
+
+    given = ctx.params
+    _refuse("the reference kernels", ctx, "sets", "sizes", "model", "profiles", *_OF_LANGUAGE_MODELS)
+    plan = KernelPlan(
+        only=given["only"],
+        threads=_unique(given["threads"]),
+        engines=None if _is_default(ctx, "engines") else _unique(given["engines"]),
+        rounds=_KERNEL_ROUNDS if _is_default(ctx, "rounds") else given["rounds"],
+        seconds=_KERNEL_SECONDS if _is_default(ctx, "seconds") else given["seconds"],
+        seed=given["seed"],
+        target=",".join(given["targets"]),
+        cache=given["cache"],
+    )
+    session = KernelSession(plan, ctx.obj)
+    return session, session.measure
+
+
+def _language_models(ctx: click.Context, names: tuple[str, ...]) -> tuple[LanguageSession, _Measure]:
+    from assay.benchmarks.llm.harness import LanguageWorkload
+    from assay.cli.language_session import LanguagePlan, LanguageSession
+
+    given = ctx.params
+    _refuse("language models", ctx, "sets", "sizes", "seconds", "profiles", "only")
+    workload = LanguageWorkload(
+        prompt=given["prompt_tokens"],
+        new_tokens=given["new_tokens"],
+        depths=given["depths"],
+        batches=_unique(given["batches"]),
+        rounds=given["rounds"],
+    )
+    plan = LanguagePlan(
+        names=names,
+        model=given["model"],
+        workload=workload,
+        threads=_unique(given["threads"]),
+        engines=None if _is_default(ctx, "engines") else _unique(given["engines"]),
+        seed=given["seed"],
+        targets=given["targets"],
+        scheme=given["scheme"],
+        cache=given["cache"],
+    )
+    session = LanguageSession(plan, ctx.obj)
+    return session, session.measure
+
+
+def _models(ctx: click.Context, subjects: tuple[str, ...]) -> tuple[Session, _Measure]:
     from assay.cli.bench_session import Plan, Session
     from assay.cli.sets import models_of
 
-    if only:
+    given = ctx.params
+    if given["only"]:
         raise UsageError("--only chooses among the reference kernels: assay bench kernels --only NAME.")
-    names = [*subjects, *(name for chosen in sets for name in models_of(chosen))]
+    _refuse("other models", ctx, *_OF_LANGUAGE_MODELS)
+    names = [*subjects, *(name for chosen in given["sets"] for name in models_of(chosen))]
     if not names:
         raise UsageError(
             "There is nothing to measure.", hint="Name models or artifacts, or choose --set default."
         )
     plan = Plan(
-        threads=unique_threads,
-        engines=tuple(dict.fromkeys(engines)),
-        rounds=rounds,
-        seconds=seconds,
-        seed=seed,
-        sizes=parse_sizes(sizes),
-        model=model,
-        targets=targets,
-        scheme=scheme,
-        profiles=tuple(dict.fromkeys(profiles)),
-        cache=cache,
+        threads=_unique(given["threads"]),
+        engines=_unique(given["engines"]),
+        rounds=given["rounds"],
+        seconds=given["seconds"],
+        seed=given["seed"],
+        sizes=parse_sizes(given["sizes"]),
+        model=given["model"],
+        targets=given["targets"],
+        scheme=given["scheme"],
+        profiles=_unique(given["profiles"]),
+        cache=given["cache"],
     )
-    session = Session(plan, output)
-    measure = partial(session.measure, list(dict.fromkeys(names)))
-    _finish(session, measure, folder, output, markdown=markdown)
-    ctx.exit(session.exit_code)
+    session = Session(plan, ctx.obj)
+    return session, partial(session.measure, list(_unique(names)))
+
+
+def _unique(values: Iterable[_T]) -> tuple[_T, ...]:
+    return tuple(dict.fromkeys(values))
 
 
 def _finish(
-    session: Session | KernelSession,
-    measure: Callable[[], None],
+    session: Session | KernelSession | LanguageSession,
+    measure: _Measure,
     folder: Path | None,
     output: Output,
     *,
@@ -209,8 +276,8 @@ def _is_default(ctx: click.Context, name: str) -> bool:
     return ctx.get_parameter_source(name) is ParameterSource.DEFAULT
 
 
-def _refuse_with_kernels(ctx: click.Context, *names: str) -> None:
-    """Raise UsageError for an option that says nothing of reference kernels."""
+def _refuse(subject: str, ctx: click.Context, *names: str) -> None:
+    """Raise UsageError for an option that says nothing of the subject."""
     for parameter in ctx.command.params:
         if parameter.name in names and not _is_default(ctx, parameter.name):
-            raise UsageError(f"{parameter.opts[-1]} is for models, not for the reference kernels.")
+            raise UsageError(f"{parameter.opts[-1]} says nothing of {subject}.")

@@ -1,0 +1,95 @@
+"""ONNX Runtime on the canonical decoder ONNX, its cache kept in one place."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import importlib.util
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from assay.benchmarks.llm.engine import LanguageFiles, LanguageSession
+
+if TYPE_CHECKING:
+    import numpy.typing as npt
+
+__all__ = ["OnnxRuntimeDecoder"]
+
+_QUIET = 3  # errors only: its warnings would hide the line that tells why a worker failed
+
+
+@dataclass(frozen=True, kw_only=True)
+class OnnxRuntimeDecoder:
+    """ONNX Runtime's CPU provider, bound as onnxruntime-genai binds it: past and present are one buffer."""
+
+    name: str = "onnxruntime"
+    note: str = "the canonical decoder ONNX, past and present in one float32 buffer; logits of every token"
+
+    def unavailable(self, files: LanguageFiles) -> str | None:
+        """Needs the package, and the canonical ONNX."""
+        if importlib.util.find_spec("onnxruntime") is None:
+            return "onnxruntime is not installed (extra: compile)"
+        if files.canonical is None:
+            return "the model that the artifact was built from is not known"
+        return None
+
+    def version(self) -> str:
+        """ONNX Runtime's version."""
+        return importlib.metadata.version("onnxruntime")
+
+    def load(self, files: LanguageFiles, threads: int, context: int, sequences: int) -> LanguageSession:
+        """A session with its cache allocated."""
+        return _Session(str(files.canonical), threads, context, sequences)
+
+    def size_bytes(self, files: LanguageFiles) -> int | None:
+        """The canonical ONNX with its external data."""
+        if files.canonical is None:
+            return None
+        return sum(path.stat().st_size for path in files.canonical.parent.glob(f"{files.canonical.stem}.*"))
+
+
+class _Session:
+    def __init__(self, path: str, threads: int, context: int, sequences: int) -> None:
+        import numpy as np
+        import onnxruntime
+
+        options = onnxruntime.SessionOptions()
+        options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_ENABLE_ALL
+        options.intra_op_num_threads = threads
+        options.inter_op_num_threads = 1
+        options.log_severity_level = _QUIET
+        self._session = onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
+        self._binding = self._session.io_binding()
+        # First, so that it is the first of the outputs.
+        self._binding.bind_output("logits", "cpu")
+        self._length, self._sequences = 0, sequences
+        self._inputs = {each.name for each in self._session.get_inputs()}
+        for each in self._session.get_inputs():
+            if not each.name.startswith("past_key_values."):
+                continue
+            _, heads, _, size = each.shape
+            empty = np.zeros((sequences, heads, context, size), np.float32)
+            buffer = onnxruntime.OrtValue.ortvalue_from_numpy(empty)
+            self._binding.bind_ortvalue_input(each.name, buffer)
+            self._binding.bind_ortvalue_output(each.name.replace("past_key_values", "present"), buffer)
+
+    def advance(self, tokens: Sequence[Sequence[int]]) -> npt.NDArray[Any]:
+        import numpy as np
+
+        ids = np.array(tokens, np.int64)
+        count = ids.shape[1]
+        total = self._length + count
+        feeds = {"input_ids": ids, "attention_mask": np.ones((self._sequences, total), np.int64)}
+        if "position_ids" in self._inputs:
+            feeds["position_ids"] = np.tile(np.arange(self._length, total), (self._sequences, 1))
+        for name, array in feeds.items():
+            self._binding.bind_cpu_input(name, array)
+        # Anew, because its shape depends on the number of tokens.
+        self._binding.bind_output("logits", "cpu")
+        self._session.run_with_iobinding(self._binding)
+        self._length = total
+        logits = self._binding.get_outputs()[0].numpy()
+        return np.asarray(logits[:, -1, :], np.float32)
+
+    def reset(self) -> None:
+        self._length = 0

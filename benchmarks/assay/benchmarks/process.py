@@ -1,0 +1,65 @@
+"""Processes that measure: how they are started, what they limit themselves to, what memory they took."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Callable, Iterable
+from pathlib import Path
+
+from assay.errors import BenchmarkError
+
+__all__ = ["limit_threads", "peak_memory", "run_module"]
+
+_THREAD_VARIABLES = ("OMP_NUM_THREADS", "TVM_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
+
+
+def run_module(module: str, given: bytes, timeout: float, where: Callable[[], str]) -> None:
+    """Run ``python -m module`` in a fresh process with ``given`` on its stdin.
+
+    Raises BenchmarkError, beginning with ``where()`` and with its last line of stderr, when it fails or takes
+    longer than ``timeout`` seconds.
+    """
+    # -P keeps the current folder off the module path: what lies in it must not stand in for a package.
+    command = [sys.executable, "-P", "-m", module]
+    try:
+        done = subprocess.run(command, input=given, capture_output=True, timeout=timeout, check=False)
+    except subprocess.TimeoutExpired:
+        raise BenchmarkError(f"{where()}: it did not finish one round within {timeout:g} s.") from None
+    if done.returncode:
+        raise BenchmarkError(f"{where()}: {_failure(done)}")
+
+
+def _failure(done: subprocess.CompletedProcess[bytes]) -> str:
+    lines = done.stderr.decode(errors="replace").strip().splitlines()
+    last = lines[-1].strip() if lines else "it wrote nothing to stderr"
+    if done.returncode < 0:
+        try:
+            name = signal.Signals(-done.returncode).name
+        except ValueError:
+            name = f"signal {-done.returncode}"
+        return f"its process was ended by {name} ({last})"
+    return last
+
+
+def limit_threads(threads: int, cpus: Iterable[int]) -> None:
+    """Tell every library to use ``threads`` threads, and stay on ``cpus``.
+
+    To be called before any library is imported that reads these variables, or that starts threads.
+    """
+    for variable in _THREAD_VARIABLES:
+        os.environ[variable] = str(threads)
+    if hasattr(os, "sched_setaffinity"):
+        os.sched_setaffinity(0, cpus)
+
+
+def peak_memory() -> int | None:
+    """The largest resident size so far, in bytes; of this program alone, unlike getrusage's."""
+    try:
+        status = Path("/proc/self/status").read_text()
+    except OSError:
+        return None
+    line = next((line for line in status.splitlines() if line.startswith("VmHWM:")), None)
+    return int(line.split()[1]) * 1024 if line else None

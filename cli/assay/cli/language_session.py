@@ -1,0 +1,153 @@
+"""One `assay bench llm`: build a decoder, measure engines on it, keep and show records."""
+
+from __future__ import annotations
+
+import importlib.util
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from assay.cli.artifacts import is_artifact, model_behind, registered_model, spec_from_manifest
+from assay.cli.output import Output
+from assay.errors import BenchmarkError, MissingDependencyError, UsageError
+
+if TYPE_CHECKING:
+    from assay.benchmarks.llm import LanguageFiles
+    from assay.benchmarks.llm.harness import LanguageWorkload
+    from assay.models.spec import ModelSpec
+    from assay.results.record import Record
+
+__all__ = ["LanguagePlan", "LanguageSession"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class LanguagePlan:
+    """What to measure; ``engines`` is None for all that can run the model."""
+
+    names: tuple[str, ...]
+    model: str | None
+    workload: LanguageWorkload
+    threads: tuple[int, ...]
+    engines: tuple[str, ...] | None
+    seed: int
+    targets: tuple[str, ...]
+    scheme: str
+    cache: Path | None
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Subject:
+    spec: ModelSpec
+    files: LanguageFiles
+    build_seconds: float | None
+
+
+class LanguageSession:
+    """Collects what a plan gives."""
+
+    def __init__(self, plan: LanguagePlan, output: Output) -> None:
+        self._plan = plan
+        self._output = output
+        self.records: list[Record] = []
+        self.exit_code = 0
+
+    def measure(self) -> None:
+        """Build and measure. Wrong names raise before anything is built."""
+        from assay.benchmarks.llm import language_engines
+        from assay.benchmarks.llm.harness import bench_language
+        from assay.benchmarks.machine import choose_cpus
+        from assay.results.record import new_run_id
+
+        if importlib.util.find_spec("scipy") is None:
+            raise MissingDependencyError("scipy", "compile")
+        plan = self._plan
+        if not plan.names:
+            raise UsageError("There is no language model to measure.", hint="assay bench llm smollm2-135m")
+        for name in plan.engines or ():
+            language_engines()[name]
+        choose_cpus(max(plan.threads))
+        run_id = new_run_id()
+        for name in plan.names:
+            subject = self._open(Path(name)) if is_artifact(name) else self._build(name)
+            engines = self._engines(subject.files)
+            for threads in plan.threads:
+                self.records += bench_language(
+                    subject.spec,
+                    subject.files,
+                    plan.workload,
+                    run_id=run_id,
+                    engines_to_run=engines,
+                    threads=threads,
+                    seed=plan.seed,
+                    compile_seconds=subject.build_seconds,
+                    progress=self._output.progress(animated=False),
+                )
+
+    def _engines(self, files: LanguageFiles) -> list[str]:
+        """The engines to measure; one that cannot run the model is left out with a word."""
+        from assay.benchmarks.llm import language_engines
+
+        chosen = []
+        for name in self._plan.engines or tuple(language_engines()):
+            reason = language_engines()[name].unavailable(files)
+            if reason is None:
+                chosen.append(name)
+            else:
+                self._output.note(f"{name} is left out: {reason}")
+        if not chosen:
+            raise BenchmarkError(f"No engine that was asked for can run {files.name}.")
+        return chosen
+
+    def _build(self, name: str) -> _Subject:
+        from assay.compile.build import build_artifact
+        from assay.models.registry import find_model
+
+        plan = self._plan
+        result = build_artifact(
+            find_model(name),
+            target=plan.targets,
+            scheme=plan.scheme,
+            cache=plan.cache,
+            progress=self._output.progress(f"{name}: "),
+        )
+        spec = result.canonical.spec
+        files = self._files(spec, result.path, result.canonical.path)
+        return _Subject(spec=spec, files=files, build_seconds=result.build_seconds)
+
+    def _open(self, path: Path) -> _Subject:
+        """An artifact that is there; peers run the model behind it, where that is known."""
+        from assay.runtime.artifact import open_artifact
+
+        manifest = open_artifact(path).manifest
+        spec, canonical = spec_from_manifest(manifest), None
+        if self._plan.model is not None or registered_model(manifest) is not None:
+            from assay.compile.cache import BuildCache
+
+            found = BuildCache(self._plan.cache).canonical(
+                model_behind(manifest, self._plan.model), self._output.progress(f"{spec.name}: ")
+            )
+            spec, canonical = found.spec, found.path
+        return _Subject(spec=spec, files=self._files(spec, path, canonical), build_seconds=None)
+
+    @staticmethod
+    def _files(spec: ModelSpec, artifact: Path, canonical: Path | None) -> LanguageFiles:
+        from assay.benchmarks.llm import LanguageFiles
+        from assay.models.providers.gguf_file import GgufFile
+
+        gguf = spec.provider.path() if isinstance(spec.provider, GgufFile) else None
+        return LanguageFiles(name=spec.name, artifact=artifact, canonical=canonical, gguf=gguf)
+
+    def show(self, *, markdown: bool) -> None:
+        """Print the records as JSON, or as a table of every engine."""
+        from assay.results.comparison import comparison_markdown, comparison_table
+        from assay.results.language import language_cells
+        from assay.results.record import encode_records
+
+        if self._output.json:
+            self._output.print_line(encode_records(self.records).decode().rstrip())
+            return
+        cells = language_cells(self.records)
+        if markdown:
+            self._output.print_line(comparison_markdown(cells).rstrip())
+        else:
+            self._output.print(comparison_table(cells, title="Language models (above 1: ours is better)"))
