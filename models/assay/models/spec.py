@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol, TypeAlias
+from typing import TYPE_CHECKING, Any, Protocol, TypeAlias, runtime_checkable
 
 if TYPE_CHECKING:
     import numpy as np
@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 __all__ = [
     "Array",
     "DType",
+    "DecoderProvider",
     "Dim",
     "InputSpec",
     "ModelSpec",
@@ -60,8 +61,8 @@ class SymbolicDim:
     maximum: int
 
     def __post_init__(self) -> None:
-        if not 1 <= self.minimum <= self.default <= self.maximum:
-            raise ValueError(f"dimension {self.name!r}: need 1 <= minimum <= default <= maximum")
+        if not (0 <= self.minimum <= self.default <= self.maximum and self.maximum >= 1):
+            raise ValueError(f"dimension {self.name!r}: need 0 <= minimum <= default <= maximum > 0")
 
 
 Dim: TypeAlias = int | SymbolicDim
@@ -89,6 +90,15 @@ class Provider(Protocol):
 
     def onnx_path(self, folder: Path) -> Path:
         """Path of the model as ONNX; whatever has to be made is written below ``folder``."""
+        ...
+
+
+@runtime_checkable
+class DecoderProvider(Provider, Protocol):
+    """A provider of a model that generates text, and of its text side."""
+
+    def decoder(self) -> DecoderSpec:
+        """The sizes and the text side as the source has them; a tokenizer that has to be made is kept."""
         ...
 
 

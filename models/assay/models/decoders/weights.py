@@ -22,7 +22,7 @@ class BlockQuantized:
     """A matrix [rows, columns] quantized in blocks of ``block_size`` consecutive elements of a row.
 
     The value of an element is ``scale * (code - zero_point)`` of its block, where ``zero_points`` None stands
-    for ``2 ** (bits - 1)`` everywhere. ``columns`` is a multiple of ``block_size``.
+    for ``2 ** (bits - 1)`` everywhere. ``columns`` is a multiple of ``block_size``, a power of two above 8.
 
     A GGUF Q4_1 block (float16 d and m, value = d * code + m) has scale d and zero point -m/d; where d is 0,
     scale m, zero point -1 and codes 0. Either way ``float16(-zero_point * scale)`` gives m back exactly.
@@ -38,7 +38,9 @@ class BlockQuantized:
         if self.bits not in (4, 8):
             raise ValueError(f"bits must be 4 or 8, not {self.bits}")
         rows, columns = self.codes.shape
-        if self.block_size < 1 or columns % self.block_size:
+        if self.block_size < 16 or self.block_size & (self.block_size - 1):
+            raise ValueError(f"the block size must be a power of two from 16 on, not {self.block_size}")
+        if columns % self.block_size:
             raise ValueError(f"{columns} columns are no multiple of the block size {self.block_size}")
         expected = (rows, columns // self.block_size)
         for name, array in (("scales", self.scales), ("zero_points", self.zero_points)):
