@@ -8,7 +8,6 @@ import pytest
     [
         (["bench", "llm"], "no language model to measure"),
         (["bench", "llm", "x", "--set", "default"], "--set says nothing of language models"),
-        (["bench", "llm", "x", "--engine", "lama.cpp"], "llama.cpp"),
         (["bench", "llm", "x", "--depth", "10"], "too close together"),
         (["bench", "light-squeezenet", "--batch", "4"], "--batch says nothing of other models"),
         (["bench", "kernels", "--depth", "4"], "--depth says nothing of the reference kernels"),
@@ -16,3 +15,7 @@ import pytest
 )
 def test_what_does_not_fit_is_one_error(cli, arguments, message):
     assert message in cli(*arguments, code=2).stderr
+
+
+def test_an_unknown_engine_is_named_before_anything_is_built(cli):
+    assert "Did you mean llama.cpp?" in cli("bench", "llm", "x", "--engine", "lama.cpp", code=3).stderr
