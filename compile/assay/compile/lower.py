@@ -131,6 +131,7 @@ def _fused(
 
     from assay.compile.passes.attention import fuse_attention
     from assay.compile.passes.bind_sizes import bind_sizes
+    from assay.compile.passes.block_products import convert_block_products, join_block_products
     from assay.compile.passes.constants import fold_constant_movement
     from assay.compile.passes.contractions import convert_contractions
     from assay.compile.passes.horizontal import join_projections
@@ -148,12 +149,13 @@ def _fused(
         module = normalize(module)
         module = fold_constant_movement(module)
         if profile.fuse:
-            module = fuse_attention(join_projections(join_norms(module)))
+            module = fuse_attention(join_projections(join_norms(join_block_products(module))))
         module = fold_constant_movement(to_channels_last(module))
         module = sink_shuffles(module)
         module = convert_quantized(module, context)
     with _step(progress, "pack weights"):
         module = convert_recurrences(module, context)
+        module = convert_block_products(module, context)
         module = convert_contractions(module, context, winograd=profile.winograd)
         if bound:
             module = bind_sizes(module, bound)

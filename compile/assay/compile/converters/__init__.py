@@ -16,7 +16,9 @@ from assay.compile.converters.dequantize_linear import convert_dequantize_linear
 from assay.compile.converters.dynamic_quantize_linear import convert_dynamic_quantize_linear
 from assay.compile.converters.expand import convert_expand
 from assay.compile.converters.gather import convert_gather
+from assay.compile.converters.gather_block_quantized import convert_gather_block_quantized
 from assay.compile.converters.lrn import convert_lrn
+from assay.compile.converters.matmul_nbits import convert_matmul_nbits
 from assay.compile.converters.pad import convert_pad
 from assay.compile.converters.paged_attention import (
     convert_drop_batch,
@@ -43,8 +45,10 @@ CONVERTERS: Mapping[str, Converter] = {
     "Expand": convert_expand,
     "GRU": convert_gru,
     "Gather": convert_gather,
+    "GatherBlockQuantized": convert_gather_block_quantized,
     "LRN": convert_lrn,
     "LSTM": convert_lstm,
+    "MatMulNBits": convert_matmul_nbits,
     "Pad": convert_pad,
     "PagedAttention": convert_paged_attention,
     "QuantizeLinear": convert_quantize_linear,

@@ -8,6 +8,7 @@ from typing import TypeAlias
 from tvm import tirx
 
 from assay.compile.schedules.attention import emit_attention
+from assay.compile.schedules.block_matmul import emit_block_matmul
 from assay.compile.schedules.blocks import Block, FusedFunction, read_function
 from assay.compile.schedules.context import ScheduleContext
 from assay.compile.schedules.conv2d import emit_conv2d
@@ -28,6 +29,7 @@ AnchorSchedule: TypeAlias = Callable[[FusedFunction, Block, Epilogue, ScheduleCo
 _ANCHORS: Mapping[str, AnchorSchedule] = {
     "packed_matmul": emit_packed_matmul,
     "batched_matmul": emit_batched_matmul,
+    "block_matmul": emit_block_matmul,
     "conv2d": emit_conv2d,
     "depthwise_conv2d": emit_depthwise_conv2d,
     "winograd_conv2d": emit_winograd_conv2d,

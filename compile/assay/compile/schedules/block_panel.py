@@ -1,0 +1,193 @@
+"""Where a product with block-quantized weights takes the codes of a panel from: the packed bytes, or a buffer."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Protocol
+
+from tvm import tirx
+
+from assay.compile.schedules.block_format import BlockFormat, Offset
+from assay.compile.schedules.half import widened
+from assay.compile.schedules.ir import (
+    Buffer,
+    Expr,
+    Stmt,
+    allocate,
+    broadcast,
+    const_like,
+    i64,
+    lanes_at,
+    load,
+    loop,
+    seq,
+    store,
+)
+from assay.compile.targets.target import VectorUnit
+
+__all__ = ["Lets", "Packed", "Panel", "Spread"]
+
+
+class Lets:
+    """Statements that bind values, vectors among them, to variables, each computed once."""
+
+    def __init__(self) -> None:
+        self.statements: list[Stmt] = []
+
+    def keep(self, value: Expr, name: str = "value") -> Expr:
+        """The variable that holds ``value``."""
+        variable = tirx.Var(name, value.ty.dtype)
+        self.statements.append(tirx.Bind(variable, value))
+        return variable
+
+
+class Panel(Protocol):
+    """A panel of codes, scales and offsets."""
+
+    @property
+    def quads(self) -> int:
+        """Quads of one step."""
+        ...
+
+    def base(self, block: Expr) -> Expr:
+        """Where a block starts."""
+        ...
+
+    def codes(self, lets: Lets, base: Expr, step: Expr, vector: int) -> list[Expr]:
+        """The quads of a step of a block, unsigned bytes, one vector of them each."""
+        ...
+
+    def scale(self, base: Expr, vector: int) -> Expr:
+        """float32 scales of a block."""
+        ...
+
+    def offset(self, base: Expr, vector: int) -> Expr:
+        """float32 zero points or minimums of a block."""
+        ...
+
+
+@dataclass(frozen=True, kw_only=True)
+class Packed:
+    """A panel as it lies in memory: ``weights``, flat bytes."""
+
+    form: BlockFormat
+    weights: Buffer
+    panel: Expr
+    unit: VectorUnit
+
+    @property
+    def quads(self) -> int:
+        """A byte of codes of 4 bits holds two quads."""
+        return 8 // self.form.bits
+
+    def base(self, block: Expr) -> Expr:
+        """The first byte of a block."""
+        return (self.panel * self.form.blocks + block) * self.form.block_bytes
+
+    def codes(self, lets: Lets, base: Expr, step: Expr, vector: int) -> list[Expr]:
+        """One load, and the halves of its bytes where they are two quads."""
+        size = self.form.vector_bytes
+        at = base + (step * self.form.vectors + vector) * size
+        raw = lets.keep(load(self.weights, lanes_at(at, size)), "codes")
+        if self.form.bits == 8:
+            return [raw]
+        low = broadcast(const_like(0x0F0F, "uint16"), size // 2)
+        words = lets.keep(tirx.reinterpret(f"uint16x{size // 2}", raw), "words")
+        above = words >> broadcast(const_like(4, "uint16"), size // 2)
+        return [lets.keep(tirx.reinterpret(f"uint8x{size}", half & low), "quad") for half in (words, above)]
+
+    def _numbers(self, at: Expr, dtype: str, vector: int) -> Expr:
+        lanes = self.form.lanes
+        size = int(dtype[-2:]) // 8
+        raw = load(self.weights, lanes_at(at + vector * lanes * size, lanes * size))
+        if dtype == "float32":
+            return tirx.reinterpret(f"float32x{lanes}", raw)
+        return widened(tirx.reinterpret(f"uint16x{lanes}", raw), dtype, lanes, self.unit)
+
+    def scale(self, base: Expr, vector: int) -> Expr:
+        """The scales behind the codes."""
+        return self._numbers(base + self.form.code_bytes, self.form.scale, vector)
+
+    def offset(self, base: Expr, vector: int) -> Expr:
+        """The offsets behind the scales."""
+        form, at = self.form, base + self.form.offsets_at
+        if form.offset is Offset.MINIMUM:
+            return self._numbers(at, form.offset_type, vector)
+        lanes, place, half = form.lanes, vector, form.vectors // 2
+        if form.offset_type == "uint4":
+            place = vector % half
+        values = tirx.Cast(f"int32x{lanes}", load(self.weights, lanes_at(at + place * lanes, lanes)))
+        if form.offset_type == "uint4":
+            low = broadcast(const_like(15, "int32"), lanes)
+            values = values >> broadcast(const_like(4, "int32"), lanes) if vector >= half else values & low
+        return tirx.Cast(f"float32x{lanes}", values)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Spread:
+    """``vectors`` of a panel from ``first`` on, spread in buffers: one code a byte, the rest float32."""
+
+    form: BlockFormat
+    first: int
+    vectors: int
+    buffers: tuple[Buffer, ...]
+    quads: int = 1
+
+    @staticmethod
+    def fill(source: Packed, first: int, vectors: int) -> tuple[Spread, list[Stmt]]:
+        """The buffers, and the statements that fill them from a packed panel."""
+        form = source.form
+        width = vectors * form.lanes
+        made = [allocate([form.blocks * form.block * width], "uint8", "codes")]
+        made += [allocate([form.blocks * width], "float32", "scales")]
+        if form.offset is not Offset.CONSTANT:
+            made += [allocate([form.blocks * width], "float32", "offsets")]
+        spread = Spread(form=form, first=first, vectors=vectors, buffers=tuple(buffer for buffer, _ in made))
+        statements = [allocation for _, allocation in made]
+        return spread, [*statements, loop(form.blocks, lambda b: spread._block(source, b), "block")]
+
+    def _block(self, source: Packed, block: Expr) -> Stmt:
+        form, lets = self.form, Lets()
+        base = lets.keep(source.base(block), "base")
+        steps = form.block // 4 // source.quads
+
+        def step(s: Expr) -> Stmt:
+            inner, stores = Lets(), []
+            for v in range(self.vectors):
+                for q, quad in enumerate(source.codes(inner, base, s, self.first + v)):
+                    at = self._at(self.base(block), s * source.quads + q, v)
+                    stores.append(store(self.buffers[0], quad, lanes_at(at, form.vector_bytes)))
+            return seq(inner.statements, stores)
+
+        numbers = []
+        for v in range(self.vectors):
+            place = lanes_at((block * self.vectors + v) * form.lanes, form.lanes)
+            numbers.append(store(self.buffers[1], source.scale(base, self.first + v), place))
+            if form.offset is not Offset.CONSTANT:
+                numbers.append(store(self.buffers[2], source.offset(base, self.first + v), place))
+        return seq(lets.statements, loop(steps, step, "step"), numbers)
+
+    def base(self, block: Expr) -> Expr:
+        """The number of a block."""
+        return i64(block)
+
+    def _at(self, block: Expr, step: Expr, vector: int) -> Expr:
+        quads = self.form.block // 4
+        return ((block * quads + step) * self.vectors + vector) * self.form.vector_bytes
+
+    def codes(self, lets: Lets, base: Expr, step: Expr, vector: int) -> list[Expr]:
+        """One quad."""
+        at = self._at(base, step, vector - self.first)
+        return [lets.keep(load(self.buffers[0], lanes_at(at, self.form.vector_bytes)), "quad")]
+
+    def _number(self, buffer: Buffer, base: Expr, vector: int) -> Expr:
+        lanes = self.form.lanes
+        return load(buffer, lanes_at((base * self.vectors + vector - self.first) * lanes, lanes))
+
+    def scale(self, base: Expr, vector: int) -> Expr:
+        """float32 scales."""
+        return self._number(self.buffers[1], base, vector)
+
+    def offset(self, base: Expr, vector: int) -> Expr:
+        """float32 zero points or minimums."""
+        return self._number(self.buffers[2], base, vector)

@@ -1,0 +1,161 @@
+"""Activations as 8-bit integers with a scale for each block of a row, for products with block-quantized weights.
+
+The rule is that of ONNX Runtime's MatMulNBits with accuracy_level 4, and of llama.cpp's Q8_0: the largest
+magnitude of a block becomes 127, and every number the nearest integer, ties to even.
+"""
+
+from __future__ import annotations
+
+from functools import reduce
+
+from tvm import tirx
+
+from assay.compile.schedules.block_format import ActivationFormat
+from assay.compile.schedules.context import ScheduleContext
+from assay.compile.schedules.ir import (
+    Buffer,
+    Expr,
+    Stmt,
+    allocate,
+    bind,
+    broadcast,
+    const_like,
+    flat_view,
+    i64,
+    if_then,
+    lanes_at,
+    load,
+    loop,
+    own_extents,
+    parallel,
+    seq,
+    simplify,
+    store,
+)
+from assay.compile.schedules.recurrent_kernel import SCHEDULED
+from assay.compile.schedules.requantize import round_to_even
+
+__all__ = ["quantize_function"]
+
+_LARGEST = 127.0
+
+
+def quantize_function(form: ActivationFormat, shape: list[int | Expr], context: ScheduleContext) -> Expr:
+    """The kernel from float32 ``[..., K]`` of this shape to int8 ``[..., row_bytes]`` (``ActivationFormat``)."""
+    own = own_extents(shape)
+    source = tirx.decl_buffer(own, "float32", name="x")
+    target = tirx.decl_buffer([*own[:-1], i64(form.row_bytes)], "int8", name="quantized")
+    x, first = flat_view(source)
+    q, second = flat_view(target)
+    rows = i64(1)
+    for extent in own[:-1]:
+        rows = rows * extent
+    lanes = min(context.unit.lanes(), 16)
+    expected = form.depth
+    for extent in shape[:-1]:
+        expected *= context.expected(extent)
+
+    def row(r: Expr) -> Stmt:
+        return loop(form.blocks, lambda b: _block(form, x, q, r, b, lanes), "block")
+
+    # A vector of numbers takes about as long as two scalar operations.
+    body = parallel(simplify(rows), row, "row", serial=context.is_small(expected * 2 // lanes))
+    function = tirx.PrimFunc([source, target], seq(first, second, body))
+    for key, value in {"tirx.noalias": True, SCHEDULED: True}.items():
+        function = function.with_attr(key, value)
+    return function
+
+
+def _float(value: float) -> Expr:
+    return const_like(value, "float32")
+
+
+def _reduced(name: str, value: Expr, dtype: str) -> Expr:
+    return tirx.call_llvm_pure_intrin(dtype, f"llvm.vector.reduce.{name}", value)
+
+
+def _store_word(q: Buffer, value: Expr, at: Expr) -> Stmt:
+    """Four bytes of a row."""
+    return store(q, tirx.reinterpret("int8x4", value), lanes_at(at, 4))
+
+
+def _block(form: ActivationFormat, x: Buffer, q: Buffer, row: Expr, block: Expr, lanes: int) -> Stmt:
+    """One block of a row; the last one may be shorter than the others."""
+    filled = form.depth % form.block
+    whole = _elements(form, x, q, row, block, form.block, lanes)
+    if not filled:
+        return whole
+    last = _elements(form, x, q, row, block, filled, lanes)
+    return if_then(block < form.blocks - 1, whole, last) if form.blocks > 1 else last
+
+
+def _elements(
+    form: ActivationFormat, x: Buffer, q: Buffer, row: Expr, block: Expr, count: int, lanes: int
+) -> Stmt:
+    """A block of which ``count`` elements exist: vectors, then single elements, then zeros."""
+    lanes = min(lanes, form.block)
+    vectors = count // lanes
+    rest = range(vectors * lanes, count)
+    source, statements = bind("source", row * i64(form.depth) + block * form.block)
+    target, more = bind("target", row * i64(form.row_bytes))
+    codes, last = bind("codes", target + block * form.block)
+    statements += [*more, *last]
+    largest, declaration = allocate([lanes], "float32", "largest", "local")
+    total, second = allocate([lanes], "int32", "total", "local")
+    statements += [declaration, second]
+    everywhere = lanes_at(0, lanes)
+    zero = broadcast(_float(0.0), lanes)
+    statements.append(store(largest, zero, everywhere))
+    statements.append(store(total, broadcast(const_like(0, "int32"), lanes), everywhere))
+
+    def measure(v: Expr) -> Stmt:
+        magnitude = tirx.abs(load(x, lanes_at(source + v * lanes, lanes)))
+        return store(largest, tirx.max(load(largest, everywhere), magnitude), everywhere)
+
+    statements.append(loop(vectors, measure, "vector") if vectors else seq())
+    highest: Expr = _reduced("fmax", load(largest, everywhere), "float32")
+    highest = reduce(tirx.max, [tirx.abs(load(x, source + e)) for e in rest], highest)
+    highest, more = bind("highest", highest)
+    scale, last = bind("scale", highest / _float(_LARGEST))
+    inverse, final = bind(
+        "inverse", tirx.Select(highest > _float(0.0), _float(_LARGEST) / highest, _float(0.0))
+    )
+    statements += [*more, *last, *final]
+
+    def quantize(v: Expr) -> Stmt:
+        scaled = load(x, lanes_at(source + v * lanes, lanes)) * broadcast(inverse, lanes)
+        rounded = _rounded(scaled, lanes)
+        variable = tirx.Var("rounded", f"int32x{lanes}")
+        return seq(
+            tirx.Bind(variable, rounded),
+            store(total, load(total, everywhere) + variable, everywhere),
+            store(q, tirx.Cast(f"int8x{lanes}", variable), lanes_at(codes + v * lanes, lanes)),
+        )
+
+    statements.append(loop(vectors, quantize, "vector") if vectors else seq())
+    singles = []
+    for e in rest:
+        single, more = bind("single", round_to_even(load(x, source + e) * inverse))
+        statements += [*more, store(q, tirx.Cast("int8", single), codes + e)]
+        singles.append(single)
+    if count < form.block:
+        zeros = loop(form.block - count, lambda e: store(q, const_like(0, "int8"), codes + count + e), "rest")
+        statements.append(zeros)
+    whole: Expr = _reduced("add", load(total, everywhere), "int32")
+    whole, more = bind("sum", reduce(lambda a, b: a + b, singles, whole))
+    at, last = bind("at", target + form.codes + block * 4)
+    statements += [
+        *more,
+        *last,
+        _store_word(q, scale, at),
+        _store_word(q, scale * tirx.Cast("float32", whole), at + 4 * form.blocks),
+        _store_word(q, whole, at + 8 * form.blocks),
+    ]
+    return seq(statements)
+
+
+def _rounded(value: Expr, lanes: int) -> Expr:
+    """round_to_even of a vector."""
+    magic = 12582912.0
+    shifted = tirx.reinterpret(f"int32x{lanes}", value + broadcast(_float(magic), lanes))
+    return shifted - broadcast(const_like(0x4B400000, "int32"), lanes)
