@@ -22,12 +22,13 @@ class Builds:
         self.errors: dict[str, BaseException] = {}
 
     def __call__(self, spec: Any, **options: Any) -> BuildResult:
-        self.calls.append({"spec": spec, **options})
+        place = options["output"](options["scheme"] or "f32")
+        self.calls.append({"spec": spec, **options, "output": place})
         if spec.name in self.errors:
             raise self.errors[spec.name]
         model = msgspec.structs.replace(self.manifest.model, name=spec.name)
         return BuildResult(
-            path=options["output"],
+            path=place,
             manifest=msgspec.structs.replace(self.manifest, model=model),
             canonical=None,  # type: ignore[arg-type]
             seconds={"import": 1.5, "lower": 2.0},
@@ -47,7 +48,7 @@ def test_the_path_is_on_stdout_and_the_rest_on_stderr(cli, builds):
     assert "built in 3.5 s" in result.stderr
     assert "1 comparison, largest absolute error 1.0e-06" in result.stderr
     assert builds.calls[0]["target"] == ("haswell",)
-    assert builds.calls[0]["scheme"] == "f32"
+    assert builds.calls[0]["scheme"] is None
 
 
 def test_options_reach_the_build(cli, builds, tmp_path):

@@ -37,7 +37,7 @@ class Plan:
     sizes: Mapping[str, int]
     model: str | None
     targets: tuple[str, ...]
-    scheme: str
+    scheme: str | None
     profiles: tuple[str, ...]
     cache: Path | None
 
@@ -94,12 +94,12 @@ class Session:
         models = [name for name in names if not is_artifact(name)]
         if models:
             from assay.compile.profiles import profiles
-            from assay.compile.schemes import schemes
+            from assay.compile.quantize.prepare import find_plan
             from assay.compile.targets import find_targets
             from assay.models.registry import find_model
 
             find_targets(self._plan.targets)
-            schemes()[self._plan.scheme]
+            find_plan(self._plan.scheme or "f32")
             for profile in self._plan.profiles:
                 profiles()[profile]
             for name in models:
@@ -162,16 +162,19 @@ class Session:
         peers = [engine for engine in self._plan.engines if engine != "assay"]
         if peers and (self._plan.model is not None or registered_model(manifest) is not None):
             from assay.compile.cache import BuildCache
+            from assay.compile.quantize.prepare import apply_plan, find_plan
 
             spec = model_behind(manifest, self._plan.model)
-            canonical = BuildCache(self._plan.cache).canonical(
-                spec, self._output.progress(f"{self._prefix}{spec.name}: ")
-            )
+            store = BuildCache(self._plan.cache)
+            progress = self._output.progress(f"{self._prefix}{spec.name}: ")
+            canonical = store.canonical(spec, progress)
             if canonical.digest != manifest.model.canonical_digest:
                 raise ArtifactError(
                     f"{path} was built from another model than {spec.name!r} is now.",
                     hint="Build it again, or name the model that it was built from with --model.",
                 )
+            # Peers run the weights as the artifact has them.
+            canonical, _ = apply_plan(store, canonical, find_plan(manifest.scheme), progress)
         return _Subject(spec=spec_from_manifest(manifest), artifacts={path: None}, canonical=canonical)
 
     def _note_problem(self, model: str, engine: str, problem: str) -> None:

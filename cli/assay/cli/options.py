@@ -71,7 +71,10 @@ def target_options(function: F) -> F:
     """``--target`` and ``--scheme``."""
     for option in (
         click.option(
-            "--scheme", default="f32", show_default=True, help="How weights are stored and multiplied."
+            "--scheme",
+            help="How weights are stored and multiplied: f32, f16, bf16, int8, int4, with options such as "
+            "int4-g64-asym, or source, as the model has them.  [default: f32; source for a model whose "
+            "weights are quantized]",
         ),
         click.option(
             "--target",

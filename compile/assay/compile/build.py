@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import shutil
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
@@ -13,13 +13,16 @@ from typing import TYPE_CHECKING
 import msgspec
 
 from assay.compile.cache import BuildCache, installed_versions, key_of, source_digest
+from assay.compile.decoders.interface import DecoderOptions
+from assay.compile.decoders.text_files import text_digests
+from assay.compile.decoders.verification import cases_with_tolerance
 from assay.compile.describe import TOOLS, describe, target_info, weights_of
 from assay.compile.divergence import first_divergence
 from assay.compile.lower import Lowered
 from assay.compile.merge import write_levels
 from assay.compile.profiles import Profile, profiles
+from assay.compile.quantize.prepare import AppliedScheme, apply_plan, default_scheme, find_plan
 from assay.compile.records import Found, find_records
-from assay.compile.schemes import Scheme, schemes
 from assay.compile.targets import Target, find_target, find_targets
 from assay.compile.targets.microarchitecture import named_microarchitectures
 from assay.compile.targets.target import DotProduct
@@ -27,13 +30,13 @@ from assay.compile.variant import Variant, compile_variant
 from assay.compile.verify import (
     Case,
     compare_outputs,
-    make_cases,
     reference_version,
     run_artifact,
 )
-from assay.errors import ArtifactError, CpuFeatureError, VerificationError
+from assay.errors import ArtifactError, CpuFeatureError, UsageError, VerificationError
+from assay.models.decoders.spec import DecoderSpec
 from assay.models.export import CanonicalModel
-from assay.models.spec import Array, ModelSpec
+from assay.models.spec import Array, ModelSpec, Tolerance
 from assay.progress import Progress, SilentProgress
 from assay.runtime.artifact import open_artifact, write_artifact
 from assay.runtime.cpu import check_features, check_triple
@@ -81,34 +84,45 @@ def build_artifact(
     spec: ModelSpec,
     *,
     target: str | Sequence[str] = "native",
-    scheme: str = "f32",
+    scheme: str | None = None,
+    overrides: Sequence[str] = (),
     profile: str = "release",
-    output: Path | None = None,
+    output: Path | Callable[[str], Path] | None = None,
     cache: Path | None = None,
     packed: bool = False,
     records: Sequence[Path] | None = None,
     guide: Guide | None = None,
+    decoder: DecoderOptions | None = None,
     progress: Progress | None = None,
 ) -> BuildResult:
     """Build ``spec`` for ``target``; without ``output`` the artifact stays in the cache.
 
     Several targets, as a sequence of names or one string with commas, make one artifact of several levels.
-    ``records``: folders of tuning records in place of those that come with Assay. ``guide``: what guides the
-    profile ``pgo``. Raises the errors of each step: ModelError and its kinds, UnknownNameError,
-    VerificationError, StorageError, TuningRecordError, WorkloadError, ProfileDataError.
+    Without ``scheme`` it is that of ``default_scheme``; ``overrides`` (PATTERN=SCHEME) are schemes for single
+    weights. ``output`` may be a function from the name of the scheme to the path. ``records``: folders of
+    tuning records in place of those that come with Assay. ``guide``: what guides the profile ``pgo``.
+    ``decoder``: cache and limits of a model that generates text. Raises the errors of each step: ModelError
+    and its kinds, UnknownNameError, UsageError, VerificationError, StorageError, TuningRecordError,
+    WorkloadError, ProfileDataError.
     """
     timed = _TimedProgress(progress or SilentProgress())
-    chosen, how, effort = find_targets(target), schemes()[scheme], profiles()[profile]
+    chosen, effort = find_targets(target), profiles()[profile]
+    plan = None if scheme is None else find_plan(scheme, overrides)
     store = BuildCache(cache)
     canonical = store.canonical(spec, timed)
+    plan = plan or find_plan(default_scheme(canonical), overrides)
+    canonical, how = apply_plan(store, canonical, plan, timed)
     known = _found_records(target, chosen, effort, records)
-    variants = [Variant(tuning=each.tuning) for each in known]
+    options = decoder or DecoderOptions()
+    variants = [Variant(tuning=each.tuning, decoder=options) for each in known]
     keys = [
         _build_key(canonical, each, how, effort, variant)
         for each, variant in zip(chosen, variants, strict=True)
     ]
     key = keys[0] if len(keys) == 1 else key_of(keys)
     guided = None
+    if effort.guided and spec.decoder is not None:
+        raise UsageError(f"The profile {effort.name} is not for models that generate text.")
     if effort.guided:
         from assay.compile.pgo.rebuild import prepare
 
@@ -134,9 +148,10 @@ def build_artifact(
             notes += guided.notes(entry)
         path = entry
         if output is not None:
+            place = output(plan.scheme.name) if callable(output) else output
             with timed.step("write artifact"):
                 files = {name: entry / name for name in manifest.files}
-                path = write_artifact(output, manifest, files, packed=packed)
+                path = write_artifact(place, manifest, files, packed=packed)
     return BuildResult(
         path=path,
         manifest=manifest,
@@ -152,7 +167,7 @@ def cached_build(
     store: BuildCache,
     canonical: CanonicalModel,
     target: Target,
-    scheme: Scheme,
+    scheme: AppliedScheme,
     profile: Profile,
     variant: Variant,
     progress: Progress,
@@ -201,7 +216,7 @@ def _known(entry: Path) -> Manifest | None:
 
 
 def _build_key(
-    canonical: CanonicalModel, target: Target, scheme: Scheme, profile: Profile, variant: Variant
+    canonical: CanonicalModel, target: Target, scheme: AppliedScheme, profile: Profile, variant: Variant
 ) -> str:
     interface = [asdict(item) for item in canonical.spec.inputs]
     described = [
@@ -221,11 +236,20 @@ def _build_key(
             scheme.name,
             profile.name,
             None if variant.tuning is None else variant.tuning.described(),
+            _decoder_key(canonical.spec.decoder, variant.decoder),
             [source_digest(f"assay.{package}") for package in ("compile", "runtime")],
             installed_versions(TOOLS),
             _can_execute(target),
         ]
     )
+
+
+def _decoder_key(decoder: DecoderSpec | None, options: DecoderOptions) -> list[object] | None:
+    """What a build of a decoder depends on beside the model; None for any other."""
+    if decoder is None:
+        return None
+    described = asdict(replace(decoder, tokenizer=None))
+    return [described, asdict(options), text_digests(decoder)]
 
 
 def _can_execute(target: Target) -> str | None:
@@ -241,7 +265,7 @@ def _can_execute(target: Target) -> str | None:
 def _build(
     canonical: CanonicalModel,
     target: Target,
-    scheme: Scheme,
+    scheme: AppliedScheme,
     profile: Profile,
     variant: Variant,
     entry: Path,
@@ -250,7 +274,7 @@ def _build(
     """Compile into a scratch folder beside ``entry``, verify, and only then write ``entry``."""
     with scratch_folder(entry) as scratch:
         files, lowered = compile_variant(canonical, target, profile, scratch, progress, variant)
-        manifest = describe(canonical, target, scheme, profile, lowered)
+        manifest = describe(canonical, target, scheme, profile, lowered, variant.decoder)
         manifest = verified(canonical, target, profile, manifest, files, scratch, progress, variant=variant)
         with progress.step("write artifact"):
             write_artifact(entry, manifest, files)
@@ -315,11 +339,12 @@ def verified(
         files, lowered = compile_variant(canonical, stand_in, profile, folder, progress, variant)
         staged, ran = _standing_in(manifest, stand_in, lowered), stand_in
     with progress.step("run ONNX Runtime"):
-        cases = make_cases(canonical, [each.sizes for each in staged.levels[0].specializations])
+        sizes = [each.sizes for each in staged.levels[0].specializations]
+        cases, tolerance = cases_with_tolerance(canonical, variant.decoder, sizes)
     with progress.step("verify"):
         place = write_artifact(scratch / "staged", staged, files)
         outputs = run_artifact(place, cases, level=ran.name)
-        compared = _check(outputs, canonical, cases, ran, progress)
+        compared = _check(outputs, canonical, cases, tolerance, ran, progress)
     executed = Execution.NATIVE if reason is None else Execution.NEVER
     return _concluded(manifest, executed, note, compared)
 
@@ -345,12 +370,15 @@ def _check(
     outputs: list[dict[str, Array]],
     canonical: CanonicalModel,
     cases: list[Case],
+    tolerance: Tolerance,
     target: Target,
     progress: Progress,
 ) -> list[VerifiedCase]:
     try:
-        return compare_outputs(outputs, cases, canonical.spec.tolerance)
+        return compare_outputs(outputs, cases, tolerance)
     except VerificationError as error:
+        if canonical.spec.decoder is not None:
+            raise
         with progress.step("look for the operator that diverges first"):
             culprit = first_divergence(canonical, cases, target)
         raise VerificationError(

@@ -6,9 +6,10 @@ import importlib.metadata
 from typing import TYPE_CHECKING, get_args
 
 from assay.compile.cache import installed_versions
+from assay.compile.decoders.interface import DecoderOptions, decoder_info, paged_inputs, paged_outputs
 from assay.compile.verify import reference_version
 from assay.errors import ModelError
-from assay.models.spec import Dim, DType, ModelSpec, SymbolicDim
+from assay.models.spec import Dim, DType, InputSpec, ModelSpec, SymbolicDim
 from assay.runtime.manifest import (
     DTypeName,
     Entry,
@@ -27,7 +28,7 @@ from assay.runtime.manifest import (
 if TYPE_CHECKING:
     from assay.compile.lower import Lowered
     from assay.compile.profiles import Profile
-    from assay.compile.schemes import Scheme
+    from assay.compile.quantize.prepare import AppliedScheme
     from assay.compile.targets import Target
     from assay.models.export import CanonicalModel
 
@@ -47,13 +48,15 @@ def weights_of(lowered: Lowered) -> tuple[Weight, ...]:
 
 
 def describe(
-    canonical: CanonicalModel, target: Target, scheme: Scheme, profile: Profile, lowered: Lowered
-) -> Manifest:
-    """The manifest of ``lowered``, of one level that was not run yet.
+    canonical: CanonicalModel, target: Target, scheme: AppliedScheme, profile: Profile, lowered: Lowered,
+    options: DecoderOptions | None = None,
+) -> Manifest:  # fmt: skip
+    """The manifest of ``lowered``, of one level that was not run yet; ``options`` are those of a decoder.
 
     Raises ModelError for an input or output of a dtype that the runtime does not take.
     """
-    spec = canonical.spec
+    spec, decoder = canonical.spec, canonical.spec.decoder
+    options = options or DecoderOptions()
     level = Level(
         target=target_info(target),
         executed=Execution.NEVER,
@@ -73,22 +76,29 @@ def describe(
             canonical_digest=canonical.digest,
         ),
         scheme=scheme.name,
+        quantization=scheme.quantization,
         profile=profile.name,
-        inputs=interface_of(spec),
+        inputs=_inputs(spec.inputs if decoder is None else paged_inputs(decoder, options)),
         outputs=tuple(
-            Output(name=o.name, dtype=_dtype(o.dtype), shape=tuple(o.shape)) for o in canonical.outputs
+            Output(name=o.name, dtype=_dtype(o.dtype), shape=tuple(o.shape))
+            for o in (canonical.outputs if decoder is None else paged_outputs(decoder))
         ),
         weights=weights_of(lowered),
         levels=(level,),
         tvm_runtime=RUNTIME,
+        decoder=None if decoder is None else decoder_info(decoder, options),
         tools=installed_versions(TOOLS + (("torch", "transformers") if spec.needs_torch else ())),
     )
 
 
 def interface_of(spec: ModelSpec) -> tuple[Input, ...]:
     """The inputs as the manifest has them. Raises ModelError for a dtype that the runtime does not take."""
+    return _inputs(spec.inputs)
+
+
+def _inputs(inputs: tuple[InputSpec, ...]) -> tuple[Input, ...]:
     return tuple(
-        Input(name=i.name, dtype=_dtype(i.dtype), shape=tuple(_size(d) for d in i.shape)) for i in spec.inputs
+        Input(name=i.name, dtype=_dtype(i.dtype), shape=tuple(_size(d) for d in i.shape)) for i in inputs
     )
 
 

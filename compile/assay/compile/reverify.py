@@ -10,10 +10,13 @@ from pathlib import Path
 import msgspec
 
 from assay.compile.cache import BuildCache
-from assay.compile.verify import Case, compare_outputs, make_cases, reference_version, verify_artifact
+from assay.compile.decoders.interface import DecoderOptions, options_of
+from assay.compile.decoders.verification import cases_with_tolerance
+from assay.compile.quantize.prepare import apply_plan, find_plan
+from assay.compile.verify import Case, compare_outputs, reference_version, verify_artifact
 from assay.errors import ArtifactError, CpuFeatureError
 from assay.models.export import CanonicalModel
-from assay.models.spec import ModelSpec
+from assay.models.spec import ModelSpec, Tolerance
 from assay.progress import Progress, SilentProgress
 from assay.runtime.artifact import Artifact, open_artifact, write_artifact
 from assay.runtime.cpu import canonical_feature
@@ -38,15 +41,15 @@ def verify_again(
     CpuFeatureError where this machine can run none of it.
     """
     progress = progress or SilentProgress()
-    canonical = BuildCache(cache).canonical(spec, progress)
-    manifest = _of_model(path, canonical).manifest
+    artifact, canonical = _of_model(path, spec, BuildCache(cache), progress)
+    manifest = artifact.manifest
     chosen = choose_level(manifest, level)
     levels = [each for each in manifest.levels if fits(each)] if level is None else [chosen]
-    cases = _cases(canonical, levels, progress)
+    cases, tolerance = _cases(canonical, manifest, levels, progress)
     found = {}
     for name in (each.target.name for each in levels):
         with progress.step(f"verify {name}" if len(manifest.levels) > 1 else "verify"):
-            found[name] = verify_artifact(path, cases, canonical.spec.tolerance, level=name)
+            found[name] = verify_artifact(path, cases, tolerance, level=name)
     return found
 
 
@@ -68,17 +71,16 @@ def verify_emulated(
     from assay.compile.emulation import describe_emulator, run_emulated
 
     progress = progress or SilentProgress()
-    canonical = BuildCache(cache).canonical(spec, progress)
-    artifact = _of_model(path, canonical)
+    artifact, canonical = _of_model(path, spec, BuildCache(cache), progress)
     chosen = _levels_to_emulate(artifact.manifest, level)
-    cases = _cases(canonical, chosen, progress)
+    cases, tolerance = _cases(canonical, artifact.manifest, chosen, progress)
     note = f"Executed under {describe_emulator()}: the machine lacks the target's instructions."
     found = {}
     with _as_folder(artifact) as folder:
         for name in (each.target.name for each in chosen):
             with progress.step(f"run {name} in an emulated machine"):
                 outputs = run_emulated(folder, cases, level=name, timeout=timeout)
-            found[name] = compare_outputs(outputs, cases, canonical.spec.tolerance)
+            found[name] = compare_outputs(outputs, cases, tolerance)
     _note(artifact, found, note)
     return found
 
@@ -106,22 +108,29 @@ def _levels_to_emulate(manifest: Manifest, name: str | None) -> list[Level]:
     return chosen
 
 
-def _of_model(path: Path, canonical: CanonicalModel) -> Artifact:
-    """The artifact at ``path``, which must be of that model."""
+def _of_model(
+    path: Path, spec: ModelSpec, store: BuildCache, progress: Progress
+) -> tuple[Artifact, CanonicalModel]:
+    """The artifact at ``path``, which must be of that model, and the model stored as its scheme says."""
+    canonical = store.canonical(spec, progress)
     artifact = open_artifact(path)
     if artifact.manifest.model.canonical_digest != canonical.digest:
         raise ArtifactError(
             f"The artifact was built from another model than {canonical.spec.name!r} is now.",
             hint="Build it again, or name the model that it was built from with --model.",
         )
-    return artifact
+    canonical, _ = apply_plan(store, canonical, find_plan(artifact.manifest.scheme), progress)
+    return artifact, canonical
 
 
-def _cases(canonical: CanonicalModel, levels: Sequence[Level], progress: Progress) -> list[Case]:
+def _cases(
+    canonical: CanonicalModel, manifest: Manifest, levels: Sequence[Level], progress: Progress
+) -> tuple[list[Case], Tolerance]:
     """Inputs and expected outputs, at the sizes too that the levels have code of their own for."""
     sizes = [each.sizes for level in levels for each in level.specializations]
+    options = DecoderOptions() if manifest.decoder is None else options_of(manifest.decoder)
     with progress.step("run ONNX Runtime"):
-        return make_cases(canonical, sizes)
+        return cases_with_tolerance(canonical, options, sizes)
 
 
 @contextmanager

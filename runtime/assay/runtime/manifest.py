@@ -28,6 +28,8 @@ __all__ = [
     "Manifest",
     "ModelInfo",
     "Output",
+    "OutputError",
+    "Quantization",
     "Specialization",
     "SymbolicSize",
     "TargetInfo",
@@ -194,13 +196,39 @@ class Level(Struct, frozen=True, kw_only=True):
         return (self.entry, *(special.entry for special in self.specializations))
 
 
+class OutputError(Struct, frozen=True, kw_only=True):
+    """One output of the quantized model against the model before, both run by the reference engine.
+
+    ``sqnr`` is the ratio of signal to quantization noise in dB; None where there is no noise.
+    """
+
+    output: Name
+    sqnr: float | None
+    cosine_similarity: float
+    max_absolute_error: float
+
+
+class Quantization(Struct, frozen=True, kw_only=True):
+    """What the scheme did to the weights that it stores, and what that costs.
+
+    ``tensor_bytes`` are the bytes that the scheme implies for them, scales and zero points included;
+    ``elements`` how many weights they hold.
+    """
+
+    tensors: Size
+    elements: Size
+    tensor_bytes: Size
+    bits_per_weight: float
+    errors: tuple[OutputError, ...] = ()
+
+
 class DecoderInfo(Struct, frozen=True, kw_only=True):
     """What a program that generates text has to know of a language model with a paged cache.
 
-    ``cache`` holds ``[pages, layers, 2, kv_heads, page_tokens * head_dim]`` of ``cache_dtype``. ``window``: how
-    many tokens back, itself included, a token sees at most in every layer; None where some layer sees all.
-    One call takes up to ``max_tokens`` rows of up to ``max_sequences`` sequences, and gives logits for up to
-    ``max_rows`` of them. ``tokenizer`` and ``chat_template`` are files of the artifact.
+    ``cache`` holds ``[pages, layers, 2, kv_heads, page_tokens * head_dim]`` of ``cache_dtype``. ``window``:
+    how many tokens back, itself included, a token sees at most in every layer; None where some layer sees
+    all. One call takes up to ``max_tokens`` rows of up to ``max_sequences`` sequences, and gives logits for
+    up to ``max_rows`` of them. ``tokenizer`` and ``chat_template`` are files of the artifact.
     """
 
     architecture: Name
@@ -228,7 +256,8 @@ class Manifest(Struct, frozen=True, kw_only=True):
 
     ``levels`` are ordered from plain to capable: the last one that a CPU has is the one to run. All take
     their ``weights`` from one file and run on one ``tvm_runtime`` library. ``files`` maps the relative path
-    of every other file to its digest. ``decoder`` is there for language models with a paged cache. No field
+    of every other file to its digest. ``decoder`` is there for language models with a paged cache,
+    ``quantization`` where the scheme changed how weights are stored. No field
     depends on the time or on the machine of the build, so that the same inputs give the same bytes.
     """
 
@@ -243,6 +272,7 @@ class Manifest(Struct, frozen=True, kw_only=True):
     levels: Annotated[tuple[Level, ...], msgspec.Meta(min_length=1)]
     tvm_runtime: Name
     decoder: DecoderInfo | None = None
+    quantization: Quantization | None = None
     files: dict[str, FileDigest] = {}
     tools: dict[str, str]
 

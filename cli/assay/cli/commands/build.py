@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -24,6 +25,14 @@ _SUFFIX = ".assay"
 @click.command("build")
 @click.argument("models", nargs=-1, required=True, metavar="MODEL|FILE.onnx ...")
 @build_options
+@click.option(
+    "--override",
+    "overrides",
+    multiple=True,
+    metavar="PATTERN=SCHEME",
+    help="A scheme for the weights whose name, or the name of a node that reads them, matches a glob "
+    "pattern, such as 'lm_head*=int8'; the first that matches holds; may be repeated.",
+)
 @click.option(
     "-o",
     "--output",
@@ -65,8 +74,9 @@ def command(
     ctx: click.Context,
     models: tuple[str, ...],
     targets: tuple[str, ...],
-    scheme: str,
+    scheme: str | None,
     profile: str,
+    overrides: tuple[str, ...],
     destination: Path | None,
     packed: bool,
     workload: Path | None,
@@ -91,7 +101,7 @@ def command(
     """
     from assay.compile.build import build_artifact
     from assay.compile.profiles import profiles
-    from assay.compile.schemes import schemes
+    from assay.compile.quantize.prepare import find_plan
     from assay.compile.targets import find_targets
     from assay.models.registry import find_model
 
@@ -99,15 +109,16 @@ def command(
     if profile != "pgo" and (workload is not None or profile_data):
         raise UsageError("--workload and --profile-data are for --profile pgo.")
     # A wrong name is told before anything is built.
-    resolved, _, _ = find_targets(targets), schemes()[scheme], profiles()[profile]
+    resolved, _, _ = find_targets(targets), find_plan(scheme or "f32", overrides), profiles()[profile]
     specs = {name: find_model(name) for name in models}
-    variant = f"{'+'.join(each.name for each in resolved)}-{scheme}-{profile}"
-    places = {
-        name: _place(destination, spec.name, variant, packed=packed, several=len(specs) > 1)
-        for name, spec in specs.items()
-    }
-    if len(set(places.values())) < len(places):
+    if len({spec.name for spec in specs.values()}) < len(specs):
         raise UsageError("Two of the models have the same name, and so the same place.")
+    target_names = "+".join(each.name for each in resolved)
+
+    def place(model: str, stored: str) -> Path:
+        variant = f"{target_names}-{stored}-{profile}"
+        return _place(destination, model, variant, packed=packed, several=len(specs) > 1)
+
     results: list[BuildResult] = []
     code = 0
     for number, (name, spec) in enumerate(specs.items(), start=1):
@@ -117,8 +128,9 @@ def command(
                 spec,
                 target=targets,
                 scheme=scheme,
+                overrides=overrides,
                 profile=profile,
-                output=places[name],
+                output=partial(place, spec.name),
                 cache=cache,
                 packed=packed,
                 records=None if records is None else [records],
@@ -200,6 +212,7 @@ def _as_json(result: BuildResult) -> dict[str, Any]:
         "path": str(result.path),
         "target": ",".join(level.target.name for level in manifest.levels),
         "scheme": manifest.scheme,
+        "quantization": msgspec.to_builtins(manifest.quantization),
         "profile": manifest.profile,
         "cached": result.cached,
         "seconds": result.seconds,

@@ -37,7 +37,7 @@ from assay.runtime.artifact import open_artifact, write_artifact
 from assay.runtime.manifest import Manifest
 
 if TYPE_CHECKING:
-    from assay.compile.schemes import Scheme
+    from assay.compile.quantize.prepare import AppliedScheme
     from assay.compile.targets import Target
     from assay.models.export import CanonicalModel
     from assay.progress import Progress
@@ -54,7 +54,7 @@ class Guided:
 
     canonical: CanonicalModel
     target: Target
-    scheme: Scheme
+    scheme: AppliedScheme
     variant: Variant
     cases: tuple[WorkloadCase, ...]
     profile: ProfileData | None

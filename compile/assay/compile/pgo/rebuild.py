@@ -22,7 +22,7 @@ from assay.models.inputs import make_inputs
 from assay.runtime.cpu import available_cores, check_features, check_triple
 
 if TYPE_CHECKING:
-    from assay.compile.schemes import Scheme
+    from assay.compile.quantize.prepare import AppliedScheme
     from assay.compile.targets import Target
     from assay.compile.variant import Variant
     from assay.models.export import CanonicalModel
@@ -50,7 +50,7 @@ class Guide:
 def prepare(
     canonical: CanonicalModel,
     targets: Sequence[Target],
-    scheme: Scheme,
+    scheme: AppliedScheme,
     variant: Variant,
     guide: Guide | None,
     cache: Path,

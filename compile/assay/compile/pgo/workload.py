@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import zipfile
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from assay.models.spec import Array, ModelSpec
     from assay.runtime.manifest import Input
 
-__all__ = ["WorkloadCase", "read_workload", "representative_workload", "sizes_of"]
+__all__ = ["WorkloadCase", "read_cases", "read_workload", "representative_workload", "sizes_of"]
 
 # Smaller inputs than the default are as common as larger ones: fractions and multiples of the default size.
 _FRACTIONS = ((1, 4), (1, 2), (1, 1), (2, 1))
@@ -64,29 +64,30 @@ def read_workload(folder: Path, interface: Sequence[Input]) -> list[WorkloadCase
 
     Raises WorkloadError for a folder without cases, a file that cannot be read, and arrays that do not fit.
     """
-    if not folder.is_dir():
-        raise WorkloadError(f"There is no workload folder {str(folder)!r}.")
     cases: dict[tuple[tuple[str, int], ...], WorkloadCase] = {}
-    for path in sorted(folder.iterdir()):
-        if not (path.is_dir() or path.suffix in _KINDS) or path.name.startswith("."):
-            continue
-        case = _checked(path, _read(path, interface), interface)
+    for case in read_cases(folder, interface):
         key = tuple(sorted(case.sizes.items()))
         earlier = cases.get(key)
-        cases[key] = (
-            case
-            if earlier is None
-            else WorkloadCase(
-                name=earlier.name, inputs=earlier.inputs, sizes=earlier.sizes, count=earlier.count + 1
-            )
-        )
+        cases[key] = case if earlier is None else replace(earlier, count=earlier.count + 1)
+    return list(cases.values())
+
+
+def read_cases(folder: Path, interface: Sequence[Input]) -> list[WorkloadCase]:
+    """Every case of a folder in the order of their names. Raises WorkloadError as ``read_workload`` does."""
+    if not folder.is_dir():
+        raise WorkloadError(f"There is no workload folder {str(folder)!r}.")
+    cases = [
+        _checked(path, _read(path, interface), interface)
+        for path in sorted(folder.iterdir())
+        if (path.is_dir() or path.suffix in _KINDS) and not path.name.startswith(".")
+    ]
     if not cases:
         raise WorkloadError(
             f"The workload folder {str(folder)!r} has no cases.",
             hint="A case is a .npz or .json file, or a folder of INPUT.npy files; "
             "`assay run ARTIFACT --record FOLDER` writes them.",
         )
-    return list(cases.values())
+    return cases
 
 
 def sizes_of(inputs: Mapping[str, Array], interface: Sequence[Input]) -> dict[str, int]:

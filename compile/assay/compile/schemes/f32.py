@@ -1,9 +1,9 @@
-"""Weights as they are: float32."""
+"""Weights and arithmetic in float32; what the model has in fewer bits is widened."""
 
 from __future__ import annotations
 
-from assay.compile.schemes.scheme import Scheme
+from assay.compile.schemes.scheme import FloatScheme
 
 __all__ = ["SCHEME"]
 
-SCHEME = Scheme(name="f32", description="float32 weights and arithmetic", bits=32)
+SCHEME = FloatScheme(name="f32", description="float32 weights and arithmetic", bits=32, dtype="float32")

@@ -1,0 +1,211 @@
+"""Apply a plan (a scheme, and others for chosen tensors) to canonical ONNX."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from fnmatch import fnmatchcase
+from typing import TYPE_CHECKING, Any
+
+from assay.compile.quantize.dequantize import dequantize_model
+from assay.compile.quantize.distortion import Distortion, distortion
+from assay.compile.quantize.rewrite import Rewriter
+from assay.compile.quantize.sites import Kind, Weight, find_weights
+from assay.compile.schemes import Scheme, find_scheme, schemes
+from assay.errors import ModelError, UnknownNameError, UsageError
+from assay.models.decoders.weights import BlockQuantized, dequantize
+
+if TYPE_CHECKING:
+    import numpy as np
+    import numpy.typing as npt
+    import onnx
+
+    from assay.models.spec import Array
+
+__all__ = ["Override", "Plan", "Quantized", "StoredTensor", "parse_override", "quantize"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Override:
+    """A scheme for the tensors whose name, or the name of a node that reads them, matches a glob pattern."""
+
+    pattern: str
+    scheme: Scheme
+
+    def matches(self, names: Sequence[str]) -> bool:
+        """Whether the pattern matches one of ``names``."""
+        return any(fnmatchcase(name, self.pattern) for name in names)
+
+
+def parse_override(text: str) -> Override:
+    """An override from ``PATTERN=SCHEME``. Raises UsageError, and UnknownNameError for the scheme."""
+    pattern, separator, name = text.rpartition("=")
+    if not (pattern and separator and name):
+        raise UsageError(f"--override takes PATTERN=SCHEME, such as 'lm_head*=int8', not {text!r}.")
+    scheme = find_scheme(name)
+    if scheme.name == "source":
+        raise UsageError("An override cannot be 'source'.", hint="Name how the tensor is to be stored.")
+    return Override(pattern=pattern, scheme=scheme)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Plan:
+    """What to do to a model: ``scheme`` for every weight but those of the first override that matches."""
+
+    scheme: Scheme
+    overrides: tuple[Override, ...] = ()
+
+    @property
+    def name(self) -> str:
+        """The plan in one line."""
+        return ",".join(
+            [self.scheme.name, *(f"{each.pattern}={each.scheme.name}" for each in self.overrides)]
+        )
+
+    @property
+    def needs_samples(self) -> bool:
+        """Whether one of the schemes calibrates."""
+        return any(each.needs_samples for each in (self.scheme, *(o.scheme for o in self.overrides)))
+
+    @property
+    def rounds_activations(self) -> bool:
+        """Whether one of the schemes quantizes activations."""
+        return any(each.rounds_activations for each in (self.scheme, *(o.scheme for o in self.overrides)))
+
+    @property
+    def changes_weights(self) -> bool:
+        """Whether anything is done."""
+        return self.scheme.changes_weights or bool(self.overrides)
+
+
+@dataclass(frozen=True, kw_only=True)
+class StoredTensor:
+    """One weight after quantization. ``bytes`` include scales; ``error`` is against float32.
+
+    ``note`` says why a weight is not stored as the plan's scheme would.
+    """
+
+    name: str
+    operators: tuple[str, ...]
+    shape: tuple[int, ...]
+    scheme: str
+    elements: int
+    bytes: int
+    error: Distortion
+    note: str | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Quantized:
+    """A quantized model and its weights in the order in which they are read."""
+
+    model: onnx.ModelProto
+    tensors: tuple[StoredTensor, ...]
+
+
+def quantize(
+    model: onnx.ModelProto, plan: Plan, samples: Sequence[Mapping[str, Array]] | None = None
+) -> Quantized:
+    """``model``, which stays as it is, with its weights stored as ``plan`` says.
+
+    ``samples``: inputs to calibrate on, for schemes that need them. Raises UnknownNameError for an override
+    that matches nothing, UsageError for one that does not fit a tensor it matches, or for missing samples,
+    ModelError for weights that cannot be stored.
+    """
+    if plan.needs_samples and not samples:
+        raise UsageError(f"The scheme {plan.name} needs inputs to calibrate on.", hint="Give --calibration.")
+    changed = dequantize_model(model)
+    weights = find_weights(changed)
+    chosen = _choose(changed, weights, plan)
+    rounded = _rounded(changed, chosen, samples)
+    rewriter = Rewriter(changed)
+    tensors = []
+    for weight, scheme, note in chosen:
+        values = weight.values()
+        stored = rounded[weight.name] if weight.name in rounded else _encoded(weight, scheme, values)
+        rewriter.store(weight, stored)
+        tensors.append(_described(changed, weight, scheme, note, values, stored))
+    rewriter.finish()
+    return Quantized(model=changed, tensors=tuple(tensors))
+
+
+def _choose(
+    model: onnx.ModelProto, weights: Sequence[Weight], plan: Plan
+) -> list[tuple[Weight, Scheme, str | None]]:
+    """The scheme of each weight, and why it is not the plan's where it is not."""
+    unused = {each.pattern for each in plan.overrides}
+    known = [name for weight in weights for name in _names(model, weight)]
+    chosen: list[tuple[Weight, Scheme, str | None]] = []
+    for weight in weights:
+        names = _names(model, weight)
+        override = next((each for each in plan.overrides if each.matches(names)), None)
+        unused -= {each.pattern for each in plan.overrides if each.matches(names)}
+        if override is not None:
+            reason = override.scheme.misfit(weight)
+            if reason is not None:
+                raise UsageError(
+                    f"The weight {weight.name!r} cannot be stored as {override.scheme.name}: {reason}."
+                )
+            chosen.append((weight, override.scheme, "override"))
+            continue
+        scheme = plan.scheme.for_weight(weight)
+        reason = plan.scheme.misfit(weight) or scheme.misfit(weight)
+        if reason is not None:
+            chosen.append((weight, schemes()["f32"], reason))
+        else:
+            table = "a table" if Kind.TABLE in weight.kinds else None
+            chosen.append((weight, scheme, table if scheme.name != plan.scheme.name else None))
+    for pattern in sorted(unused):
+        raise UnknownNameError("weight that matches the override", pattern, dict.fromkeys(known))
+    return chosen
+
+
+def _names(model: onnx.ModelProto, weight: Weight) -> list[str]:
+    """What an override may call a weight: its tensor, its copies, and the nodes that read it."""
+    nodes = [model.graph.node[reader.node] for reader in weight.readers]
+    return [weight.name, *weight.copies, *(node.name for node in nodes if node.name)]
+
+
+def _rounded(
+    model: onnx.ModelProto,
+    chosen: Sequence[tuple[Weight, Scheme, str | None]],
+    samples: Sequence[Mapping[str, Array]] | None,
+) -> dict[str, BlockQuantized]:
+    """Weights by name whose rounding looks at activations."""
+    return {}
+
+
+def _encoded(
+    weight: Weight, scheme: Scheme, values: npt.NDArray[np.float32]
+) -> npt.NDArray[Any] | BlockQuantized:
+    try:
+        return scheme.encode(values)
+    except ModelError as error:
+        raise ModelError(f"The weight {weight.name!r} cannot be {scheme.name}: {error.message}") from None
+
+
+def _described(
+    model: onnx.ModelProto,
+    weight: Weight,
+    scheme: Scheme,
+    note: str | None,
+    values: npt.NDArray[np.float32],
+    stored: npt.NDArray[Any] | BlockQuantized,
+) -> StoredTensor:
+    import numpy as np
+
+    if isinstance(stored, BlockQuantized):
+        back = dequantize(stored)[:, : values.shape[1]]
+    else:
+        back = stored.astype(np.float32)
+    operators = [model.graph.node[reader.node].op_type for reader in weight.readers]
+    return StoredTensor(
+        name=weight.name,
+        operators=tuple(dict.fromkeys(operators)),
+        shape=weight.shape,
+        scheme=scheme.name,
+        elements=weight.elements,
+        bytes=scheme.stored_bytes(weight.shape),
+        error=distortion(back, values),
+        note=note,
+    )
