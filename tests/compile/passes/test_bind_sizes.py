@@ -56,3 +56,35 @@ def test_no_kernel_of_it_is_symbolic(tvm: Any, needs_avx2: None, perceptron: onn
 
     assert symbolic(lowered(perceptron))
     assert not symbolic(lowered(perceptron, bound={"batch": 5}))
+
+
+@pytest.mark.parametrize("bound", [{"rows": 7}, {"batch": 3}, {"rows": 7, "batch": 3}])
+def test_some_of_several_sizes(tvm: Any, needs_avx2: None, bound: dict[str, int]) -> None:
+    generator = np.random.default_rng(1)
+    weight = generator.standard_normal((20, 20), dtype=np.float32)
+    declare = onnx.helper.make_tensor_value_info
+    graph = onnx.helper.make_graph(
+        [
+            onnx.helper.make_node("MatMul", ["x", "w"], ["product"]),
+            onnx.helper.make_node("Add", ["x", "product"], ["y"]),
+        ],
+        "residual",
+        [declare("x", onnx.TensorProto.FLOAT, ["batch", "rows", 20])],
+        [declare("y", onnx.TensorProto.FLOAT, ["batch", "rows", 20])],
+        [onnx.numpy_helper.from_array(weight, "w")],
+    )
+    model = onnx.helper.make_model(graph, opset_imports=[onnx.helper.make_opsetid("", 17)], ir_version=9)
+    code = lower(
+        import_onnx(model),
+        target=targets()["x86-64-v3"],
+        profile=profiles()["release"],
+        sizes={"batch": 2, "rows": 8},
+        maxima={"batch": 4, "rows": 16},
+        bound=bound,
+    )
+    given = generator.standard_normal((3, 7, 20), dtype=np.float32)
+    machine = tvm.relax.VirtualMachine(code.executable, tvm.cpu())
+    weights = tuple(tvm.runtime.tensor(array) for array in code.weights.values())
+    result = machine["main"](tvm.runtime.tensor(given), weights)
+    found = (result[0] if isinstance(result, (list, tuple, tvm.ir.Array)) else result).numpy()
+    np.testing.assert_allclose(found, given + given @ weight, rtol=1e-4, atol=1e-5)

@@ -35,15 +35,25 @@ class _Specializer(PyExprMutator):  # type: ignore[misc]
 
 
 def _bound_shapes(function: Any, types: list[Any]) -> dict[Any, Any]:
-    """The parameters of a kernel that have symbolic extents, as buffers of the shapes of the arguments."""
+    """The parameters of a kernel whose symbolic extents the arguments bind, as buffers of those shapes.
+
+    An extent that is symbolic in the argument too stays as the kernel has it.
+    """
     shapes: dict[Any, Any] = {}
     for parameter, argument in zip(function.params, types, strict=False):
         if not hasattr(parameter.ty, "shape") or argument.shape is None:
             continue
+        extents = list(parameter.ty.shape)
         known = [as_int(size) for size in argument.shape]
-        if None in known or all(as_int(extent) is not None for extent in parameter.ty.shape):
+        bound = [
+            as_int(extent) is None and size is not None for extent, size in zip(extents, known, strict=True)
+        ]
+        if not any(bound):
             continue
-        shape = [tirx.IntImm("int64", size) for size in known]
+        shape = [
+            tirx.IntImm("int64", size) if binds else extent
+            for extent, size, binds in zip(extents, known, bound, strict=True)
+        ]
         shapes[parameter] = tirx.decl_buffer(shape, parameter.ty.dtype, parameter.name)
     return shapes
 
