@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
+from assay.compile.decoders.interface import DecoderOptions, paged_dims
 from assay.compile.profiles.profile import Profile
 from assay.compile.targets.target import Target
 from assay.compile.tvm_import import import_tvm
@@ -242,17 +243,22 @@ def lower_canonical(
     sizes: Mapping[str, int] | None = None,
     bound: Mapping[str, int] | None = None,
     tuning: Tuning | None = None,
+    decoder: DecoderOptions | None = None,
 ) -> Lowered:
     """The canonical model (or ``model``, a variant of it) imported and compiled.
 
     ``sizes`` are expected in place of the specification's defaults; ``bound`` and ``tuning`` as in ``lower``.
+    ``decoder``: what is decided for a model that generates text, which gets the interface of
+    ``paged_inputs``.
     """
     dims = canonical.spec.symbolic_dims
+    if canonical.spec.decoder is not None:
+        dims = paged_dims(canonical.spec.decoder, decoder or DecoderOptions())
     return lower(
-        _imported(canonical, progress, model),
+        _imported(canonical, progress, model, decoder),
         target=target,
         profile=profile,
-        sizes={**canonical.spec.default_sizes(), **(sizes or {})},
+        sizes={name: dim.default for name, dim in dims.items()} | dict(sizes or {}),
         maxima={name: dim.maximum for name, dim in dims.items()},
         bound=bound,
         tuning=tuning,
@@ -312,10 +318,16 @@ def _is_fixed(function: Any) -> bool:
     )
 
 
-def _imported(canonical: CanonicalModel, progress: Progress, model: Any = None) -> Any:
+def _imported(
+    canonical: CanonicalModel, progress: Progress, model: Any = None, decoder: DecoderOptions | None = None
+) -> Any:
     import onnx
 
+    from assay.compile.decoders.paged_graph import to_paged
     from assay.compile.importer import import_onnx
 
     with progress.step("import"):
-        return import_onnx(model if model is not None else onnx.load(canonical.path))
+        graph = model if model is not None else onnx.load(canonical.path)
+        if canonical.spec.decoder is not None:
+            graph = to_paged(graph, canonical.spec.decoder, decoder or DecoderOptions())
+        return import_onnx(graph)

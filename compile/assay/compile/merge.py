@@ -52,6 +52,9 @@ def write_levels(destination: Path, artifacts: Sequence[Path], scratch: Path) ->
     for artifact in opened:
         levels.append(_add_level(artifact, pool, files))
     manifest = opened[0].manifest
+    if manifest.decoder is not None:
+        text = (manifest.decoder.tokenizer, manifest.decoder.chat_template)
+        files.update({name: opened[0].path(name) for name in text if name is not None})
     files[manifest.tvm_runtime] = opened[0].path(manifest.tvm_runtime)
     if pool.weights:
         save_weights(scratch / WEIGHTS, pool.arrays)

@@ -7,6 +7,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from assay.compile.decoders.interface import DecoderOptions
+from assay.compile.decoders.text_files import text_files
 from assay.compile.describe import LIBRARY, RUNTIME
 from assay.compile.lower import Lowered, lower_canonical
 from assay.compile.tvm_import import import_tvm
@@ -26,11 +28,15 @@ __all__ = ["Variant", "compile_variant"]
 
 @dataclass(frozen=True, kw_only=True)
 class Variant:
-    """One form of the code of a model: the name of its library, sizes that are bound, what was measured."""
+    """One form of the code of a model: the name of its library, sizes that are bound, what was measured.
+
+    ``decoder``: what the build decides for a model that generates text.
+    """
 
     library: str = LIBRARY
     bound: Mapping[str, int] = field(default_factory=dict)
     tuning: Tuning | None = None
+    decoder: DecoderOptions = field(default_factory=DecoderOptions)
 
 
 def compile_variant(
@@ -47,7 +53,13 @@ def compile_variant(
     with progress.step("start the compiler"):
         import_tvm()
     lowered = lower_canonical(
-        canonical, target, profile, progress, bound=variant.bound, tuning=variant.tuning
+        canonical,
+        target,
+        profile,
+        progress,
+        bound=variant.bound,
+        tuning=variant.tuning,
+        decoder=variant.decoder,
     )
     with progress.step("link"):
         library = emit_library(lowered.executable, target, folder)
@@ -55,6 +67,7 @@ def compile_variant(
         variant.library: library,
         RUNTIME: runtime_library(),
         kernels_file(variant.library): encode_kernels(lowered.kernels),
+        **text_files(canonical.spec.decoder),
     }
     if lowered.weights:
         with progress.step("write weights"):

@@ -26,10 +26,12 @@ __all__ = [
     "compare",
     "compare_outputs",
     "make_cases",
+    "open_reference",
     "read_outputs",
     "reference_outputs",
     "reference_version",
     "run_artifact",
+    "run_reference",
     "save_inputs",
     "verify_artifact",
 ]
@@ -39,7 +41,10 @@ _TIMEOUT_SECONDS = 600
 
 @dataclass(frozen=True, kw_only=True)
 class Case:
-    """Inputs at one size of every symbolic dimension, and what ONNX Runtime makes of them."""
+    """Inputs at one size of every symbolic dimension, and what ONNX Runtime makes of them.
+
+    Inputs that are not given are the cache of a decoder, which all cases share, in order.
+    """
 
     sizes: dict[str, int]
     inputs: dict[str, npt.NDArray[Any]]
@@ -63,11 +68,12 @@ def reference_outputs(
     path: Path | bytes, cases: Sequence[Mapping[str, npt.NDArray[Any]]]
 ) -> list[dict[str, npt.NDArray[Any]]]:
     """ONNX Runtime's outputs by name for each set of inputs. Raises ModelError where it refuses them."""
-    session = _session(path)
-    return [_run_reference(session, inputs) for inputs in cases]
+    session = open_reference(path)
+    return [run_reference(session, inputs) for inputs in cases]
 
 
-def _session(path: Path | bytes) -> Any:
+def open_reference(path: Path | bytes) -> Any:
+    """ONNX Runtime's session of a model, for ``run_reference``. Raises ModelError where it refuses it."""
     runtime = _onnxruntime()
     options = runtime.SessionOptions()
     options.log_severity_level = 4
@@ -79,7 +85,8 @@ def _session(path: Path | bytes) -> Any:
         raise ModelError(f"ONNX Runtime cannot load the model: {_last_part(error)}.") from error
 
 
-def _run_reference(session: Any, inputs: Mapping[str, npt.NDArray[Any]]) -> dict[str, npt.NDArray[Any]]:
+def run_reference(session: Any, inputs: Mapping[str, npt.NDArray[Any]]) -> dict[str, npt.NDArray[Any]]:
+    """ONNX Runtime's outputs by name. Raises ModelError where it refuses the inputs."""
     names = [output.name for output in session.get_outputs()]
     try:
         return dict(zip(names, session.run(names, dict(inputs)), strict=True))

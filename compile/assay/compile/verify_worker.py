@@ -4,11 +4,18 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from assay.errors import AssayError
 from assay.runtime import load
+from assay.runtime.memory import empty_aligned
+
+if TYPE_CHECKING:
+    import numpy.typing as npt
+
+    from assay.runtime.session import Model
 
 
 def main(arguments: list[str]) -> int:
@@ -19,14 +26,37 @@ def main(arguments: list[str]) -> int:
     artifact, level, folder, count = arguments[0], arguments[1], Path(arguments[2]), int(arguments[3])
     try:
         model = load(artifact, level=level)
-        for i in range(count):
-            with np.load(folder / f"inputs{i}.npz") as archive:
-                outputs = model.run({item.name: archive[f"arr_{k}"] for k, item in enumerate(model.inputs)})
+        cases = [_read(folder / f"inputs{i}.npz", model) for i in range(count)]
+        cache = _cache(model, cases)
+        for i, inputs in enumerate(cases):
+            outputs = model.run({**inputs, **cache})
             np.savez(folder / f"outputs{i}.npz", *(outputs[item.name] for item in model.outputs))
     except AssayError as error:
         print(error.message, file=sys.stderr)
         return 1
     return 0
+
+
+def _read(path: Path, model: Model) -> dict[str, npt.NDArray[Any]]:
+    """The arrays of a file as the first inputs of the interface."""
+    with np.load(path) as archive:
+        names = [item.name for item in model.inputs]
+        return {name: archive[f"arr_{k}"] for k, name in enumerate(names[: len(archive.files)])}
+
+
+def _cache(model: Model, cases: list[dict[str, npt.NDArray[Any]]]) -> dict[str, npt.NDArray[Any]]:
+    """The cache that all cases of a decoder share: memory with something in it, as of other sequences."""
+    if model.manifest.decoder is None:
+        return {}
+    pages = 1 + max(int(case["page_table"].max()) for case in cases)
+    generator = np.random.default_rng(0)
+    cache = {}
+    for item in model.inputs:
+        if item.name not in cases[0]:
+            shape = [pages, *(dim for dim in item.shape[1:] if isinstance(dim, int))]
+            array = cache[item.name] = empty_aligned(tuple(shape), np.dtype(item.dtype))
+            array[...] = generator.integers(-100, 100, shape)
+    return cache
 
 
 if __name__ == "__main__":

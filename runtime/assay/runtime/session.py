@@ -16,6 +16,7 @@ from assay.runtime.artifact import open_artifact
 from assay.runtime.cpu import available_cores
 from assay.runtime.levels import choose_level
 from assay.runtime.manifest import Execution, Input, Level, Manifest, Output, SymbolicSize
+from assay.runtime.paged_call import check_paged_call
 
 if TYPE_CHECKING:
     import numpy.typing as npt
@@ -153,11 +154,15 @@ class Model:
 
         Inputs are NumPy arrays or tensors that speak DLPack (on the CPU). They are used where they are when
         they are contiguous and 64-byte aligned, and copied otherwise; outputs are not copied, and are the
-        caller's to keep. Raises InterfaceError, naming the input, when a name, dtype or shape does not fit.
+        caller's to keep. The cache of a decoder is written in place. Raises InterfaceError, naming the input,
+        when a name, dtype or shape does not fit.
         """
         arrays = self._checked(inputs)
+        decoder, outputs = self.manifest.decoder, self.manifest.outputs
+        if decoder is not None:
+            names = (item.name for item in self.inputs)
+            check_paged_call(decoder, dict(zip(names, arrays, strict=True)))
         results = self._driver_for(arrays).call(arrays, self._threads)
-        outputs = self.manifest.outputs
         if len(results) != len(outputs):
             raise ArtifactError(
                 f"The library returned {len(results)} outputs; the manifest names {len(outputs)}."

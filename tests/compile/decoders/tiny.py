@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -10,6 +11,8 @@ import onnx
 from onnx import helper
 
 from assay.models.decoders.spec import DecoderSpec
+from assay.models.providers import OnnxFile
+from assay.models.spec import DType, InputSpec, ModelSpec, SymbolicDim, Weights
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -69,7 +72,7 @@ class _Graph:
     def norm(self, x: str, name: str) -> str:
         weight = self.random(f"{name}.weight", self.t.hidden, scale=0.1, offset=1.0)
         if self.t.rotary:
-            return self.node("SimplifiedLayerNormalization", [x, weight], name, axis=-1, epsilon=1e-5)
+            return self.node("RMSNormalization", [x, weight], name, axis=-1, epsilon=1e-5)
         bias = self.random(f"{name}.bias", self.t.hidden, scale=0.1)
         return self.node("LayerNormalization", [x, weight, bias], name, axis=-1, epsilon=1e-5)
 
@@ -169,5 +172,37 @@ class _Graph:
                 inputs.append(declare(f"past_key_values.{layer}.{kind}", real, past))
                 outputs.append(declare(f"present.{layer}.{kind}", real, total))
         graph = helper.make_graph(self.nodes, "tiny", inputs, outputs, self.weights)
-        opsets = [helper.make_opsetid("", 20), helper.make_opsetid("com.microsoft", 1)]
-        return helper.make_model(graph, opset_imports=opsets, ir_version=9)
+        opsets = [helper.make_opsetid("", 23), helper.make_opsetid("com.microsoft", 1)]
+        return helper.make_model(graph, opset_imports=opsets, ir_version=11)
+
+
+def model_spec(tiny: Tiny, folder: Path, **decoder: Any) -> ModelSpec:
+    """The decoder as a model that a build takes; ``decoder``: changes to its ``DecoderSpec``."""
+    path = folder / "tiny.onnx"
+    onnx.save_model(tiny.model(), path)
+    batch = SymbolicDim(name="batch", default=1, maximum=4)
+    tokens = SymbolicDim(name="tokens", default=8, maximum=tiny.context)
+    past = SymbolicDim(name="past", default=8, minimum=1, maximum=tiny.context)
+    total = SymbolicDim(name="total", default=16, maximum=tiny.context)
+    inputs = [InputSpec(name="input_ids", dtype=DType.INT64, shape=(batch, tokens))]
+    if not tiny.rotary:
+        inputs.append(InputSpec(name="position_ids", dtype=DType.INT64, shape=(batch, tokens)))
+    inputs.append(InputSpec(name="attention_mask", dtype=DType.INT64, shape=(batch, total)))
+    inputs += [
+        InputSpec(
+            name=f"past_key_values.{layer}.{kind}",
+            dtype=DType.FLOAT32,
+            shape=(batch, tiny.kv_heads, past, tiny.head_dim),
+        )
+        for layer in range(tiny.layers)
+        for kind in ("key", "value")
+    ]
+    return ModelSpec(
+        name="tiny",
+        description="A small decoder of random numbers.",
+        provider=OnnxFile(path=path),
+        inputs=tuple(inputs),
+        weights=Weights.RANDOM,
+        licence="Apache-2.0",
+        decoder=replace(tiny.spec, **decoder),
+    )

@@ -28,7 +28,6 @@ from assay.compile.converters.paged_attention import (
 from assay.compile.converters.quantize_linear import convert_quantize_linear
 from assay.compile.converters.recurrent import convert_gru, convert_lstm, convert_rnn
 from assay.compile.converters.resize import convert_resize, convert_upsample
-from assay.compile.converters.simplified_layer_normalization import convert_simplified_layer_normalization
 from assay.compile.converters.top_k import convert_top_k
 
 __all__ = ["CONVERTERS", "Converter"]
@@ -54,7 +53,6 @@ CONVERTERS: Mapping[str, Converter] = {
     "QuantizeLinear": convert_quantize_linear,
     "RNN": convert_rnn,
     "Resize": convert_resize,
-    "SimplifiedLayerNormalization": convert_simplified_layer_normalization,
     "TakeRows": convert_take_rows,
     "TopK": convert_top_k,
     "Upsample": convert_upsample,

@@ -17,6 +17,8 @@ __all__ = [
     "CacheDType",
     "DecoderOptions",
     "decoder_info",
+    "options_of",
+    "paged_dims",
     "paged_inputs",
     "paged_outputs",
 ]
@@ -80,6 +82,12 @@ def paged_inputs(decoder: DecoderSpec, options: DecoderOptions) -> tuple[InputSp
     return tuple(inputs)
 
 
+def paged_dims(decoder: DecoderSpec, options: DecoderOptions) -> dict[str, SymbolicDim]:
+    """The symbolic dimensions of the entry by name."""
+    shapes = (item.shape for item in paged_inputs(decoder, options))
+    return {dim.name: dim for shape in shapes for dim in shape if isinstance(dim, SymbolicDim)}
+
+
 def paged_outputs(decoder: DecoderSpec) -> tuple[OutputSpec, ...]:
     """The output of the entry: logits of the rows that were asked for, in their order."""
     return (OutputSpec(name="logits", dtype=DType.FLOAT32, shape=("rows", decoder.vocabulary)),)
@@ -106,4 +114,14 @@ def decoder_info(decoder: DecoderSpec, options: DecoderOptions) -> DecoderInfo:
         add_bos=decoder.add_bos,
         tokenizer=None if decoder.tokenizer is None else TOKENIZER,
         chat_template=None if decoder.chat_template is None else CHAT_TEMPLATE,
+    )
+
+
+def options_of(info: DecoderInfo) -> DecoderOptions:
+    """The options that a decoder was built with, from its description."""
+    return DecoderOptions(
+        cache_dtype=info.cache_dtype,
+        max_tokens=info.max_tokens,
+        max_sequences=info.max_sequences,
+        max_rows=info.max_rows,
     )

@@ -29,7 +29,7 @@ _ROW_BY_ROW = frozenset(
     {
         "Add", "BiasGelu", "Cast", "Div", "Erf", "FastGelu", "Gelu", "LayerNormalization", "MatMul",
         "MatMulNBits", "Mul", "Pow", "QuickGelu", "Relu", "RMSNormalization", "Sigmoid",
-        "SimplifiedLayerNormalization", "Sqrt", "Sub", "Tanh",
+        "Split", "Sqrt", "Sub", "Tanh",
     }
 )  # fmt: skip
 
@@ -75,7 +75,7 @@ def _paged_attention(
     """What takes the place of an operator over past and present."""
     from onnx import helper
 
-    query, key, value, past_key, *rest = [*node.input, *[""] * (12 - len(node.input))]
+    query, key, value, past_key, *rest = list(node.input) + [""] * (12 - len(node.input))
     attributes = {a.name: helper.get_attribute_value(a) for a in node.attribute}
     _refuse(node, rest, attributes)
     heads, kv_heads = int(attributes["num_heads"]), int(attributes["kv_num_heads"])
@@ -118,9 +118,9 @@ def _layer(past_key: str, node: onnx.NodeProto) -> int:
 def _refuse(node: onnx.NodeProto, rest: Sequence[str], attributes: Mapping[str, Any]) -> None:
     """Raise ModelError for what attention over the cache does not do; ``rest``: inputs from past_value on."""
     problem = None
-    if int(attributes.get("rotary_interleaved", 0)) and int(attributes.get("do_rotary", 0)):
+    if int(attributes.get("rotary_interleaved", 0)) > 0 and int(attributes.get("do_rotary", 0)):
         problem = "rotary embedding of neighbouring elements"
-    elif int(attributes.get("smooth_softmax", 0)) or rest[7]:
+    elif int(attributes.get("smooth_softmax", 0)) > 0 or rest[7]:
         problem = "a softmax with a sink"
     elif rest[6]:
         problem = "a bias on scores"

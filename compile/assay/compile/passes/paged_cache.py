@@ -10,7 +10,7 @@ from tvm import relax
 from tvm.relax.expr_functor import PyExprMutator, mutator
 
 from assay.compile.schedules.context import ScheduleContext
-from assay.compile.schedules.paged_loops import paged_loops
+from assay.compile.schedules.paged_attention import paged_attention
 from assay.compile.schedules.paged_problem import PagedProblem
 
 __all__ = ["PREFIX", "write_cache_in_place"]
@@ -55,7 +55,8 @@ class _Converter(PyExprMutator):  # type: ignore[misc]
 
     def _kernel(self, problem: PagedProblem) -> Any:
         if problem not in self.kernels:
-            self.kernels[problem] = self.builder_.add_func(paged_loops(problem), "paged_attention")
+            kernel = paged_attention(problem, self.context)
+            self.kernels[problem] = self.builder_.add_func(kernel, "paged_attention")
         return self.kernels[problem]
 
 
