@@ -1,9 +1,10 @@
-"""Elements of float16 and int8 as float32 and back, in vectors; float16 also where the CPU cannot convert it."""
+"""Elements of float16 and int8 as float32 and back, in vectors."""
 
 from __future__ import annotations
 
 from tvm import tirx
 
+from assay.compile.schedules import half
 from assay.compile.schedules.ir import Buffer, Expr, broadcast, const_like, lanes_at, load
 from assay.compile.schedules.requantize import round_to_even
 from assay.compile.targets.target import VectorUnit
@@ -13,8 +14,6 @@ __all__ = ["LARGEST_FLOAT16", "LARGEST_INT8", "narrowed", "widened"]
 LARGEST_FLOAT16 = 65504.0
 LARGEST_INT8 = 127.0
 
-# Between the biases of the two exponents: a float16's bits, moved to a float32's place, times this.
-_REBIAS = 2.0**112
 # Adding this to a magnitude below the least normal float16 leaves the rounded denormal in the low bits.
 _DENORMAL = 0.5
 _LEAST_NORMAL = 2.0**-14
@@ -35,18 +34,8 @@ def widened(buffer: Buffer, at: Expr, lanes: int, unit: VectorUnit) -> Expr:
     if dtype == "float32":
         return value
     if dtype == "float16" and not unit.f16c:
-        return _widen_bits(value, lanes)
+        return half.widened(tirx.reinterpret(_typed("uint16", lanes), value), dtype, lanes, unit)
     return tirx.Cast(_typed("float32", lanes), value)
-
-
-def _widen_bits(value: Expr, lanes: int) -> Expr:
-    """A finite float16 as float32, in integer arithmetic and one multiplication."""
-    bits = tirx.Cast(_typed("int32", lanes), tirx.reinterpret(_typed("uint16", lanes), value))
-    magnitude = (bits & _all(0x7FFF, "int32", lanes)) << _all(13, "int32", lanes)
-    sign = (bits & _all(0x8000, "int32", lanes)) << _all(16, "int32", lanes)
-    number = tirx.reinterpret(_typed("float32", lanes), magnitude) * _all(_REBIAS, "float32", lanes)
-    whole = tirx.reinterpret(_typed("int32", lanes), number) | sign
-    return tirx.reinterpret(_typed("float32", lanes), whole)
 
 
 def narrowed(value: Expr, dtype: str, lanes: int, unit: VectorUnit) -> Expr:
@@ -89,6 +78,4 @@ def _narrow_bits(value: Expr, lanes: int) -> Expr:
     shifted = number + _all(_DENORMAL, "float32", lanes)
     denormal = tirx.reinterpret(_typed("int32", lanes), shifted) - const(0x3F000000)
     chosen = tirx.Select(number < _all(_LEAST_NORMAL, "float32", lanes), denormal, normal)
-    return tirx.reinterpret(
-        _typed("float16", lanes), tirx.Cast(_typed("uint16", lanes), chosen | sign)
-    )
+    return tirx.reinterpret(_typed("float16", lanes), tirx.Cast(_typed("uint16", lanes), chosen | sign))

@@ -8,7 +8,6 @@ from tvm import tirx
 
 from assay.compile.schedules.context import ScheduleContext
 from assay.compile.schedules.ir import (
-    Buffer,
     Expr,
     Stmt,
     allocate,
@@ -29,8 +28,9 @@ from assay.compile.schedules.ir import (
     store,
 )
 from assay.compile.schedules.narrow import LARGEST_INT8, narrowed
+from assay.compile.schedules.nest import vector_pieces
 from assay.compile.schedules.paged_problem import PAGE_TOKENS
-from assay.compile.schedules.paged_views import PagedViews, page_of, pieces
+from assay.compile.schedules.paged_views import PagedViews, page_of
 from assay.compile.schedules.register_tile import fold_lanes
 
 __all__ = ["emit_append"]
@@ -112,11 +112,11 @@ class _Rows:
             ),
         )  # fmt: skip
 
-    def _keep(self, start: int, lanes: int, value: Expr) -> Stmt:
+    def _keep(self, start: Expr, lanes: int, value: Expr) -> Stmt:
         return store(self.narrow, value, lanes_at(start, lanes))
 
     def _narrowed(
-        self, at: Expr, column: Expr, scale_at: Expr, put: Callable[[int, int, Expr], Stmt], *, turned: bool
+        self, at: Expr, column: Expr, scale_at: Expr, put: Callable[[Expr, int, Expr], Stmt], *, turned: bool
     ) -> Stmt:
         """A head of a row in the cache's dtype, given to ``put``; its scale to where ``scale_at`` says."""
         views, unit = self.views, self.views.unit
@@ -130,7 +130,7 @@ class _Rows:
         largest, declaration = allocate([lanes], "float32", "largest", "local")
         statements: list[Stmt] = [declaration, store(largest, broadcast(zero, lanes), lanes_at(0, lanes))]
 
-        def look(start: int, count: int, value: Expr) -> Stmt:
+        def look(start: Expr, count: int, value: Expr) -> Stmt:
             place, front = lanes_at(start, count), lanes_at(0, count)
             kept = load(self.row, place)
             magnitude = tirx.max(kept, broadcast(zero, count) - kept)
@@ -144,7 +144,9 @@ class _Rows:
         scale, more = bind("scale", load(largest, 0) * const_like(1.0 / LARGEST_INT8, "float32"))
         inverse, last = bind("inverse", one / tirx.max(scale, const_like(_LEAST_SCALE, "float32")))
         statements += [*more, store(views.scales, scale, scale_at), *last]
-        for start, count in pieces(views.problem.head_dim, lanes):
+
+        def narrow(start: Expr, count: int, _: int) -> Stmt:
             value = load(self.row, lanes_at(start, count)) * broadcast(inverse, count)
-            statements.append(put(start, count, narrowed(value, dtype, count, unit)))
-        return seq(statements)
+            return put(start, count, narrowed(value, dtype, count, unit))
+
+        return seq(statements, vector_pieces(i64(views.problem.head_dim), lanes, narrow))

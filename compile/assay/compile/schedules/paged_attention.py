@@ -31,10 +31,11 @@ from assay.compile.schedules.ir import (
     store,
 )
 from assay.compile.schedules.math import Registers, exp_below_one
+from assay.compile.schedules.nest import vector_pieces
 from assay.compile.schedules.paged_append import emit_append
-from assay.compile.schedules.paged_problem import PAGE_TOKENS, PagedBuffers, PagedProblem
+from assay.compile.schedules.paged_problem import PagedBuffers, PagedProblem
 from assay.compile.schedules.paged_rows import PagedRows, Span
-from assay.compile.schedules.paged_views import PagedViews, page_of, pieces
+from assay.compile.schedules.paged_views import PagedViews, page_of
 from assay.compile.schedules.recurrent_kernel import SCHEDULED
 
 __all__ = ["paged_attention"]
@@ -191,9 +192,12 @@ class _Tasks:
         )  # fmt: skip
         dim, group, lanes = self.p.head_dim, self.p.group, self.views.unit.lanes()
         keep: list[Stmt] = []
-        for start, n in pieces(group * dim, lanes):
-            value = load(rows.sums, lanes_at(start, n))
-            keep.append(store(partial, value, lanes_at(slot + start, n)))
+        keep.append(
+            vector_pieces(
+                i64(group * dim), lanes,
+                lambda at, n, _: store(partial, load(rows.sums, lanes_at(at, n)), lanes_at(slot + at, n)),
+            )
+        )  # fmt: skip
         for m in range(group):
             keep.append(store(partial, load(rows.peaks, m), slot + (group * dim + m)))
             keep.append(store(partial, load(rows.totals, m), slot + (group * (dim + 1) + m)))
@@ -248,27 +252,33 @@ class _Tasks:
                 worth, bound = bind("worth", exp_below_one(peak(i) - load(state, 0), registers, own))
                 part = load(partial, base + i * step + group * (dim + 1) + g)
                 own += [*bound, store(state, load(state, 1) + part * worth, 1)]
-                for start, n in pieces(dim, lanes):
+
+                def weigh(start: Expr, n: int, _: int) -> Stmt:
                     at = lanes_at(base + i * step + g * dim + start, n)
                     value = load(sums, lanes_at(start, n)) + load(partial, at) * broadcast(worth, n)
-                    own.append(store(sums, value, lanes_at(start, n)))
-                return seq(registers.declarations, own)
+                    return store(sums, value, lanes_at(start, n))
+
+                return seq(registers.declarations, own, vector_pieces(i64(dim), lanes, weigh))
 
             statements += [*more, store(state, peak(i64(0)), 0), store(state, zero, 1)]
             statements.append(
                 loop(share, lambda i: store(state, tirx.max(load(state, 0), peak(i)), 0), "part")
             )
-            for start, n in pieces(dim, lanes):
-                statements.append(store(sums, broadcast(zero, n), lanes_at(start, n)))
+            clear = vector_pieces(
+                i64(dim), lanes, lambda at, n, _: store(sums, broadcast(zero, n), lanes_at(at, n))
+            )
+            statements.append(clear)
             statements.append(loop(share, add, "part"))
             inverse, last = bind("inverse", const_like(1.0, "float32") / load(state, 1))
             statements += last
             out, last = bind("out", (self.views.begin(s) * p.heads + h * group + g) * dim)
             statements += last
-            for start, n in pieces(dim, lanes):
+
+            def divide(start: Expr, n: int, _: int) -> Stmt:
                 value = load(sums, lanes_at(start, n)) * broadcast(inverse, n)
-                statements.append(store(self.views.output, value, lanes_at(out + start, n)))
-            return seq(statements)
+                return store(self.views.output, value, lanes_at(out + start, n))
+
+            return seq(statements, vector_pieces(i64(dim), lanes, divide))
 
         def sequence(s: Expr) -> Stmt:
             heads = loop(p.kv_heads, lambda h: loop(group, lambda g: row(s, h, g), "member"), "head")

@@ -34,8 +34,9 @@ from assay.compile.schedules.ir import (
 )
 from assay.compile.schedules.math import Registers, exp_below_one, vector_math, with_registers
 from assay.compile.schedules.narrow import widened
+from assay.compile.schedules.nest import vector_pieces
 from assay.compile.schedules.paged_problem import PAGE_TOKENS
-from assay.compile.schedules.paged_views import PagedViews, pieces
+from assay.compile.schedules.paged_views import PagedViews
 from assay.compile.schedules.register_tile import accumulate, fold_lanes, row_tiles
 from assay.compile.targets.target import VectorUnit
 
@@ -122,7 +123,7 @@ class PagedRows:
             row, statements = bind("row", token * p.group + g)
             base, more = bind("base", row * p.head_dim)
 
-            def put(start: int, count: int, value: Expr) -> Stmt:
+            def put(start: Expr, count: int, value: Expr) -> Stmt:
                 at = lanes_at(base + start, count)
                 zero = broadcast(const_like(0.0, "float32"), count)
                 return seq(
@@ -185,9 +186,7 @@ class PagedRows:
         hide = loop(span.count, lambda r: self._mask(r, column, start, token + r), "token")
         return seq(statements, more, last, if_then(tirx.Or(ahead, behind), hide))
 
-    def _scores(
-        self, row: Expr, height: int, panel: Buffer, base: Expr, column: Expr, scales: Expr
-    ) -> Stmt:
+    def _scores(self, row: Expr, height: int, panel: Buffer, base: Expr, column: Expr, scales: Expr) -> Stmt:
         """``height`` rows' scores with a page's keys."""
         dim, lanes = self.p.head_dim, self.lanes
         width = _most_columns(self.unit, height, PAGE_TOKENS)
@@ -292,10 +291,12 @@ class PagedRows:
         worth, four = bind("worth", power)
         statements += [*registers.declarations, *scalar, *four]
         statements.append(store(self.totals, load(self.totals, row) * worth + load(total, 0), row))
-        for start, count in pieces(self.p.head_dim, self.lanes):
+
+        def rescale(start: Expr, count: int, _: int) -> Stmt:
             at = lanes_at(row * self.p.head_dim + start, count)
-            statements.append(store(self.sums, load(self.sums, at) * broadcast(worth, count), at))
-        return seq(statements)
+            return store(self.sums, load(self.sums, at) * broadcast(worth, count), at)
+
+        return seq(statements, vector_pieces(i64(self.p.head_dim), self.lanes, rescale))
 
     def _page_powers(self, base: Expr, page: Expr, peak: Expr, total: Buffer) -> Stmt:
         """The powers of one row's scores with a page, added to their sums; times the values' scales, if any."""
@@ -328,31 +329,34 @@ class PagedRows:
         column, more = bind("column", page * PAGE_TOKENS)
         statements += more
 
+        def panel_of(row: Expr, height: int, start: Expr, width: int) -> Stmt:
+            lanes = min(width, self.lanes)
+
+            def operands(t: Expr) -> tuple[list[Expr], list[Expr]]:
+                a = [load(self.scores, (row + i) * self.scores_width + column + t) for i in range(height)]
+                at = base + t * p.head_dim + start
+                return a, [widened(panel, at + j, lanes, self.unit) for j in range(0, width, lanes)]
+
+            def place(i: int, j: int) -> Expr:
+                return lanes_at((row + i) * p.head_dim + start + j, lanes)
+
+            sums, done = accumulate(
+                height, width, lanes, tokens, operands, lambda i, j: load(self.sums, place(i, j))
+            )
+            for i, total in enumerate(sums):
+                for j in range(0, width, lanes):
+                    done.append(store(self.sums, load(total, lanes_at(j, lanes)), place(i, j)))
+            return seq(done)
+
         def tile(row: Expr, height: int) -> Stmt:
             width = _most_columns(self.unit, height, p.head_dim)
-            done: list[Stmt] = []
-            for start, count in _panels(p.head_dim, width, self.lanes):
-                lanes = min(count, self.lanes)
-
-                def operands(t: Expr, start: int = start, count: int = count, lanes: int = lanes):  # type: ignore[no-untyped-def]
-                    a = [
-                        load(self.scores, (row + i) * self.scores_width + column + t) for i in range(height)
-                    ]
-                    at = base + t * p.head_dim + start
-                    return a, [widened(panel, at + j, lanes, self.unit) for j in range(0, count, lanes)]
-
-                def place(i: int, j: int, start: int = start, lanes: int = lanes) -> Expr:
-                    return lanes_at((row + i) * p.head_dim + start + j, lanes)
-
-                sums, walk = accumulate(
-                    height, count, lanes, tokens, operands, lambda i, j: load(self.sums, place(i, j))  # noqa: B023
-                )
-                done += walk
-                for i, accumulator in enumerate(sums):
-                    for j in range(0, count, lanes):
-                        value = load(accumulator, lanes_at(j, lanes))
-                        done.append(store(self.sums, value, place(i, j)))
-            return seq(done)
+            whole = p.head_dim // width
+            panels = loop(whole, lambda c: panel_of(row, height, c * width, width), "panel")
+            rest = vector_pieces(
+                i64(p.head_dim - whole * width), self.lanes,
+                lambda start, count, _: panel_of(row, height, start + whole * width, count),
+            )  # fmt: skip
+            return seq(panels, rest)
 
         return seq(statements, self._tiles(rows, tile))
 
@@ -367,12 +371,14 @@ class PagedRows:
             column = (span.head * p.group + member) * p.head_dim
             base, three = bind("out", (span.begin + span.first + token) * width + column)
             inverse, four = bind("inverse", const_like(1.0, "float32") / load(self.totals, m))
-            statements = [*one, *two, *three, *four]
-            for start, count in pieces(p.head_dim, self.lanes):
+
+            def divide(start: Expr, count: int, _: int) -> Stmt:
                 value = load(self.sums, lanes_at(m * p.head_dim + start, count))
-                scaled = value * broadcast(inverse, count)
-                statements.append(store(self.views.output, scaled, lanes_at(base + start, count)))
-            return seq(statements)
+                return store(
+                    self.views.output, value * broadcast(inverse, count), lanes_at(base + start, count)
+                )
+
+            return seq(one, two, three, four, vector_pieces(i64(p.head_dim), self.lanes, divide))
 
         return loop(span.count * p.group, row, "row")
 
@@ -393,12 +399,3 @@ def _most_columns(unit: VectorUnit, rows: int, columns: int) -> int:
     while 2 * width <= columns and rows * 2 * width <= _most_accumulators(unit) * unit.lanes():
         width *= 2
     return width
-
-
-def _panels(columns: int, width: int, lanes: int) -> list[tuple[int, int]]:
-    """``columns`` in panels of ``width``, then in single vectors, the last ones shorter: (start, columns)."""
-    whole = columns // width
-    rest = pieces(columns - whole * width, lanes)
-    return [(i * width, width) for i in range(whole)] + [(whole * width + s, n) for s, n in rest]
-
-

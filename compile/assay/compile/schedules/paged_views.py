@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
 
 from tvm import tirx
@@ -19,24 +19,15 @@ from assay.compile.schedules.ir import (
     load,
     seq,
 )
+from assay.compile.schedules.nest import vector_pieces
 from assay.compile.schedules.paged_problem import PAGE_TOKENS, PagedBuffers, PagedProblem
 from assay.compile.schedules.register_tile import vector_variable
 from assay.compile.targets.target import VectorUnit
 
-__all__ = ["PagedViews", "page_of", "pieces"]
+__all__ = ["PagedViews", "page_of"]
 
 # Stores consecutive elements of a row: the first one's position, their number, their values.
-Put = Callable[[int, int, Expr], Stmt]
-
-
-def pieces(count: int, lanes: int) -> Iterator[tuple[int, int]]:
-    """``count`` elements in vectors of ``lanes``, then in shorter ones of powers of two: (start, length)."""
-    start = 0
-    while count:
-        while lanes > count:
-            lanes //= 2
-        yield start, lanes
-        start, count = start + lanes, count - lanes
+Put = Callable[[Expr, int, Expr], Stmt]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -109,10 +100,11 @@ class PagedViews:
         rotary = p.rotary_dim if turned else 0
         if rotary:
             statements.append(self._turned(row, start, put))
-        for at, count in pieces(p.head_dim - rotary, lanes):
-            value = load(self.qkv, lanes_at(start + (rotary + at), count))
-            statements.append(put(rotary + at, count, value))
-        return seq(statements)
+
+        def copy(at: Expr, count: int, _: int) -> Stmt:
+            return put(rotary + at, count, load(self.qkv, lanes_at(start + (rotary + at), count)))
+
+        return seq(statements, vector_pieces(i64(p.head_dim - rotary), lanes, copy))
 
     def _turned(self, row: Expr, start: Expr, put: Put) -> Stmt:
         """Rotary embedding (Su et al., 2021) of pairs half of the turned elements apart."""
@@ -122,20 +114,23 @@ class PagedViews:
         position = load(self.buffers.position_ids, 0, row)
         position = tirx.max(tirx.min(position, i64(self.problem.positions - 1)), i64(0))
         table, statements = bind("angles", position * half)
-        for at, count in pieces(half, self.unit.lanes()):
-            values = [
-                vector_variable(load(buffer, lanes_at(place, count)), count, statements)
+
+        def pair(at: Expr, count: int, _: int) -> Stmt:
+            own: list[Stmt] = []
+            x, y, cosine, sine = (
+                vector_variable(load(buffer, lanes_at(place, count)), count, own)
                 for buffer, place in (
                     (self.qkv, start + at),
-                    (self.qkv, start + (half + at)),
+                    (self.qkv, start + half + at),
                     (self.cosines, table + at),
                     (self.sines, table + at),
                 )
-            ]
-            x, y, cosine, sine = values
-            statements.append(put(at, count, x * cosine - y * sine))
-            statements.append(put(half + at, count, x * sine + y * cosine))
-        return seq(statements)
+            )
+            return seq(
+                own, put(at, count, x * cosine - y * sine), put(at + half, count, x * sine + y * cosine)
+            )
+
+        return seq(statements, vector_pieces(i64(half), self.unit.lanes(), pair))
 
 
 def page_of(token: Expr) -> Expr:
