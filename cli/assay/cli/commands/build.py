@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from assay.cli.decoder_options import decoder_options, read_decoder_options
 from assay.cli.failures import as_assay_error, report_failure
 from assay.cli.options import build_options, cache_option, output_options
 from assay.cli.output import Output
@@ -67,6 +68,7 @@ _SUFFIX = ".assay"
     type=click.Path(file_okay=False, path_type=Path),
     help="Folder of tuning records, as `assay tune` writes.  [default: those that come with Assay]",
 )
+@decoder_options
 @cache_option
 @output_options
 @click.pass_context
@@ -83,6 +85,9 @@ def command(
     profile_data: tuple[Path, ...],
     budget: float,
     records: Path | None,
+    cache_dtype: str | None,
+    max_tokens: int | None,
+    max_sequences: int | None,
     cache: Path | None,
 ) -> None:
     """Compile models to artifacts, each verified against ONNX Runtime.
@@ -113,6 +118,7 @@ def command(
     specs = {name: find_model(name) for name in models}
     if len({spec.name for spec in specs.values()}) < len(specs):
         raise UsageError("Two of the models have the same name, and so the same place.")
+    decoder = read_decoder_options(list(specs.values()), cache_dtype, max_tokens, max_sequences)
     target_names = "+".join(each.name for each in resolved)
 
     def place(model: str, stored: str) -> Path:
@@ -135,6 +141,7 @@ def command(
                 packed=packed,
                 records=None if records is None else [records],
                 guide=_guide(profile, workload, profile_data, budget),
+                decoder=decoder,
                 progress=output.progress(prefix, animated=profile != "pgo"),
             )
         except Exception as error:

@@ -12,7 +12,7 @@ from assay.cli.options import output_options
 from assay.cli.output import Output
 
 if TYPE_CHECKING:
-    from assay.runtime.manifest import Level, Manifest
+    from assay.runtime.manifest import DecoderInfo, Level, Manifest
 
 __all__ = ["command"]
 
@@ -45,6 +45,8 @@ def command(output: Output, artifact: Path) -> None:
         output.print_json({"path": str(artifact), "manifest": json.loads(encode_manifest(manifest))})
         return
     output.print(_overview(artifact, manifest), _levels(manifest), _interface(manifest))
+    if manifest.decoder is not None:
+        output.print(_decoder(manifest.decoder))
     output.print(*(_errors(level) for level in manifest.levels))
     if output.verbosity:
         output.print(_files(manifest))
@@ -125,6 +127,32 @@ def _interface(manifest: Manifest) -> Any:
         table.add_row("input", item.name, item.dtype, ", ".join(dims))
     for result in manifest.outputs:
         table.add_row("output", result.name, result.dtype, ", ".join(str(dim) for dim in result.shape))
+    return table
+
+
+def _decoder(info: DecoderInfo) -> Any:
+    """What a language model is, what its cache takes, and the limits of a call."""
+    from rich.table import Table
+
+    from assay.runtime.generate.cache import page_bytes
+
+    heads = f"{info.heads}, {info.kv_heads} of keys and values, {info.head_dim} elements each"
+    page = f"{page_bytes(info):,} bytes for {info.page_tokens} tokens"
+    limits = f"{info.max_tokens} tokens, {info.max_sequences} sequences, logits of {info.max_rows} tokens"
+    begin, end = (", ".join(map(str, ids)) or "none" for ids in (info.bos_ids, info.eos_ids))
+    table = Table(show_header=False, title="Language model", title_justify="left")
+    for key, value in {
+        "architecture": f"{info.architecture}, {info.layers} layers",
+        "heads": heads,
+        "vocabulary": f"{info.vocabulary:,}",
+        "context": f"{info.context_length:,} tokens",
+        "window": "none" if info.window is None else f"{info.window:,} tokens",
+        "cache": f"{info.cache_dtype}, {page}",
+        "one call": f"up to {limits}",
+        "first and last tokens": f"{begin}{' (put before a prompt)' if info.add_bos else ''}; {end}",
+        "tokenizer, chat template": f"{info.tokenizer or 'none'}, {info.chat_template or 'none'}",
+    }.items():
+        table.add_row(key, value)
     return table
 
 
