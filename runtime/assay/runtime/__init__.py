@@ -15,14 +15,18 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from assay.runtime.artifact import Artifact, open_artifact
+    from assay.runtime.generate.decoder import Decoder
+    from assay.runtime.generate.loading import load_decoder
     from assay.runtime.session import Model, load
 
-__all__ = ["Artifact", "Model", "load", "open_artifact"]
+__all__ = ["Artifact", "Decoder", "Model", "load", "load_decoder", "open_artifact"]
 
 _HOMES = {
     "Artifact": "assay.runtime.artifact",
+    "Decoder": "assay.runtime.generate.decoder",
     "Model": "assay.runtime.session",
     "load": "assay.runtime.session",
+    "load_decoder": "assay.runtime.generate.loading",
     "open_artifact": "assay.runtime.artifact",
 }
 

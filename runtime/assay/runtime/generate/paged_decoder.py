@@ -42,6 +42,16 @@ class CachedSequence:
     def __len__(self) -> int:
         return len(self.tokens)
 
+    def count(self, tokens: Sequence[int]) -> None:
+        """Note that keys and values of ``tokens`` were written."""
+        try:
+            self.pages.advance(len(tokens))
+            self.tokens += tokens
+        finally:
+            # An interrupt may come in between: then they are as good as not written.
+            if self.pages.length != len(self.tokens):
+                self.pages.length = len(self.tokens)
+
     def fork(self) -> CachedSequence:
         """Another sequence of the same tokens; both share memory until they differ."""
         other = CachedSequence(self.pages.fork())
@@ -113,7 +123,7 @@ class PagedDecoder:
         tokens.
         """
         for sequence, tokens in parts:
-            self._check(sequence, tokens)
+            self.check(tokens, len(sequence))
         results = []
         for chunk in self._chunks(parts, logits):
             result = self._step(chunk)
@@ -121,15 +131,16 @@ class PagedDecoder:
                 results.append(result)
         return results[0] if len(results) == 1 else np.concatenate(results)
 
-    def _check(self, sequence: CachedSequence, tokens: Sequence[int]) -> None:
+    def check(self, tokens: Sequence[int], cached: int = 0) -> None:
+        """Raise InterfaceError where ``tokens`` cannot be added to a sequence of ``cached`` ones."""
         if not tokens:
             raise InterfaceError("There are no tokens to add.", hint="Give a prompt of at least one token.")
         if min(tokens) < 0 or max(tokens) >= self.info.vocabulary:
             wrong = next(token for token in tokens if not 0 <= token < self.info.vocabulary)
             raise InterfaceError(f"There is no token {wrong}: the vocabulary has {self.info.vocabulary}.")
-        if len(sequence) + len(tokens) > self.context:
+        if cached + len(tokens) > self.context:
             raise InterfaceError(
-                f"{len(sequence) + len(tokens)} tokens are more than the context of {self.context}.",
+                f"{cached + len(tokens)} tokens are more than the context of {self.context}.",
                 hint=f"Shorten the prompt, or load the model with a larger context (it can have up to "
                 f"{self.info.context_length}).",
             )
@@ -187,8 +198,7 @@ class PagedDecoder:
         arguments.logits_rows[:] = rows
         logits = self._engine.run(arguments, self.threads)
         for piece in chunk:
-            piece.sequence.pages.advance(len(piece.tokens))
-            piece.sequence.tokens += piece.tokens
+            piece.sequence.count(piece.tokens)
         return logits
 
 

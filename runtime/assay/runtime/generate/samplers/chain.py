@@ -46,14 +46,18 @@ def make_chain(settings: Mapping[str, float | None]) -> Chain:
     Without a setting that asks for a draw, or with a temperature of 0, the most likely token is taken. Raises
     UnknownNameError for a name that no sampler has, and UsageError for a number out of its range.
     """
-    given = {SAMPLERS.canonical_name(name): value for name, value in settings.items() if value is not None}
+    given = {
+        SAMPLERS.canonical_name(name): _number(name, value)
+        for name, value in settings.items()
+        if value is not None
+    }
     draws = any(SAMPLERS[name].draws for name in given) and given.get("temperature") != 0
     samplers: list[Sampler] = []
     for name, kind in SAMPLERS.items():
         value = given.get(name)
         if value is None or value == kind.neutral:
             continue
-        sampler = kind.make(_number(name, value))
+        sampler = kind.make(value)
         if draws or not kind.draws:
             samplers.append(sampler)
     if not draws:

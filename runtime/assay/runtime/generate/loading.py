@@ -1,0 +1,76 @@
+"""Loading the artifact of a decoder."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from assay.errors import UsageError
+from assay.runtime.artifact import open_artifact
+from assay.runtime.cpu import available_cores
+from assay.runtime.generate.decoder import Decoder
+from assay.runtime.generate.engine import VmEngine
+from assay.runtime.generate.estimate import check_fits, choose_context
+from assay.runtime.levels import choose_level
+from assay.runtime.manifest import DecoderInfo, Manifest
+
+__all__ = ["decoder_info", "load_decoder"]
+
+
+def load_decoder(
+    path: Path | str,
+    *,
+    threads: int | None = None,
+    context: int | None = None,
+    sequences: int = 1,
+    verify: bool = True,
+    level: str | None = None,
+) -> Decoder:
+    """Load the decoder's artifact at ``path``, with a cache for ``sequences`` texts of ``context`` tokens.
+
+    ``context`` is by default as much as the model has, and 4096 at most. ``threads``, ``verify`` and
+    ``level`` are as for ``assay.runtime.load``. Before anything is allocated, what it will take is compared
+    with the memory that is free.
+
+    Raises UsageError for an artifact that is no decoder and for numbers out of range, CapacityError where
+    memory does not suffice, and otherwise what ``assay.runtime.load`` raises.
+    """
+    artifact = open_artifact(path, verify=verify)
+    manifest = artifact.manifest
+    info = decoder_info(manifest, path)
+    if sequences < 1:
+        raise UsageError(f"sequences must be at least 1, not {sequences}.")
+    if threads is not None and threads < 1:
+        raise UsageError(f"threads must be at least 1, not {threads}.")
+    context = choose_context(info, context)
+    chosen = choose_level(manifest, level)
+    check_fits(manifest, chosen, context=context, sequences=sequences)
+    if "amx_tile" in chosen.target.features:
+        from assay.runtime import amx
+
+        amx.request_tiles()
+    from assay.runtime.drivers.tvm_vm import TvmVm
+
+    driver = TvmVm(artifact, chosen.entry)
+    template = None
+    if info.chat_template is not None:
+        template = artifact.read(info.chat_template).decode("utf-8", "replace")
+    return Decoder(
+        info,
+        lambda cache: VmEngine(driver, cache),
+        name=manifest.model.name,
+        context=context,
+        sequences=sequences,
+        threads=available_cores() if threads is None else threads,
+        tokenizer_content=None if info.tokenizer is None else artifact.read(info.tokenizer),
+        template=template,
+    )
+
+
+def decoder_info(manifest: Manifest, path: Path | str) -> DecoderInfo:
+    """The manifest's description of the decoder. Raises UsageError where the artifact is none."""
+    if manifest.decoder is None:
+        raise UsageError(
+            f"{path} is not a decoder: {manifest.model.name} generates no text.",
+            hint=f"Run it on inputs: assay run {path}",
+        )
+    return manifest.decoder
