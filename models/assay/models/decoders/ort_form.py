@@ -18,8 +18,8 @@ _ZERO = {4: 8, 8: 128}
 def write_ort_form(source: Path, target: Path) -> bool:
     """Write the decoder at ``source`` to ``target`` with its zero points split; whether it had any to split.
 
-    Nothing is written for a decoder without: ONNX Runtime runs ``source`` itself as fast as it can. Weights over
-    64 MiB lie beside ``target`` as ``.bin``.
+    Nothing is written for a decoder without: ONNX Runtime runs ``source`` itself as fast as it can. Weights
+    over 64 MiB lie beside ``target`` as ``.bin``.
     """
     import onnx
 
@@ -34,9 +34,10 @@ def split_zero_points(model: onnx.ModelProto) -> int:
     """Give every MatMulNBits with float zero points the integer ones instead, in place; how many there were.
 
     ONNX Runtime dequantizes a weight with float zero points at every call. The product of a block is
-    ``scale * sum((code - zero) * x) = scale * sum((code - integer) * x) + scale * (integer - zero) * sum(x)``,
-    so that a MatMul of the sums of blocks of x makes up for the difference: the same value up to rounding, and
-    up to what ``accuracy_level`` allows the fast kernels. Weights must be in memory, not in external data.
+    ``scale * sum((code - zero) * x)``, which is ``scale * sum((code - integer) * x)`` and
+    ``scale * (integer - zero) * sum(x)``: a MatMul of the sums of the blocks of x makes up for the difference.
+    The value is the same up to rounding, and up to what ``accuracy_level`` allows the fast kernels. Weights
+    must be in memory, not in external data.
     """
     import onnx
 
