@@ -198,7 +198,9 @@ class PagedRows:
                 at = base + d * PAGE_TOKENS + part
                 return a, [widened(panel, at + j, lanes, self.unit) for j in range(0, width, lanes)]
 
-            accumulators, tile = accumulate(height, width, lanes, dim, operands)
+            accumulators, tile = accumulate(
+                height, width, lanes, dim, operands, few_rows=height * lanes < width
+            )
             statements += tile
             for i, accumulator in enumerate(accumulators):
                 for j in range(0, width, lanes):
@@ -341,7 +343,8 @@ class PagedRows:
                 return lanes_at((row + i) * p.head_dim + start + j, lanes)
 
             sums, done = accumulate(
-                height, width, lanes, tokens, operands, lambda i, j: load(self.sums, place(i, j))
+                height, width, lanes, tokens, operands, lambda i, j: load(self.sums, place(i, j)),
+                few_rows=height * lanes < width,
             )
             for i, total in enumerate(sums):
                 for j in range(0, width, lanes):

@@ -68,8 +68,14 @@ def accumulate(
     depth: Expr | int,
     operands: Callable[[Expr], tuple[list[Expr], list[Expr]]],
     begin: Callable[[int, int], Expr] | None = None,
+    *,
+    few_rows: bool = False,
 ) -> tuple[list[Buffer], list[Stmt]]:
-    """A tile's accumulators, ``height`` rows of ``width``, and the statements that sum over ``depth``."""
+    """A tile's accumulators, ``height`` rows of ``width``, and the statements that sum over ``depth``.
+
+    ``few_rows``: it is the broadcast operands of all rows that stay in registers during a step, and one vector
+    of the other operand after the other that meets them; else the other way round.
+    """
     made = [allocate([width], "float32", "accumulators", "local") for _ in range(height)]
     accumulators = [buffer for buffer, _ in made]
     places = [(i, j) for i in range(height) for j in range(0, width, lanes)]
@@ -80,13 +86,14 @@ def accumulate(
 
     def step(k: Expr) -> list[Stmt]:
         a, b = operands(k)
+        order = sorted(places, key=lambda place: place[1]) if few_rows else places
         return [
             store(
                 accumulators[i],
                 load(accumulators[i], lanes_at(j, lanes)) + broadcast(a[i], lanes) * b[j // lanes],
                 lanes_at(j, lanes),
             )
-            for i, j in places
+            for i, j in order
         ]
 
     unroll = 4
