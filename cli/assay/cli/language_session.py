@@ -133,9 +133,16 @@ class LanguageSession:
     def _files(spec: ModelSpec, artifact: Path, canonical: Path | None) -> LanguageFiles:
         from assay.benchmarks.llm import LanguageFiles
         from assay.models.providers.gguf_file import GgufFile
+        from assay.models.providers.hugging_face_folder import HuggingFaceFolder
 
-        gguf = spec.provider.path() if isinstance(spec.provider, GgufFile) else None
-        return LanguageFiles(name=spec.name, artifact=artifact, canonical=canonical, gguf=gguf)
+        provider = spec.provider
+        return LanguageFiles(
+            name=spec.name,
+            artifact=artifact,
+            canonical=canonical,
+            gguf=provider.path() if isinstance(provider, GgufFile) else None,
+            folder=provider.path if isinstance(provider, HuggingFaceFolder) else None,
+        )
 
     def show(self, *, markdown: bool) -> None:
         """Print the records as JSON, or as a table of every engine."""

@@ -76,7 +76,7 @@ def bench(canonical, artifact, monkeypatch):
 
     stand_in = SimpleNamespace(manifest=Manifest(), read=opened.read)
     monkeypatch.setattr(harness, "open_artifact", lambda path, verify: stand_in)
-    files = LanguageFiles(name="tiny", artifact=Path(artifact), canonical=None, gguf=None)
+    files = LanguageFiles(name="tiny", artifact=Path(artifact), canonical=None, gguf=None, folder=None)
 
     def run(workload=None, engines=("ours", "theirs"), **options):
         return harness.bench_language(

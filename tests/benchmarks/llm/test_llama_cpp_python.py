@@ -8,7 +8,7 @@ from assay.benchmarks.llm.llama_cpp_python import LlamaCpp
 
 
 def files(gguf: Path | None) -> LanguageFiles:
-    return LanguageFiles(name="m", artifact=Path("a"), canonical=None, gguf=gguf)
+    return LanguageFiles(name="m", artifact=Path("a"), canonical=None, gguf=gguf, folder=None)
 
 
 def test_says_what_it_lacks(monkeypatch):

@@ -15,7 +15,9 @@ from assay.benchmarks.llm.onnx_runtime import OnnxRuntimeDecoder
 def test_steps_give_what_one_prompt_gives(tmp_path, rotary):
     tiny = Tiny(rotary=rotary)
     onnx.save(tiny.model(), tmp_path / "model.onnx")
-    files = LanguageFiles(name="m", artifact=Path("a"), canonical=tmp_path / "model.onnx", gguf=None)
+    files = LanguageFiles(
+        name="m", artifact=Path("a"), canonical=tmp_path / "model.onnx", gguf=None, folder=None
+    )
     session = OnnxRuntimeDecoder().load(files, 1, 64, 2)
     tokens = np.random.default_rng(0).integers(0, tiny.vocabulary, (2, 12)).tolist()
     expected = session.advance(tokens)

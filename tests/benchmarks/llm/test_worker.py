@@ -35,6 +35,7 @@ def job(**changes) -> LanguageJob:
         "artifact": "a",
         "canonical": None,
         "gguf": None,
+        "folder": None,
         "threads": 1,
         "cpus": (0,),
         "sequences": 2,

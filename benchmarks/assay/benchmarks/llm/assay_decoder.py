@@ -13,7 +13,7 @@ from assay.benchmarks.peers.assay_runtime import artifact_bytes
 if TYPE_CHECKING:
     import numpy.typing as npt
 
-    from assay.runtime.generate.paged_decoder import PagedDecoder
+    from assay.runtime.generate.decoder import Decoder
 
 __all__ = ["AssayDecoder"]
 
@@ -37,9 +37,8 @@ class AssayDecoder:
         """The artifact with a cache of its own dtype."""
         from assay.runtime import load_decoder
 
-        return _Session(
-            load_decoder(files.artifact, threads=threads, context=context, sequences=sequences), sequences
-        )
+        decoder = load_decoder(files.artifact, threads=threads, context=context, sequences=sequences)
+        return _Session(decoder, sequences)
 
     def size_bytes(self, files: LanguageFiles) -> int | None:
         """All files of the artifact."""
@@ -47,8 +46,8 @@ class AssayDecoder:
 
 
 class _Session:
-    def __init__(self, decoder: PagedDecoder, sequences: int) -> None:
-        self._decoder = decoder
+    def __init__(self, decoder: Decoder, sequences: int) -> None:
+        self._decoder = decoder.paged
         self._sequences = [decoder.sequence() for _ in range(sequences)]
 
     def advance(self, tokens: Sequence[Sequence[int]]) -> npt.NDArray[Any]:

@@ -18,13 +18,15 @@ class LanguageFiles:
     """The forms of one language model that engines load.
 
     ``name``: as registered. ``artifact``: ours. ``canonical``: its canonical ONNX, None where it is not at
-    hand. ``gguf``: the GGUF file that the model came from, None where it came from elsewhere.
+    hand. ``gguf`` and ``folder``: the GGUF file, or the Hugging Face folder, that the model came from; None
+    where it came from elsewhere.
     """
 
     name: str
     artifact: Path
     canonical: Path | None
     gguf: Path | None
+    folder: Path | None
 
 
 class LanguageSession(Protocol):

@@ -125,6 +125,7 @@ def bench_language(
                         artifact=str(files.artifact),
                         canonical=str(files.canonical.absolute()) if files.canonical else None,
                         gguf=str(files.gguf.absolute()) if files.gguf else None,
+                        folder=str(files.folder.absolute()) if files.folder else None,
                         threads=threads,
                         cpus=cpus,
                         sequences=batch,

@@ -21,6 +21,7 @@ class LanguageJob(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
     artifact: str
     canonical: str | None
     gguf: str | None
+    folder: str | None
     threads: int
     cpus: tuple[int, ...]
     sequences: int

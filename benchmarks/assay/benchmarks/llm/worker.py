@@ -51,6 +51,7 @@ def _measure(job: LanguageJob) -> LanguageReport:
         artifact=Path(job.artifact),
         canonical=Path(job.canonical) if job.canonical else None,
         gguf=Path(job.gguf) if job.gguf else None,
+        folder=Path(job.folder) if job.folder else None,
     )
     # The last steps run past the deepest point, and the first ones past the prompt.
     context = max((len(job.prompts[0]), *job.depths)) + max(job.new_tokens, _WARM_UP_STEPS) + 1
