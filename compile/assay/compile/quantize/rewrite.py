@@ -53,52 +53,90 @@ class Rewriter:
             self._store_floats(weight, stored)
 
     def _store_floats(self, weight: Weight, stored: npt.NDArray[Any]) -> None:
-        """One initializer of the type, behind a Cast to float32 for each reader."""
-        import onnx
-
+        """One initializer of the type; a table's rows are widened once read, other weights as a whole."""
         tensor = np.ascontiguousarray(stored.T) if weight.transposed else stored
         self._add(weight.name, tensor)
-        if tensor.dtype == np.float32:
-            source = weight.name
-        else:
-            source = f"{weight.name}/float32"
-            first = min(reader.through or reader.node for reader in weight.readers)
-            cast = onnx.helper.make_node("Cast", [weight.name], [source], name=source, to=_FLOAT)
-            self._before.setdefault(first, []).append(cast)
-        for reader in weight.readers:
-            place = reader.node if reader.through is None else reader.through
+        narrow = tensor.dtype != np.float32
+        readers = sorted(weight.readers, key=self._place)
+        if narrow:
+            for reader in readers:
+                if reader.kind is Kind.TABLE:
+                    self._widen_rows(reader)
+            readers = [reader for reader in readers if reader.kind is not Kind.TABLE]
+        if not readers:
+            return
+        source = self._widened(weight.name, self._place(readers[0])) if narrow else weight.name
+        for reader in readers:
+            node = self._node(self._place(reader))
             position = reader.position if reader.through is None else 0
-            node = self._node(place)
             read = node.input[position]
-            if read == weight.name:
-                node.input[position] = source
-            else:
-                # A copy of the matrix, the other way around.
-                turned = f"{read}/turned"
-                if place not in self._before or all(n.name != turned for n in self._before[place]):
-                    turn = onnx.helper.make_node("Transpose", [source], [turned], name=turned, perm=[1, 0])
-                    self._before.setdefault(place, []).append(turn)
-                node.input[position] = turned
+            node.input[position] = source if read == weight.name else self._turned(source, read, reader)
+
+    def _place(self, reader: Reader) -> int:
+        """The node that reads the initializer itself."""
+        return reader.node if reader.through is None else reader.through
+
+    def _widened(self, name: str, place: int) -> str:
+        """A weight as float32, from the node at ``place`` on."""
+        import onnx
+
+        output = f"{name}/float32"
+        cast = onnx.helper.make_node("Cast", [name], [output], name=output, to=_FLOAT)
+        self._before.setdefault(place, []).append(cast)
+        return output
+
+    def _widen_rows(self, reader: Reader) -> None:
+        """The rows that a Gather reads, cast to float32 behind it."""
+        import onnx
+
+        node = onnx.NodeProto()
+        node.CopyFrom(self._node(reader.node))
+        output, node.output[0] = node.output[0], f"{node.output[0]}/stored"
+        cast = onnx.helper.make_node("Cast", [node.output[0]], [output], name=f"{output}/float32", to=_FLOAT)
+        self._replaced[reader.node] = [node, cast]
+
+    def _turned(self, source: str, copy: str, reader: Reader) -> str:
+        """What stands for ``copy``, a second initializer that is the transpose of ``source``."""
+        import onnx
+
+        output = f"{copy}/turned"
+        place = self._place(reader)
+        known = (node for nodes in self._before.values() for node in nodes)
+        if all(node.name != output for node in known):
+            turn = onnx.helper.make_node("Transpose", [source], [output], name=output, perm=[1, 0])
+            self._before.setdefault(place, []).append(turn)
+        return output
 
     def _store_groups(self, weight: Weight, stored: BlockQuantized) -> None:
         rows, columns = weight.shape
         bits, group = stored.bits, stored.block_size
-        zeros = None if stored.zero_points is None else pack_codes(stored.zero_points.astype(np.uint8), bits)
+        name, scales = weight.name, f"{weight.name}/scales"
+        whole = columns % group == 0
+        if weight.kinds != {Kind.TABLE}:
+            self._add(name, pack_codes(stored.codes.reshape(rows, -1, group), bits))
+        if weight.kinds == {Kind.TABLE} or (Kind.TABLE in weight.kinds and not whole):
+            table = name if weight.kinds == {Kind.TABLE} else f"{name}/rows"
+            self._add(table, pack_codes(stored.codes[:, :columns], bits))
+        elif Kind.TABLE in weight.kinds:
+            table = self._flat(name, columns * bits // 8, min(map(self._place, weight.readers)))
+        self._add(scales, stored.scales)
+        zeros = []
+        if stored.zero_points is not None:
+            zeros = [f"{name}/zero_points"]
+            self._add(zeros[0], pack_codes(stored.zero_points.astype(np.uint8), bits))
         for reader in weight.readers:
-            name = weight.name
-            if reader.kind is Kind.TABLE:
-                if not self._has(name):
-                    self._add(name, pack_codes(stored.codes[:, :columns], bits))
-            else:
-                name = f"{name}/blocks" if Kind.TABLE in weight.kinds else name
-                if not self._has(name):
-                    self._add(name, pack_codes(stored.codes.reshape(rows, -1, group), bits))
-            self._add_once(f"{weight.name}/scales", stored.scales)
-            operands = [name, f"{weight.name}/scales"]
-            if zeros is not None:
-                self._add_once(f"{weight.name}/zero_points", zeros)
-                operands.append(f"{weight.name}/zero_points")
-            self._replace(reader, weight, operands, bits, group)
+            codes = table if reader.kind is Kind.TABLE else name
+            self._replace(reader, weight, [codes, scales, *zeros], bits, group)
+
+    def _flat(self, name: str, width: int, place: int) -> str:
+        """Codes of a product as those of a table: the same bytes in the same order, ``width`` a row."""
+        import onnx
+
+        shape, output = f"{name}/flat_shape", f"{name}/flat"
+        self._add(shape, np.array([-1, width], np.int64))
+        node = onnx.helper.make_node("Reshape", [name, shape], [output], name=output)
+        self._before.setdefault(place, []).append(node)
+        return output
 
     def _replace(self, reader: Reader, weight: Weight, operands: list[str], bits: int, group: int) -> None:
         """Put an operator on groups in the place of the node."""
@@ -138,13 +176,6 @@ class Rewriter:
 
     def _node(self, index: int) -> onnx.NodeProto:
         return self._model.graph.node[index]
-
-    def _has(self, name: str) -> bool:
-        return any(tensor.name == name for tensor in self._added)
-
-    def _add_once(self, name: str, values: npt.NDArray[Any]) -> None:
-        if not self._has(name):
-            self._add(name, values)
 
     def _add(self, name: str, values: npt.NDArray[Any]) -> None:
         import onnx

@@ -10,7 +10,7 @@ from functools import cache
 
 from assay.compile.schemes import bf16, f16, f32, int4, int8, source
 from assay.compile.schemes.scheme import Scheme, SchemeOptions
-from assay.errors import UnknownNameError
+from assay.errors import UnknownNameError, UsageError
 from assay.registry import Registry
 
 __all__ = ["Scheme", "SchemeOptions", "find_scheme", "schemes"]
@@ -28,11 +28,9 @@ def schemes() -> Registry[Scheme]:
 def find_scheme(text: str) -> Scheme:
     """The scheme that ``text`` names: a registered name and options behind it, in any order.
 
-    Raises UnknownNameError, which suggests the nearest name or option, and UsageError where two options
+    Raises UnknownNameError, which suggests the nearest name or option, and UsageError for a group size that does not fit, or where two options
     contradict each other.
     """
-    from assay.errors import UsageError
-
     known = schemes()
     words = text.replace(":", "-").split("-")
     size = next((n for n in range(len(words), 0, -1) if "-".join(words[:n]) in known), 1)
@@ -43,6 +41,9 @@ def find_scheme(text: str) -> Scheme:
         if option is None:
             if not scheme.option_words():
                 raise UsageError(f"The scheme {scheme.name} takes no options, not {word!r}.")
+            if word[:1] == "g" and word[1:].isdecimal():
+                fitting = ", ".join(known for known in scheme.option_words() if known[1:].isdecimal())
+                raise UsageError(f"A group of {word[1:]} weights does not fit.", hint=f"Known: {fitting}.")
             raise UnknownNameError(f"option of the scheme {scheme.name}", word, scheme.option_words())
         for field in dataclasses.fields(option):
             value, earlier = getattr(option, field.name), getattr(chosen, field.name)
