@@ -19,7 +19,11 @@ def _plain(*shape: int | SymbolicDim, dtype: DType = DType.FLOAT32) -> ModelSpec
     )
 
 
-@pytest.mark.parametrize("name", list(models()))
+# The sizes of a decoder's inputs depend on each other, and are chosen where it is compiled.
+PLAIN = [name for name, spec in models().items() if spec.decoder is None]
+
+
+@pytest.mark.parametrize("name", PLAIN)
 def test_inputs_of_the_zoo_fit_its_interfaces(name: str) -> None:
     spec = models()[name]
     for sizes in verification_sizes(spec):
@@ -34,7 +38,7 @@ def test_inputs_of_the_zoo_fit_its_interfaces(name: str) -> None:
             assert np.isfinite(array).all()
 
 
-@pytest.mark.parametrize("name", list(models()))
+@pytest.mark.parametrize("name", PLAIN)
 def test_inputs_follow_from_the_seed(name: str) -> None:
     first, again, other = (make_inputs(models()[name], seed=seed) for seed in (0, 0, 1))
     for key, array in first.items():

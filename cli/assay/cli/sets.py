@@ -13,14 +13,16 @@ if TYPE_CHECKING:
 __all__ = ["SETS", "models_of"]
 
 SETS: dict[str, Callable[[ModelSpec], bool]] = {
-    "default": lambda spec: not spec.needs_torch,
-    "torch": lambda spec: spec.needs_torch,
-    "all": lambda spec: True,
+    "default": lambda spec: not spec.needs_torch and spec.decoder is None,
+    "torch": lambda spec: spec.needs_torch and spec.decoder is None,
+    "all": lambda spec: spec.decoder is None,
 }
 
 
 def models_of(name: str) -> list[str]:
     """Names of the models of a set: ``default`` needs no torch, ``torch`` does, ``all`` is both.
+
+    Models that generate text are in none: ``assay bench llm`` measures those.
 
     Raises UnknownNameError.
     """

@@ -21,7 +21,8 @@ __all__ = ["command"]
 def command(output: Output) -> None:
     """List the models that Assay knows by name.
 
-    An ONNX file needs no name: give its path wherever a model is asked for.
+    A file needs no name (ONNX, GGUF), nor does a Hugging Face folder: give the path wherever a model is asked
+    for.
 
     \b
     Example:
@@ -51,6 +52,7 @@ def _as_json(spec: ModelSpec) -> dict[str, Any]:
         "licence": spec.licence,
         "needs_torch": spec.needs_torch,
         "takes_files": spec.decode_file is not None,
+        "generates_text": spec.decoder is not None,
         "tags": sorted(spec.tags),
     }
 
@@ -71,10 +73,18 @@ def _table(specs: list[ModelSpec]) -> Any:
     for heading in ("model", "what it is", "inputs", "weights", "licence", "needs"):
         table.add_column(heading, overflow="fold", no_wrap=heading in ("model", "weights", "licence"))
     for spec in specs:
-        inputs = "\n".join(f"{item.name}: {item.dtype.value}[{_shape_text(item)}]" for item in spec.inputs)
         needs = "torch" if spec.needs_torch else ""
-        table.add_row(spec.name, spec.description, inputs, spec.weights.value, spec.licence, needs)
+        table.add_row(
+            spec.name, spec.description, _inputs_text(spec), spec.weights.value, spec.licence, needs
+        )
     return table
+
+
+def _inputs_text(spec: ModelSpec) -> str:
+    if spec.decoder is not None:
+        # Its ONNX form has two inputs a layer for the cache, which nobody gives by hand.
+        return f"text of up to {spec.decoder.context_length} tokens"
+    return "\n".join(f"{item.name}: {item.dtype.value}[{_shape_text(item)}]" for item in spec.inputs)
 
 
 def _shape_text(item: InputSpec) -> str:

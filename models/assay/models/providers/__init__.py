@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from assay.models.providers.bound_inputs import BoundInputs
+from assay.models.providers.gguf_file import GgufFile
+from assay.models.providers.hugging_face_folder import HuggingFaceFolder
 from assay.models.providers.onnx_file import OnnxFile
 from assay.models.providers.pypi_package import PackageMember
 from assay.models.providers.quantized import QuantFormat, Quantized
@@ -11,6 +13,8 @@ from assay.models.providers.torch_module import TorchModule
 
 __all__ = [
     "BoundInputs",
+    "GgufFile",
+    "HuggingFaceFolder",
     "OnnxFile",
     "PackageMember",
     "QuantFormat",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import mmap
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
@@ -58,6 +59,11 @@ class GgufWeights:
     def type(self, name: str) -> str:
         """The type of a tensor by GGUF's name, such as ``Q4_1``. Raises KeyError."""
         return self._tensors[name].type
+
+    def canonical_bytes(self, name: str) -> int:
+        """Bytes of the tensor in the canonical model: as in the file, or as float32. Raises KeyError."""
+        tensor = self._tensors[name]
+        return 4 * math.prod(tensor.shape) if tensor.type in DEQUANTIZED else tensor.size
 
     def read(self, name: str) -> Tensor:
         """The tensor; float32 and float16 are views of the mapped file. Raises KeyError.

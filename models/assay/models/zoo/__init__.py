@@ -23,6 +23,7 @@ from assay.models.zoo import (
     resnet18,
     resnet50,
     silero_vad,
+    smollm2_135m,
     vit_s16,
 )
 
@@ -49,4 +50,5 @@ ZOO: tuple[ModelSpec, ...] = (
     light_squeezenet.SPEC,
     light_vgg19.SPEC,
     light_zfnet512.SPEC,
+    smollm2_135m.SPEC,
 )

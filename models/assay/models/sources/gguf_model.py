@@ -1,0 +1,60 @@
+"""A GGUF file as a decoder model: configuration, weights and text side."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from assay.models.decoders.config import DecoderConfig
+from assay.models.decoders.read_config import config_from_gguf
+from assay.models.decoders.spec import DecoderSpec
+from assay.models.sources.capacity import check_memory
+from assay.models.sources.gguf_header import GgufHeader, read_gguf_header
+from assay.models.sources.gguf_tokenizer import gguf_text_side
+from assay.models.sources.gguf_weights import GgufWeights
+
+__all__ = ["GgufModel", "open_gguf"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class GgufModel:
+    """A file whose header is read and checked, and whose weights are not yet."""
+
+    header: GgufHeader
+    config: DecoderConfig
+    weights: GgufWeights
+
+    @property
+    def name(self) -> str:
+        """The file's name."""
+        return self.header.path.name
+
+    def decoder(self) -> DecoderSpec:
+        """The sizes and the text side; raises TokenizerError."""
+        side = gguf_text_side(self.header.metadata, self.config.vocabulary, repr(self.name))
+        return self.config.spec(
+            bos_id=side.bos_id,
+            eos_ids=side.eos_ids,
+            add_bos=side.add_bos,
+            tokenizer=side.tokenizer,
+            chat_template=side.chat_template,
+        )
+
+    def check_memory(self) -> None:
+        """Raises CapacityError where this machine's memory cannot hold the weights as they are read."""
+        check_memory(
+            repr(self.name), sum(self.weights.canonical_bytes(name) for name in self.weights.names())
+        )
+
+
+def open_gguf(path: Path) -> GgufModel:
+    """The model in the GGUF file at ``path``.
+
+    Raises ModelError for a file that is damaged, has types that are not read, or is of an architecture that
+    is not known.
+    """
+    header = read_gguf_header(path)
+    weights = GgufWeights(header)
+    return GgufModel(
+        header=header, config=config_from_gguf(header.metadata, weights.names()), weights=weights
+    )
