@@ -97,7 +97,8 @@ def check_fits(
     raise CapacityError(
         f"{model} does not fit into memory: it needs {_size(estimate.total)} (weights "
         f"{_size(estimate.weights)}, cache {_size(estimate.cache)} for {sequences} x {context} tokens, "
-        f"workspace {_size(estimate.workspace)}, runtime {_size(estimate.runtime)}), and {_size(available)} are free.",
+        f"workspace {_size(estimate.workspace)}, runtime {_size(estimate.runtime)}), and {_size(available)} "
+        f"are free.",
         hint=_what_fits(manifest, level, sequences, available),
     )
 
