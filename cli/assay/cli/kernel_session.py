@@ -39,6 +39,7 @@ class KernelSession:
         self._output = output
         self._kernels: list[KernelSpec] = []
         self.records: list[Record] = []
+        self.exit_code = 0
 
     def measure(self) -> None:
         """Build and measure. Wrong names raise before anything is built."""
