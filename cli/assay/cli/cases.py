@@ -20,9 +20,12 @@ def cases_table(cases: Sequence[VerifiedCase], *, title: str) -> Table:
     table = Table(title=title, title_justify="left")
     table.add_column("sizes", overflow="fold")
     table.add_column("output", overflow="fold")
-    for heading in ("max absolute", "max relative", "cosine", "tolerance"):
+    headings = ["max absolute", "max relative", "cosine", "tolerance"]
+    rows = any(case.row_error is not None for case in cases)
+    for heading in [*headings, "row error", "its tolerance"] if rows else headings:
         table.add_column(heading, justify="right")
     for case in cases:
+        own = [] if case.row_error is None else [f"{case.row_error:.2e}", f"{case.row_tolerance:g}"]
         table.add_row(
             ", ".join(f"{name}={size}" for name, size in case.sizes.items()) or "fixed",
             case.output,
@@ -30,6 +33,7 @@ def cases_table(cases: Sequence[VerifiedCase], *, title: str) -> Table:
             f"{case.max_relative_error:.2e}",
             f"{case.cosine_similarity:.6f}",
             f"{case.absolute_tolerance:g} + {case.relative_tolerance:g} relative",
+            *own,
         )
     return table
 

@@ -222,7 +222,8 @@ def compare(
     finite = np.isfinite(e)
     if not (np.all(np.isfinite(a[finite])) and np.array_equal(a[~finite], e[~finite], equal_nan=True)):
         raise VerificationError(f"{at} differs from ONNX Runtime's in infinities or NaN.")
-    return _errors(name, at, a[finite], e[finite], sizes, tolerance)
+    found = _errors(name, at, a[finite], e[finite], sizes, tolerance)
+    return found if tolerance.row is None else _with_row_error(found, at, actual, expected, tolerance.row)
 
 
 def _errors(
@@ -251,6 +252,24 @@ def _errors(
             f"plus {tolerance.relative:g} relative."
         )
     return _case(name, sizes, tolerance, absolute, relative, min(cosine, 1.0))
+
+
+def _with_row_error(
+    case: VerifiedCase, at: str, actual: npt.NDArray[Any], expected: npt.NDArray[Any], limit: float
+) -> VerifiedCase:
+    """``case`` with the error of its rows. Raises VerificationError where that is over ``limit``."""
+    import msgspec
+    import numpy as np
+
+    a, e = actual.astype(np.float64), expected.astype(np.float64)
+    deviation = np.maximum(e.std(axis=-1), np.finfo(np.float32).tiny)
+    error = float(np.mean(np.sqrt(np.mean((a - e) ** 2, axis=-1)) / deviation))
+    if not error <= limit:
+        raise VerificationError(
+            f"{at} differs from ONNX Runtime's by {error:.3g} of its standard deviation in the mean of its "
+            f"rows; the tolerance is {limit:g}."
+        )
+    return msgspec.structs.replace(case, row_error=float(f"{error:.3g}"), row_tolerance=limit)
 
 
 def _case(

@@ -79,10 +79,15 @@ class InputSpec:
 
 @dataclass(frozen=True, kw_only=True)
 class Tolerance:
-    """How far an output may be from ONNX Runtime's: |ours - theirs| <= absolute + relative * |theirs|."""
+    """How far an output may be from ONNX Runtime's: |ours - theirs| <= absolute + relative * |theirs|.
+
+    ``row``: where set, the root mean square error along the last axis over the standard deviation of theirs,
+    averaged over all rows, is at most this.
+    """
 
     absolute: float = 1e-4
     relative: float = 1e-3
+    row: float | None = None
 
 
 class Provider(Protocol):

@@ -146,7 +146,11 @@ class FileDigest(Struct, frozen=True, kw_only=True):
 
 
 class VerifiedCase(Struct, frozen=True, kw_only=True):
-    """Errors of one output against the reference, at one size of every symbolic dimension."""
+    """Errors of one output against the reference, at one size of every symbolic dimension.
+
+    ``row_error``, for logits: the root mean square error of a row over the standard deviation of the
+    reference's, averaged over the rows.
+    """
 
     sizes: dict[str, int]
     output: Name
@@ -155,6 +159,8 @@ class VerifiedCase(Struct, frozen=True, kw_only=True):
     cosine_similarity: float
     absolute_tolerance: float
     relative_tolerance: float
+    row_error: float | None = None
+    row_tolerance: float | None = None
 
 
 class Verification(Struct, frozen=True, kw_only=True):
