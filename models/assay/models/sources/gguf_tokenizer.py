@@ -145,11 +145,14 @@ def _pieces(metadata: Mapping[str, GgufValue], tokens: Sequence[str], types: Seq
 
     Every way to make a token of two others becomes a merge; tokens of higher scores come first.
     """
+    import numpy as np
     from tokenizers import Tokenizer, decoders, models, normalizers
 
     scores = metadata.get(_PREFIX + "scores")
     if scores is None or len(scores) != len(tokens) or isinstance(scores, str):  # type: ignore[arg-type]
         raise TokenizerError("The file's vocabulary is damaged: it does not have one score a token.")
+    if not np.isfinite(scores).all():
+        raise TokenizerError("The file's vocabulary is damaged: a score of it is not finite.")
     vocabulary = {token: number for number, token in enumerate(tokens)}
     merges: list[tuple[float, int, int, str, str]] = []
     for number, token in enumerate(tokens):

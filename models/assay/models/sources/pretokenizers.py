@@ -38,6 +38,11 @@ _TEKKEN = (
     r"|[^\r\n\p{L}\p{N}]?((?=[\p{L}])([^a-z]))+((?=[\p{L}])([^A-Z]))*"
     r"|\p{N}| ?[^\s\p{L}\p{N}]+[\r\n/]*|\s*[\r\n]+|\s+(?!\S)|\s+"
 )
+_GPT4O = (
+    rf"[^\r\n\p{{L}}\p{{N}}]?((?=[\p{{L}}])([^a-z]))*((?=[\p{{L}}])([^A-Z]))+{_CONTRACTIONS}?"
+    rf"|[^\r\n\p{{L}}\p{{N}}]?((?=[\p{{L}}])([^a-z]))+((?=[\p{{L}}])([^A-Z]))*{_CONTRACTIONS}?"
+    r"|\p{N}{1,3}| ?[^\s\p{L}\p{N}]+[\r\n/]*|\s*[\r\n]+|\s+(?!\S)|\s+"
+)
 
 PRETOKENIZERS: Registry[Pretokenizer] = Registry("pre-tokenizer")
 PRETOKENIZERS.add(
@@ -66,6 +71,7 @@ PRETOKENIZERS.add(
     aliases=("stablelm2", "deepseek-r1-qwen", "kormo", "hunyuan", "grok-2"),
 )
 PRETOKENIZERS.add("tekken", Pretokenizer(expressions=(_TEKKEN,), whole_words=True, add_bos=True))
+PRETOKENIZERS.add("gpt-4o", Pretokenizer(expressions=(_GPT4O,)), aliases=("llama4",))
 PRETOKENIZERS.add("falcon", Pretokenizer(expressions=(r"[\p{P}\$\+<=>\^~\|`]+", _GPT2, r"[0-9][0-9][0-9]")))
 
 
