@@ -1,4 +1,4 @@
-"""Every architecture beside transformers' own implementation, and its GGUF names beside the gguf package's."""
+"""Every architecture beside transformers' implementation, and its GGUF names beside the gguf package's."""
 
 from __future__ import annotations
 
@@ -50,15 +50,27 @@ CASES: dict[str, tuple[str, dict[str, Any]]] = {
     "gpt2": (
         "GPT2",
         {
-            "vocab_size": 97, "n_embd": 64, "n_layer": 2, "n_head": 4, "n_positions": 64,
-            "bos_token_id": 1, "eos_token_id": 2,
+            "vocab_size": 97,
+            "n_embd": 64,
+            "n_layer": 2,
+            "n_head": 4,
+            "n_positions": 64,
+            "bos_token_id": 1,
+            "eos_token_id": 2,
         },
     ),
     "gpt2-untied": (
         "GPT2",
         {
-            "vocab_size": 97, "n_embd": 64, "n_layer": 2, "n_head": 4, "n_positions": 64, "n_inner": 80,
-            "bos_token_id": 1, "eos_token_id": 2, "tie_word_embeddings": False,
+            "vocab_size": 97,
+            "n_embd": 64,
+            "n_layer": 2,
+            "n_head": 4,
+            "n_positions": 64,
+            "n_inner": 80,
+            "bos_token_id": 1,
+            "eos_token_id": 2,
+            "tie_word_embeddings": False,
         },
     ),
     "llama": ("Llama", {**SIZES, "num_key_value_heads": 2, "head_dim": 32}),
@@ -80,16 +92,25 @@ CASES: dict[str, tuple[str, dict[str, Any]]] = {
     "gemma2": (
         "Gemma2",
         {
-            **SIZES, "num_key_value_heads": 2, "head_dim": 16, "sliding_window": 4,
-            "query_pre_attn_scalar": 20, "attn_logit_softcapping": 2.0, "final_logit_softcapping": 3.0,
+            **SIZES,
+            "num_key_value_heads": 2,
+            "head_dim": 16,
+            "sliding_window": 4,
+            "query_pre_attn_scalar": 20,
+            "attn_logit_softcapping": 2.0,
+            "final_logit_softcapping": 3.0,
         },
     ),
     "qwen2": ("Qwen2", {**SIZES, "num_key_value_heads": 2}),
     "qwen2-windows": (
         "Qwen2",
         {
-            **SIZES, "num_key_value_heads": 2, "tie_word_embeddings": True,
-            "use_sliding_window": True, "sliding_window": 5, "max_window_layers": 1,
+            **SIZES,
+            "num_key_value_heads": 2,
+            "tie_word_embeddings": True,
+            "use_sliding_window": True,
+            "sliding_window": 5,
+            "max_window_layers": 1,
         },
     ),
 }
@@ -174,7 +195,9 @@ def lines() -> list[tuple[str, Weight]]:
         for name, architecture in ARCHITECTURES.items()
         if architecture.gguf is not None
         for weight in architecture.weights
+        # Stored in GGUF files alone; and Gemma's head is always its table.
         if weight.role is not Role.ROPE_FACTORS
+        and not (weight.role is Role.HEAD and name.startswith("gemma"))
     ]
 
 

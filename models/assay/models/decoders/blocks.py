@@ -12,7 +12,7 @@ from assay.models.decoders.config import Activation, DecoderConfig, Norm
 from assay.models.decoders.graph import MICROSOFT, Graph
 from assay.models.decoders.mapping import Role
 from assay.models.decoders.transforms import join_rows, transform
-from assay.models.decoders.weights import BlockQuantized, DecoderWeights, Tensor
+from assay.models.decoders.weights import BlockQuantized, DecoderWeights, Tensor, dequantize
 
 if TYPE_CHECKING:
     import numpy.typing as npt
@@ -58,6 +58,9 @@ class WeightReader:
             raise ModelError(
                 f"The tensor {resolved.name!r} was said to have the shape {expected}; it has {tensor.shape}."
             )
+        if isinstance(tensor, BlockQuantized) and tensor.bits == 8 and tensor.zero_points is not None:
+            # ONNX Runtime has no product of 8 bits with float zero points.
+            tensor = dequantize(tensor)
         return transform(tensor, resolved.part.transform, head_dim=self._config.head_dim, name=resolved.name)
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from assay.errors import StorageError
+from assay.errors import ModelError, StorageError
 from assay.models.decoders.blocks import Cache, LayerBuilder, WeightReader
 from assay.models.decoders.check import check_weights
 from assay.models.decoders.config import DecoderConfig
@@ -25,15 +25,21 @@ __all__ = ["export_decoder"]
 # RMSNormalization is of opset 23, which IR version 11 came with.
 _OPSET = 23
 _IR_VERSION = 11
+_ROTATED_MULTIPLE = 16
 
 
 def export_decoder(config: DecoderConfig, weights: DecoderWeights, path: Path, *, naming: Naming) -> None:
     """Write the decoder as ONNX to ``path``, its weights beside it as ``.bin`` when they are over 64 MiB.
 
     Weights are read and written one after the other. The same model gives the same bytes. Raises ModelError
-    with all tensors that are missing, unexpected or of the wrong shape, before any is read; StorageError when
-    the files cannot be written.
+    with all tensors that are missing, unexpected or of the wrong shape, before any is read, and for a
+    rotation that ONNX Runtime cannot do; StorageError when the files cannot be written.
     """
+    if config.rope is not None and config.rope.dim % _ROTATED_MULTIPLE:
+        raise ModelError(
+            f"The model rotates {config.rope.dim} elements of a head; ONNX Runtime's attention, which it is "
+            f"compared with, rotates multiples of {_ROTATED_MULTIPLE}."
+        )
     resolved = check_weights(config, weights, naming)
     reader = WeightReader(config, weights, resolved)
     try:

@@ -73,6 +73,14 @@ class Fields:
             raise self._wrong(key, value, "a list")
         return None if value is None else list(value)
 
+    def positive_numbers(self, key: str) -> tuple[float, ...]:
+        """A list of positive finite numbers; empty where the key is missing or null."""
+        values = self.list(key) or []
+        for value in values:
+            if isinstance(value, bool) or not isinstance(value, int | float) or not 0 < value < math.inf:
+                raise self._wrong(key, value, "a positive number")
+        return tuple(float(value) for value in values)
+
     def group(self, key: str) -> Fields | None:
         """The fields of an object inside this one, None where the key is missing or null."""
         value = self._values.get(self._prefix + key)

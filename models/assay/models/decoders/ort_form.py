@@ -35,7 +35,7 @@ def split_zero_points(model: onnx.ModelProto) -> int:
 
     ONNX Runtime dequantizes a weight with float zero points at every call. The product of a block is
     ``scale * sum((code - zero) * x)``, which is ``scale * sum((code - integer) * x)`` and
-    ``scale * (integer - zero) * sum(x)``: a MatMul of the sums of the blocks of x makes up for the difference.
+    ``scale * (integer - zero) * sum(x)``: a MatMul of the sums of the blocks of x makes up for it.
     The value is the same up to rounding, and up to what ``accuracy_level`` allows the fast kernels. Weights
     must be in memory, not in external data.
     """

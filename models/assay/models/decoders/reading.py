@@ -125,7 +125,7 @@ def hf_rope(fields: Fields, head_dim: int, *, partial: float = 1.0) -> Rope:
         magnitude = rope.number("attention_factor", _yarn_magnitude(factor))
         return Rope(theta=theta, dim=dim, scaling=yarn, magnitude=magnitude)
     if kind in ("longrope", "su"):
-        factors = tuple(float(factor) for factor in rope.list("short_factor") or ())
+        factors = rope.positive_numbers("short_factor")
         if len(factors) != dim // 2:
             raise rope.unsupported("short_factor", f"{dim // 2} factors are needed, not {len(factors)}")
         original = _original_context(fields, rope)
