@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -83,20 +84,23 @@ def reference(
                         view.reshape(dim, PAGE_TOKENS)[:, slot] = stored.astype(cache.dtype)
                     else:
                         view.reshape(PAGE_TOKENS, dim)[slot] = stored.astype(cache.dtype)
-        for row in range(begin, end):
-            token = past + row - begin
-            first = 0 if place.window is None else max(0, token - place.window + 1)
-            seen = range(first, token + 1)
-            for h in range(problem.heads):
-                k, v = (
-                    np.stack([_stored(call, cache, scales, place, s, t, plane, h // group) for t in seen])
-                    for plane in (0, 1)
-                )
-                scores = problem.scale * k @ queries[row, h]
-                if problem.softcap:
-                    scores = problem.softcap * np.tanh(scores / problem.softcap)
-                weights = np.exp(scores - scores.max())
-                output[0, row, h] = weights @ v / weights.sum()
+        for h in range(kv):
+            if end == begin:
+                continue
+            tokens = range(past + end - begin)
+            k, v = (
+                np.stack([_stored(call, cache, scales, place, s, t, plane, h) for t in tokens])
+                for plane in (0, 1)
+            )
+            for row in range(begin, end):
+                token = past + row - begin
+                first = 0 if place.window is None else max(0, token - place.window + 1)
+                for q in range(h * group, (h + 1) * group):
+                    scores = problem.scale * k[first : token + 1] @ queries[row, q]
+                    if problem.softcap:
+                        scores = problem.softcap * np.tanh(scores / problem.softcap)
+                    weights = np.exp(scores - scores.max())
+                    output[0, row, q] = weights @ v[first : token + 1] / weights.sum()
     return output.reshape(1, len(rows), -1).astype(np.float32), cache, scales
 
 
@@ -120,20 +124,35 @@ def _stored(
     return vector if scales is None else vector * scales[page, place.layer, plane, head, slot]
 
 
-def build(function: Any) -> Any:
-    """The kernel as something to call with the operands by name: it gives the output and writes in place."""
-    import tvm
+@dataclass(frozen=True, kw_only=True)
+class Kernel:
+    """A compiled kernel, to call with the operands by name: it gives the output and writes in place."""
 
-    compiled = tvm.compile(function, target=tvm.target.Target({"kind": "llvm", "mcpu": "x86-64-v3"}))
+    compiled: Any
 
-    def call(problem: PagedProblem, operands: dict[str, np.ndarray]) -> np.ndarray:
+    def __call__(self, problem: PagedProblem, operands: dict[str, np.ndarray]) -> np.ndarray:
+        import tvm
+
         rows = operands["qkv"].shape[1]
         tensors = {name: tvm.runtime.tensor(array) for name, array in operands.items()}
-        output = tvm.runtime.tensor(np.zeros((1, rows, problem.heads * problem.head_dim), np.float32))
-        compiled["paged_attention"](*tensors.values(), output)
+        shape = (1, rows, problem.heads * problem.head_dim)
+        output = tvm.runtime.tensor(np.full(shape, np.nan, np.float32))
+        self.compiled["paged_attention"](*tensors.values(), output)
         for name in ("cache", "scales"):
             if name in tensors:
                 operands[name][...] = tensors[name].numpy()
-        return output.numpy()
+        return np.asarray(output.numpy())
 
-    return call
+    def assembly(self) -> str:
+        """What LLVM made of it."""
+        return str(self.compiled.mod.inspect_source("asm"))
+
+
+def build(function: Any, cpu: str = "x86-64-v3") -> Kernel:
+    """``function`` compiled for an LLVM CPU, as ``lower`` does it."""
+    import tvm
+
+    from assay.compile.lower import _NEEDLESS
+
+    with tvm.transform.PassContext(disabled_pass=list(_NEEDLESS)):
+        return Kernel(compiled=tvm.compile(function, target=tvm.target.Target({"kind": "llvm", "mcpu": cpu})))
