@@ -1,4 +1,4 @@
-"""The shapes of the weights of a decoder, from its configuration alone, and some well-known configurations."""
+"""The shapes of a decoder's weights, from its configuration alone, and some well-known configurations."""
 
 from __future__ import annotations
 

@@ -12,7 +12,7 @@ from assay.models.decoders.read_config import config_from_hf
 if TYPE_CHECKING:
     import numpy.typing as npt
 
-__all__ = ["TorchWeights", "config_from_torch"]
+__all__ = ["TorchWeights", "config_from_torch", "values_from_torch"]
 
 
 def config_from_torch(model: Any) -> DecoderConfig:
@@ -20,13 +20,22 @@ def config_from_torch(model: Any) -> DecoderConfig:
 
     Raises ModelError for what has no configuration, and as ``config_from_hf`` does.
     """
+    return config_from_hf(values_from_torch(model))
+
+
+def values_from_torch(model: Any) -> Mapping[str, Any]:
+    """What the ``config.json`` of a causal language model of transformers, or of its ``config``, would hold.
+
+    Raises ModelError for what has no configuration.
+    """
     config = getattr(model, "config", model)
     if not hasattr(config, "to_dict"):
         raise ModelError(
             f"A {type(model).__name__} has no configuration to read.",
             hint="Pass a causal language model of transformers, or a state dict with its configuration.",
         )
-    return config_from_hf(config.to_dict())
+    values: Mapping[str, Any] = config.to_dict()
+    return values
 
 
 class TorchWeights:
