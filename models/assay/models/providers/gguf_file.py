@@ -10,6 +10,7 @@ from assay.models.decoders.spec import DecoderSpec
 from assay.models.providers.pypi_package import PackageMember
 
 if TYPE_CHECKING:
+    from assay.models.decoders.config import DecoderConfig
     from assay.models.sources.gguf_model import GgufModel
 
 __all__ = ["GgufFile"]
@@ -50,6 +51,10 @@ class GgufFile:
         Raises ModelError, and TokenizerError for a vocabulary that is damaged or does not fit.
         """
         return self._open().decoder()
+
+    def config(self) -> DecoderConfig:
+        """The sizes and variations that the file tells; raises ModelError."""
+        return self._open().config
 
     def _open(self) -> GgufModel:
         from assay.models.sources.gguf_model import open_gguf

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 from assay.models.decoders.spec import DecoderSpec
 
 if TYPE_CHECKING:
+    from assay.models.decoders.config import DecoderConfig
     from assay.models.sources.hf_model import HfModel
 
 __all__ = ["HuggingFaceFolder"]
@@ -31,7 +32,6 @@ class HuggingFaceFolder:
         cannot hold.
         """
         from assay.models.decoders.export import export_decoder
-
         from assay.models.decoders.mapping import Naming
 
         model = self._open()
@@ -46,6 +46,10 @@ class HuggingFaceFolder:
         Raises ModelError, and TokenizerError for a tokenizer that is damaged or does not fit.
         """
         return self._open().decoder()
+
+    def config(self) -> DecoderConfig:
+        """The sizes and variations that the folder tells; raises ModelError."""
+        return self._open().config
 
     def _open(self) -> HfModel:
         from assay.models.sources.hf_model import open_hf

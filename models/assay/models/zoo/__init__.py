@@ -7,6 +7,7 @@ from assay.models.zoo import (
     basic_pitch,
     bert_base,
     gpt2,
+    gpt2_lm,
     light_alexnet,
     light_densenet121,
     light_inception_v1,
@@ -51,4 +52,5 @@ ZOO: tuple[ModelSpec, ...] = (
     light_vgg19.SPEC,
     light_zfnet512.SPEC,
     smollm2_135m.SPEC,
+    gpt2_lm.SPEC,
 )
