@@ -13,11 +13,11 @@ if TYPE_CHECKING:
     from assay.compile.decoders.interface import CacheDType, DecoderOptions
     from assay.models.spec import ModelSpec
 
-__all__ = ["decoder_options", "read_decoder_options"]
+__all__ = ["CACHE_DTYPES", "decoder_options", "read_decoder_options"]
 
 F = TypeVar("F", bound=Callable[..., Any])
 
-_DTYPES: dict[str, CacheDType] = {"f16": "float16", "f32": "float32", "int8": "int8"}
+CACHE_DTYPES: dict[str, CacheDType] = {"f16": "float16", "f32": "float32", "int8": "int8"}
 
 
 def decoder_options(function: F) -> F:
@@ -35,7 +35,7 @@ def decoder_options(function: F) -> F:
         ),
         click.option(
             "--cache-dtype",
-            type=click.Choice(list(_DTYPES)),
+            type=click.Choice(list(CACHE_DTYPES)),
             help="Language models: how keys and values are kept.  [default: f16]",
         ),
     ):
@@ -50,7 +50,7 @@ def read_decoder_options(
     from assay.compile.decoders.interface import DecoderOptions
 
     given = {
-        "cache_dtype": None if cache_dtype is None else _DTYPES[cache_dtype],
+        "cache_dtype": None if cache_dtype is None else CACHE_DTYPES[cache_dtype],
         "max_tokens": max_tokens,
         "max_sequences": max_sequences,
     }

@@ -51,8 +51,12 @@ class Decoder:
         threads: int,
         tokenizer_content: bytes | None = None,
         template: str | None = None,
+        level: str = "native",
+        executed: bool = True,
     ) -> None:
         self.name = name
+        self.level = level
+        self.executed = executed
         self.info = info
         self.sequences = sequences
         self.paged = PagedDecoder(info, make_engine, context=context, sequences=sequences, threads=threads)

@@ -11,7 +11,7 @@ from assay.runtime.generate.decoder import Decoder
 from assay.runtime.generate.engine import VmEngine
 from assay.runtime.generate.estimate import check_fits, choose_context
 from assay.runtime.levels import choose_level
-from assay.runtime.manifest import DecoderInfo, Manifest
+from assay.runtime.manifest import DecoderInfo, Execution, Manifest
 
 __all__ = ["decoder_info", "load_decoder"]
 
@@ -63,6 +63,8 @@ def load_decoder(
         threads=available_cores() if threads is None else threads,
         tokenizer_content=None if info.tokenizer is None else artifact.read(info.tokenizer),
         template=template,
+        level=chosen.target.name,
+        executed=chosen.executed is not Execution.NEVER,
     )
 
 
