@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Any, TypeAlias
 
+from assay.compile.converters.cast import convert_cast
 from assay.compile.converters.clip import convert_clip
 from assay.compile.converters.conv_transpose import convert_conv_transpose
 from assay.compile.converters.cumsum import convert_cumsum
@@ -35,6 +36,7 @@ __all__ = ["CONVERTERS", "Converter"]
 Converter: TypeAlias = Callable[[Any, Any, Mapping[str, Any], int], Any]
 
 CONVERTERS: Mapping[str, Converter] = {
+    "Cast": convert_cast,
     "Clip": convert_clip,
     "ConvTranspose": convert_conv_transpose,
     "CumSum": convert_cumsum,

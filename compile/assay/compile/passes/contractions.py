@@ -10,15 +10,16 @@ import tvm
 from tvm import relax
 from tvm.relax.expr_functor import PyExprMutator, mutator
 
-from assay.compile.passes.constants import array_of
+from assay.compile.passes.constants import array_of, is_half, stored_array
 from assay.compile.passes.shuffle import shuffle_behind
 from assay.compile.schedules.choices import Workload, conv2d_workload, packed_matmul_workload
 from assay.compile.schedules.context import ScheduleContext
 from assay.compile.schedules.conv2d import ConvGeometry, conv2d, pack_filters
 from assay.compile.schedules.conv_plan import ConvAlgorithm, ConvPlan, ConvShape, choose_plan, direct_plan
 from assay.compile.schedules.depthwise import depthwise_conv2d
-from assay.compile.schedules.gemm import batched_matmul, pack_panels, packed_matmul
+from assay.compile.schedules.gemm import batched_matmul, pack_panels, packed_matmul, stored_matmul
 from assay.compile.schedules.ir import as_int, same_shape
+from assay.compile.schedules.multiply_add import stored_form
 from assay.compile.schedules.shuffled_conv2d import ShuffledChannels, pack_shuffled, shuffled_conv2d
 from assay.compile.schedules.tiles import choose_panel_width
 from assay.compile.schedules.winograd import pack_winograd_filters, winograd_conv2d
@@ -117,13 +118,15 @@ class _Converter(PyExprMutator):  # type: ignore[misc]
 
     def _matmul(self, call: Any) -> Any | None:
         a, b = call.args
-        weight = array_of(b)
+        weight = stored_array(self._bound(b))
         if a.ty.shape is None or b.ty.shape is None or a.ty.ndim < 2 or b.ty.ndim < 2:
             return None
         if weight is not None and weight.ndim == 2:
             rows, (depth, cols) = self._rows(list(a.ty.shape)[:-1]), weight.shape
             chosen = self.context.choice_for(packed_matmul_workload(rows, cols, depth))
             width = chosen.panel_width or choose_panel_width(self.context.unit, rows, cols)
+            if is_half(weight):
+                return self._stored_matmul(a, weight, width)
             return self._call_te(
                 packed_matmul, a, relax.const(pack_panels(weight, width)), cols=weight.shape[1]
             )
@@ -132,6 +135,20 @@ class _Converter(PyExprMutator):  # type: ignore[misc]
         turned = self._turned(b) if as_int(a.ty.shape[-2]) == 1 else None
         a, b = (self._broadcast(operand, leading) for operand in (a, b if turned is None else turned))
         return self._call_te(batched_matmul, a, b, transpose_b=turned is not None)
+
+    def _stored_matmul(self, a: Any, weight: Any, width: int) -> Any:
+        """The product with weights of 16 bits, which stay so in the panels."""
+        dtype = weight.dtype.name
+        packed = relax.const(pack_panels(weight.view(np.uint16), width))
+        form = stored_form(self.context.unit, dtype)
+        return self._call_te(
+            stored_matmul, a, packed, cols=weight.shape[1], dtype=dtype, form=form,
+            pattern=OUT_ELEMENTWISE_FUSABLE,
+        )  # fmt: skip
+
+    def _bound(self, expr: Any) -> Any:
+        bound = self.lookup_binding(expr) if isinstance(expr, relax.Var) else None
+        return expr if bound is None else bound
 
     def _turned(self, operand: Any) -> Any | None:
         """What ``operand`` is the transposition of, in its last two axes; None where it is none."""

@@ -14,7 +14,7 @@ import numpy.typing as npt
 from tvm import relax
 from tvm.relax.expr_functor import PyExprMutator, mutator
 
-from assay.compile.passes.constants import array_of
+from assay.compile.passes.constants import array_of, is_half, stored_array
 from assay.compile.passes.graph import Graph, is_call, static_shape
 
 __all__ = ["join_projections"]
@@ -66,13 +66,13 @@ def join_projections(module: Any) -> Any:
 
 def _wide_values(graph: Graph) -> list[_Wide]:
     """Groups of projections to join, and values that are taken apart into heads already."""
-    by_operand: dict[tuple[Any, int], list[_Projection]] = {}
+    by_operand: dict[tuple[Any, int, Any], list[_Projection]] = {}
     slices: dict[Any, _Wide] = {}
     for var, value in graph.values.items():
         if is_call(value, "matmul"):
             projection = _projection(graph, var, value)
             if projection is not None:
-                key = (projection.x, projection.parts[0].depth)
+                key = (projection.x, projection.parts[0].depth, projection.weight.dtype)
                 by_operand.setdefault(key, []).append(projection)
         elif is_call(value, "reshape"):
             part = _sliced_part(graph, var, value)
@@ -95,8 +95,10 @@ def _moved(part: _Part, start: int) -> _Part:
 
 
 def _projection(graph: Graph, var: Any, call: Any) -> _Projection | None:
-    x, weight = call.args[0], array_of(call.args[1])
-    if weight is None or weight.ndim != 2 or weight.dtype != np.float32 or not isinstance(x, relax.Var):
+    x, weight = call.args[0], stored_array(graph.value(call.args[1]))
+    if weight is None or weight.ndim != 2 or not isinstance(x, relax.Var):
+        return None
+    if weight.dtype != np.float32 and not is_half(weight):
         return None
     result, bias = var, None
     user = graph.only_user(var)
@@ -173,8 +175,10 @@ class _Joiner(PyExprMutator):  # type: ignore[misc]
         """The joint value as ``[..., heads, depth]``."""
         if wide.projections:
             x = self.visit_expr(wide.projections[0].x)
-            weight = np.concatenate([p.weight for p in wide.projections], 1)
-            value = self.builder_.emit(relax.op.matmul(x, relax.const(weight)))
+            weight = relax.const(np.concatenate([p.weight for p in wide.projections], 1))
+            if is_half(wide.projections[0].weight):
+                weight = self.builder_.emit(relax.op.astype(weight, "float32"))
+            value = self.builder_.emit(relax.op.matmul(x, weight))
             if any(p.bias is not None for p in wide.projections):
                 biases = [
                     np.zeros(p.columns, np.float32) if p.bias is None else p.bias for p in wide.projections

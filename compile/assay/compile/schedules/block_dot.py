@@ -114,7 +114,9 @@ class Signs(_Form):
     def prepare(self, codes: Expr) -> Sequence[Expr]:
         """The weights, and their magnitudes."""
         signed = self._as(codes ^ self._every(128, "uint8"), "int8")
-        return signed, self._as(tirx.abs(signed), "uint8")
+        # LLVM knows this as the magnitude; TVM takes long to simplify a selection.
+        magnitudes = tirx.max(signed, self._every(0, "int8") - signed)
+        return signed, self._as(magnitudes, "uint8")
 
     def add(self, total: Expr | None, weights: Sequence[Expr], x: Expr) -> Expr:
         """total + pmaddwd(pmaddubsw(|w|, sign(w) * x), 1)."""
@@ -123,8 +125,8 @@ class Signs(_Form):
         if self._bits in _SIGN:
             turned = self._call(_SIGN[self._bits], "int8", wide, signed)
         else:
-            zero = self._every(0, "int8")
-            turned = tirx.Select(signed < zero, zero - wide, wide)
+            negative = signed >> self._every(7, "int8")
+            turned = (wide ^ negative) - negative
         return _plus(total, self._widened(self._pairs(magnitudes, turned)))
 
 

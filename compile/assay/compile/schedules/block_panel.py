@@ -102,7 +102,7 @@ class Packed:
         raw = load(self.weights, lanes_at(at + vector * lanes * size, lanes * size))
         if dtype == "float32":
             return tirx.reinterpret(f"float32x{lanes}", raw)
-        return widened(tirx.reinterpret(f"uint16x{lanes}", raw), dtype, lanes, self.unit)
+        return widened(tirx.reinterpret(f"uint16x{lanes}", raw), dtype, lanes, f16c=self.unit.f16c)
 
     def scale(self, base: Expr, vector: int) -> Expr:
         """The scales behind the codes."""

@@ -13,6 +13,7 @@ from assay.compile.schedules.blocks import Block, FusedFunction, loads_of
 from assay.compile.schedules.context import ScheduleContext
 from assay.compile.schedules.contraction import Contraction, StepOrder
 from assay.compile.schedules.epilogue import Epilogue
+from assay.compile.schedules.half import widened
 from assay.compile.schedules.ir import (
     Buffer,
     Expr,
@@ -36,10 +37,17 @@ from assay.compile.schedules.ir import (
     store,
 )
 from assay.compile.schedules.microkernel import emit_contraction
-from assay.compile.schedules.multiply_add import element_bytes, form_named
+from assay.compile.schedules.multiply_add import MultiplyAdd, element_bytes, form_name, form_named
 from assay.compile.schedules.tiles import choose_panel_width
 
-__all__ = ["batched_matmul", "emit_batched_matmul", "emit_packed_matmul", "pack_panels", "packed_matmul"]
+__all__ = [
+    "batched_matmul",
+    "emit_batched_matmul",
+    "emit_packed_matmul",
+    "pack_panels",
+    "packed_matmul",
+    "stored_matmul",
+]
 
 
 def pack_panels(weights: npt.NDArray[Any], width: int) -> npt.NDArray[Any]:
@@ -62,6 +70,27 @@ def packed_matmul(a: Any, b: Any, cols: int) -> Any:
         ),
         name="matmul",
         attrs={"assay.schedule": "packed_matmul"},
+    )
+
+
+def stored_matmul(a: Any, b: Any, *, cols: int, dtype: str, form: MultiplyAdd) -> Any:
+    """TE: ``packed_matmul`` with B as the bits, uint16, of ``dtype``: float16 or bfloat16."""
+    width = int(b.shape[2])
+    k = te.reduce_axis((0, a.shape[-1]), "k")
+
+    def weight(n: Any) -> Any:
+        bits = b[tirx.floordiv(n, width), k, tirx.floormod(n, width)]
+        return widened(bits, dtype, 1, f16c=False)
+
+    return te.compute(
+        (*a.shape[:-1], cols),
+        lambda *i: te.sum(a[(*i[:-1], k)] * weight(i[-1]), axis=k),
+        name="stored_matmul",
+        attrs={
+            "assay.schedule": "packed_matmul",
+            "assay.form": form_name(form),
+            "assay.operations": 2 * int(b.shape[1]),
+        },
     )
 
 

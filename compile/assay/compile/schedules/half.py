@@ -5,33 +5,36 @@ from __future__ import annotations
 from tvm import tirx
 
 from assay.compile.schedules.ir import Expr, broadcast, const_like
-from assay.compile.targets.target import VectorUnit
 
-__all__ = ["has_half", "widened"]
+__all__ = ["widened", "widened_bits"]
 
 # 2^112: what the exponent of a float16 lacks in that of a float32 with the same bits.
 _REBIAS = 2.0**112
 
 
-def has_half(unit: VectorUnit) -> bool:
-    """Whether the CPU converts float16 (F16C, which every CPU with AVX2 has)."""
-    return unit.f16c
-
-
-def widened(bits: Expr, dtype: str, lanes: int, unit: VectorUnit) -> Expr:
+def widened(bits: Expr, dtype: str, lanes: int, *, f16c: bool) -> Expr:
     """``lanes`` uint16 that are the bits of ``dtype`` (float16 or bfloat16) as float32, exactly.
 
-    Where there is no instruction for it, infinities and NaN of float16 become finite numbers of 65536 and more.
+    ``f16c``: whether the CPU converts float16. If not, infinities and NaN of float16 become finite numbers of 65536 and more.
     """
+    if dtype == "float16" and f16c:
+        kinds = ("float16", "float32") if lanes == 1 else (f"float16x{lanes}", f"float32x{lanes}")
+        return tirx.Cast(kinds[1], tirx.reinterpret(kinds[0], bits))
+    return _widened(bits, dtype, lanes)
 
+
+def widened_bits(value: Expr, dtype: str) -> Expr:
+    """One float16 or bfloat16 as float32 in integer arithmetic and one multiplication, for any CPU."""
+    return _widened(tirx.reinterpret("uint16", value), dtype, 1)
+
+
+def _widened(bits: Expr, dtype: str, lanes: int) -> Expr:
     def every(value: float, kind: str) -> Expr:
         return broadcast(const_like(value, kind), lanes)
 
     def typed(kind: str) -> str:
         return kind if lanes == 1 else f"{kind}x{lanes}"
 
-    if dtype == "float16" and has_half(unit):
-        return tirx.Cast(typed("float32"), tirx.reinterpret(typed("float16"), bits))
     wide = tirx.Cast(typed("uint32"), bits)
     if dtype == "bfloat16":
         return tirx.reinterpret(typed("float32"), wide << every(16, "uint32"))

@@ -15,6 +15,7 @@ import numpy as np
 import numpy.typing as npt
 from tvm import tirx
 
+from assay.compile.schedules.half import widened
 from assay.compile.schedules.ir import Buffer, Expr, broadcast, const_like, lanes_at, load
 from assay.compile.targets.target import DotProduct, VectorUnit
 
@@ -31,6 +32,7 @@ __all__ = [
     "form_name",
     "form_named",
     "integer_form",
+    "stored_form",
     "unit_for",
 ]
 
@@ -95,6 +97,49 @@ class Float32:
 
 
 FLOAT32 = Float32()
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Stored(Float32):
+    """Float32 arithmetic on panels of 16 bits, which lie in memory as uint16."""
+
+    dtype: str
+    f16c: bool = False
+    # The rows of B, which are no longer memory operands.
+    registers: int = 1
+
+    def right(self, b: Buffer, offset: Expr, lanes: int) -> Expr:
+        """One row of the panel, widened."""
+        return widened(load(b, lanes_at(offset, lanes)), self.dtype, lanes, f16c=self.f16c)
+
+
+@dataclass(frozen=True, kw_only=True)
+class StoredFloat16(_Stored):
+    """float16, which the CPU converts."""
+
+    dtype: str = "float16"
+    f16c: bool = True
+
+
+@dataclass(frozen=True, kw_only=True)
+class StoredFloat16Widened(_Stored):
+    """float16 in integer arithmetic."""
+
+    dtype: str = "float16"
+
+
+@dataclass(frozen=True, kw_only=True)
+class StoredBFloat16(_Stored):
+    """bfloat16."""
+
+    dtype: str = "bfloat16"
+
+
+def stored_form(unit: VectorUnit, dtype: str) -> MultiplyAdd:
+    """The form for B that is stored as ``dtype``, float16 or bfloat16."""
+    if dtype == "bfloat16":
+        return StoredBFloat16()
+    return StoredFloat16() if unit.f16c else StoredFloat16Widened()
 
 
 def _bits(values: Expr, dtype: str) -> Expr:
@@ -249,6 +294,9 @@ _FORMS: Mapping[str, MultiplyAdd] = {
         QuadsOf8Saturating(),
         QuadsOf8(),
         QuadsOf8Widened(),
+        StoredFloat16(),
+        StoredFloat16Widened(),
+        StoredBFloat16(),
     )
 }
 
