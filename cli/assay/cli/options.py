@@ -73,7 +73,7 @@ def target_options(function: F) -> F:
         click.option(
             "--scheme",
             help="How weights are stored and multiplied: f32, f16, bf16, int8, int4, with options such as "
-            "int4-g64-asym, or source, as the model has them.  [default: f32; source for a model whose "
+            "int4-g64-sym, or source, as the model has them.  [default: f32; source for a model whose "
             "weights are quantized]",
         ),
         click.option(

@@ -15,7 +15,7 @@ from assay.compile.quantize.sites import Kind, find_weights
 from assay.compile.schemes import find_scheme, schemes
 from assay.errors import ModelError, UnknownNameError, UsageError
 
-GROUPED = ["int8", "int4", "int8-asym", "int4-asym", "int4-g16", "int4-g64-asym", "int8-g64", "int4-mse"]
+GROUPED = ["int8", "int4", "int8-asym", "int4-sym", "int4-g16", "int4-g64-sym", "int8-g64", "int4-mse"]
 
 
 def test_weights_are_found_with_their_readers(language: onnx.ModelProto) -> None:

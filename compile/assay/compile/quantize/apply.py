@@ -7,11 +7,14 @@ from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from typing import TYPE_CHECKING, Any
 
+from assay.compile.quantize.activations import hessians
 from assay.compile.quantize.dequantize import dequantize_model
 from assay.compile.quantize.distortion import Distortion, distortion
+from assay.compile.quantize.gptq import gptq
 from assay.compile.quantize.rewrite import Rewriter
 from assay.compile.quantize.sites import Kind, Weight, find_weights
 from assay.compile.schemes import Scheme, find_scheme, schemes
+from assay.compile.schemes.scheme import GroupScheme, Rounding
 from assay.errors import ModelError, UnknownNameError, UsageError
 from assay.models.decoders.weights import BlockQuantized, dequantize
 
@@ -172,7 +175,31 @@ def _rounded(
     samples: Sequence[Mapping[str, Array]] | None,
 ) -> dict[str, BlockQuantized]:
     """Weights by name whose rounding looks at activations."""
-    return {}
+    wanted = [
+        (weight, scheme)
+        for weight, scheme, _ in chosen
+        if isinstance(scheme, GroupScheme) and scheme.rounding is Rounding.GPTQ
+    ]
+    inputs = {
+        weight.name: [model.graph.node[r.node].input[0] for r in weight.readers if r.kind is Kind.PRODUCT]
+        for weight, _ in wanted
+    }
+    wanted = [(weight, scheme) for weight, scheme in wanted if inputs[weight.name]]
+    if not wanted:
+        return {}
+    assert samples is not None
+    sums = hessians(model, sorted({name for names in inputs.values() for name in names}), samples)
+    rounded = {}
+    for weight, scheme in wanted:
+        assert isinstance(scheme, GroupScheme)
+        rounded[weight.name] = gptq(
+            weight.values(),
+            sum((sums[name] for name in inputs[weight.name][1:]), sums[inputs[weight.name][0]]),
+            bits=scheme.bits,
+            group=scheme.group,
+            symmetric=scheme.symmetric,
+        )
+    return rounded
 
 
 def _encoded(

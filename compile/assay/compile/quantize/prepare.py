@@ -14,7 +14,7 @@ from assay.compile.cache import BuildCache, installed_versions, key_of, source_d
 from assay.compile.quantize.apply import Plan, Quantized, parse_override, quantize
 from assay.compile.quantize.dequantize import stored_in_fewer_bits
 from assay.compile.quantize.distortion import Distortion, distortion
-from assay.compile.quantize.samples import representative_samples
+from assay.compile.quantize.samples import Purpose, representative_samples
 from assay.compile.schemes import find_scheme
 from assay.models.export.weights import save
 from assay.models.spec import Tolerance
@@ -93,7 +93,9 @@ def apply_plan(
         if notes is None:
             folder.mkdir(parents=True, exist_ok=True)
             with progress.step(f"quantize to {plan.name}"):
-                samples = representative_samples(canonical.spec) if plan.needs_samples else None
+                samples = None
+                if plan.needs_samples:
+                    samples = representative_samples(canonical.spec, Purpose.CALIBRATION)
                 result = quantize(onnx.load(canonical.path), plan, samples)
                 digests = save(result.model, folder / _FILE, _DATA_FILE)
             with progress.step("measure what quantizing costs"):
@@ -152,21 +154,24 @@ def quantization_of(result: Quantized, errors: Mapping[str, Distortion]) -> Quan
 
 
 def _errors(before: CanonicalModel, after: CanonicalModel) -> dict[str, Distortion]:
-    samples = representative_samples(before.spec, count=_ERROR_SAMPLES)
+    samples = representative_samples(before.spec, Purpose.EVALUATION, _ERROR_SAMPLES)
     return output_errors(before.path, after.path, samples)
 
 
 def output_errors(
     before: Path | bytes, after: Path | bytes, samples: Sequence[Mapping[str, Array]]
 ) -> dict[str, Distortion]:
-    """The error of each floating-point output of ``after`` against ``before``, over all ``samples``."""
+    """The error of each floating-point output of ``after`` against ``before``, over all ``samples``.
+
+    Of a decoder's that is the error of its logits: not of the cache, which is on its way to them.
+    """
     from assay.compile.verify import reference_outputs
 
     found: dict[str, Distortion] = {}
     wanted, actual = reference_outputs(before, samples), reference_outputs(after, samples)
     for ours, theirs in zip(actual, wanted, strict=True):
         for name, array in theirs.items():
-            if array.dtype.kind == "f":
+            if array.dtype.kind == "f" and not name.startswith("present."):
                 error = distortion(ours[name], array)
                 found[name] = found[name] + error if name in found else error
     return found
@@ -182,9 +187,8 @@ def _rounding_noise(quantized: CanonicalModel, folder: Path) -> float:
     place = folder / "exact.onnx"
     try:
         save(exact, place, "exact.bin")
-        errors = output_errors(
-            place, quantized.path, representative_samples(quantized.spec, count=_ERROR_SAMPLES)
-        )
+        samples = representative_samples(quantized.spec, Purpose.EVALUATION, _ERROR_SAMPLES)
+        errors = output_errors(place, quantized.path, samples)
     finally:
         for name in ("exact.onnx", "exact.bin"):
             (folder / name).unlink(missing_ok=True)

@@ -1,6 +1,6 @@
 """Quantization schemes: one scheme, one file, one line in the registry.
 
-A name may be followed by options: ``int4-g64-asym`` (or ``int4:g64:asym``).
+A name may be followed by options: ``int4-g64-sym`` (or ``int4:g64:sym``).
 """
 
 from __future__ import annotations
@@ -28,8 +28,8 @@ def schemes() -> Registry[Scheme]:
 def find_scheme(text: str) -> Scheme:
     """The scheme that ``text`` names: a registered name and options behind it, in any order.
 
-    Raises UnknownNameError, which suggests the nearest name or option, and UsageError for a group size that does not fit, or where two options
-    contradict each other.
+    Raises UnknownNameError, which suggests the nearest name or option, and UsageError for a group size that
+    does not fit, or where two options contradict each other.
     """
     known = schemes()
     words = text.replace(":", "-").split("-")

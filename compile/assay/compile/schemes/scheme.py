@@ -81,6 +81,10 @@ class Scheme:
         """The scheme that one weight of the model takes."""
         return self
 
+    def for_table(self) -> Scheme:
+        """The scheme that a table of embeddings takes."""
+        return self
+
     def misfit(self, weight: Weight) -> str | None:
         """Why a weight cannot be stored so, or None where it can."""
         return None
@@ -228,11 +232,15 @@ class GroupScheme(Scheme):
 
         if not weight.is_matrix:
             return schemes()["f32"]
-        if Kind.TABLE in weight.kinds and self.bits < 8:
-            eight = schemes()["int8"]
-            plain = replace(self.options, symmetric=None, rounding=None)
-            return eight.with_options(plain)
-        return self
+        return self.for_table() if Kind.TABLE in weight.kinds else self
+
+    def for_table(self) -> Scheme:
+        """Eight bits, in groups of the same size."""
+        from assay.compile.schemes import schemes
+
+        if self.bits >= 8:
+            return self
+        return schemes()["int8"].with_options(SchemeOptions(group=self.group))
 
     def misfit(self, weight: Weight) -> str | None:
         """Why a weight cannot be stored so."""
