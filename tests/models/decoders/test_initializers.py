@@ -43,3 +43,17 @@ def test_arrays_come_back(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, limit
     for tensor in external:
         assert not tensor.raw_data
         assert int({entry.key: entry.value for entry in tensor.external_data}["offset"]) % 64 == 0
+
+
+def test_an_error_leaves_no_file_behind(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(initializers, "INLINE_BYTES", 1)
+
+    def fail_half_way() -> None:
+        with InitializerWriter(tmp_path / "weights.bin") as writer:
+            writer.add("first", np.zeros(5000, np.float32))
+            assert (tmp_path / "weights.bin").exists()
+            raise RuntimeError("half way")
+
+    with pytest.raises(RuntimeError, match="half way"):
+        fail_half_way()
+    assert list(tmp_path.iterdir()) == []

@@ -54,3 +54,13 @@ def test_what_has_no_configuration_is_refused(source: Any) -> None:
 
     with pytest.raises(ModelError, match="has no configuration"):
         config_from_torch(source)
+
+
+def test_weights_that_are_not_finite_are_refused() -> None:
+    import torch
+
+    from assay.models.decoders.torch_source import TorchWeights
+
+    weights = TorchWeights({"w": torch.tensor([1.0, float("nan"), float("inf")])})
+    with pytest.raises(ModelError, match="'w' has 2 weights that are not finite"):
+        weights.read("w")

@@ -21,7 +21,8 @@ _SMALL_BYTES = 4096
 class InitializerWriter:
     """Makes initializers of arrays: inside the graph while they are under 64 MiB in all, else in a file.
 
-    The file ``data`` is made when it is needed, and is to lie beside the ONNX file. Used as a context.
+    The file ``data`` is made when it is needed, and is to lie beside the ONNX file. Used as a context; an
+    error in it leaves no file behind.
     """
 
     def __init__(self, data: Path) -> None:
@@ -38,6 +39,8 @@ class InitializerWriter:
     ) -> None:
         if self._file is not None:
             self._file.close()
+            if error is not None:
+                self._path.unlink()
 
     def add(self, name: str, array: npt.NDArray[Any]) -> str:
         """Store ``array`` as the initializer ``name``; its name."""

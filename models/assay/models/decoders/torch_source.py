@@ -65,10 +65,16 @@ class TorchWeights:
         return tuple(self._state[name].shape)
 
     def read(self, name: str) -> npt.NDArray[Any]:
-        """A tensor as float32, float16 or ``ml_dtypes.bfloat16``; of any other dtype as float32."""
+        """A tensor as float32, float16 or ``ml_dtypes.bfloat16``; of any other dtype as float32.
+
+        Raises ModelError for one that is not finite.
+        """
         import torch
 
         tensor = self._state[name].detach().cpu().contiguous()
+        wrong = tensor.numel() - int(torch.isfinite(tensor).sum())
+        if wrong:
+            raise ModelError(f"The tensor {name!r} has {wrong} weights that are not finite.")
         if tensor.dtype is torch.bfloat16:
             import ml_dtypes
             import numpy as np
