@@ -79,5 +79,5 @@ def _check_pages(info: DecoderInfo, inputs: Mapping[str, npt.NDArray[Any]], rows
 def _check_range(name: str, array: npt.NDArray[Any], size: int, what: str) -> None:
     if array.size and not (array.min() >= 0 and array.max() < size):
         raise InterfaceError(
-            f"Input {name!r} has {array.min()} to {array.max()}; {what} has 0 to {size - 1}."
+            f"Input {name!r} has values from {array.min()} to {array.max()}; {what} has 0 to {size - 1}."
         )

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import onnx
 from onnx import helper
 
@@ -206,3 +207,64 @@ def model_spec(tiny: Tiny, folder: Path, **decoder: Any) -> ModelSpec:
         licence="Apache-2.0",
         decoder=replace(tiny.spec, **decoder),
     )
+
+
+def logits_of(tiny: Tiny, ids: npt.NDArray[Any]) -> npt.NDArray[Any]:
+    """Logits [tokens, vocabulary] of one sequence, in float64 from the definitions; all scores at once."""
+    weights = {
+        w.name: onnx.numpy_helper.to_array(w).astype(np.float64) for w in tiny.model().graph.initializer
+    }
+
+    def norm(x: npt.NDArray[Any], name: str) -> npt.NDArray[Any]:
+        x = x if tiny.rotary else x - x.mean(-1, keepdims=True)
+        x = x / np.sqrt((x * x).mean(-1, keepdims=True) + 1e-5) * weights[f"{name}.weight"]
+        return x + weights.get(f"{name}.bias", 0.0)
+
+    def linear(x: npt.NDArray[Any], name: str) -> npt.NDArray[Any]:
+        product: npt.NDArray[Any] = x @ weights[f"{name}.weight"] + weights.get(f"{name}.bias", 0.0)
+        return product
+
+    x = weights["embedding"][ids]
+    if not tiny.rotary:
+        x = x + weights["positions"][: len(ids)]
+    for layer in range(tiny.layers):
+        x = x + linear(_attended(tiny, weights, norm(x, f"{layer}.norm1"), layer, linear), f"{layer}.o")
+        h = norm(x, f"{layer}.norm2")
+        up = linear(h, f"{layer}.up")
+        if tiny.rotary:
+            gate = linear(h, f"{layer}.gate")
+            inner = gate / (1 + np.exp(-gate)) * up
+        else:
+            inner = 0.5 * up * (1 + np.tanh(np.sqrt(2 / np.pi) * (up + 0.044715 * up**3)))
+        x = x + linear(inner, f"{layer}.down")
+    logits: npt.NDArray[Any] = norm(x, "norm") @ weights["head"]
+    return logits
+
+
+def _attended(tiny: Tiny, weights: Any, x: npt.NDArray[Any], layer: int, linear: Any) -> npt.NDArray[Any]:
+    count, dim = len(x), tiny.head_dim
+    if tiny.packed:
+        qkv = linear(x, f"{layer}.qkv")
+    else:
+        qkv = np.concatenate([linear(x, f"{layer}.{name}") for name in "qkv"], axis=-1)
+    heads = qkv.reshape(count, -1, dim)
+    q, k, v = np.split(heads, [tiny.heads, tiny.heads + tiny.kv_heads], axis=1)
+    if tiny.rotary:
+        cosine, sine = (weights[name][:count, None] for name in ("cosines", "sines"))
+
+        def turn(a: npt.NDArray[Any]) -> npt.NDArray[Any]:
+            first, second = np.split(a, 2, axis=-1)
+            return np.concatenate([first * cosine - second * sine, first * sine + second * cosine], -1)
+
+        q, k = turn(q), turn(k)
+    k, v = (np.repeat(a, tiny.heads // tiny.kv_heads, axis=1) for a in (k, v))
+    scores = np.einsum("ihd,jhd->hij", q, k) / np.sqrt(dim)
+    if tiny.softcap:
+        scores = tiny.softcap * np.tanh(scores / tiny.softcap)
+    distance = np.arange(count)[:, None] - np.arange(count)
+    seen = (distance >= 0) & (distance < (tiny.window or count))
+    scores = np.where(seen, scores, -np.inf)
+    probabilities = np.exp(scores - scores.max(-1, keepdims=True))
+    probabilities /= probabilities.sum(-1, keepdims=True)
+    attended: npt.NDArray[Any] = np.einsum("hij,jhd->ihd", probabilities, v).reshape(count, -1)
+    return attended
