@@ -57,6 +57,8 @@ def llvm_target(target: Target) -> Any:
     """TVM's form of a target."""
     tvm = import_tvm()
     config: dict[str, Any] = {"kind": "llvm", "mtriple": target.triple, "mcpu": target.cpu}
+    # It would sum steps of an integer contraction apart, which takes registers that the tile has not left.
+    config["cl-opt"] = ["-x86-machine-combiner:bool=0"]
     if target.attributes:
         config["mattr"] = list(target.attributes)
     return tvm.target.Target(config)
@@ -153,7 +155,7 @@ def _fused(
             module = fuse_attention(join_projections(join_norms(join_block_products(module))))
         module = fold_constant_movement(to_channels_last(module))
         module = sink_shuffles(module)
-        module = convert_quantized(module, context)
+        module = convert_quantized(module, context, winograd=profile.winograd)
     with _step(progress, "pack weights"):
         module = convert_recurrences(module, context)
         module = convert_block_products(module, context)

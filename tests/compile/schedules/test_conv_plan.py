@@ -14,8 +14,10 @@ from assay.compile.schedules.conv_plan import (  # noqa: E402
     ConvPlan,
     ConvShape,
     choose_plan,
+    integer_plan,
     winograd_plan,
 )
+from assay.compile.schedules.multiply_add import QuadsOf8Saturating  # noqa: E402
 
 AVX2 = targets()["x86-64-v3"].vector_unit
 
@@ -48,6 +50,24 @@ def test_other_convolutions_are_direct(changes: dict[str, Any]) -> None:
 
 def test_few_input_channels_are_direct() -> None:
     assert chosen(224, 3, 64) == ConvAlgorithm.DIRECT
+
+
+def integers(size: int, channels: int, unit: Any = AVX2, **changes: Any) -> bool:
+    """Whether a convolution of integers is computed by minimal filtering."""
+    return integer_plan(unit, shape(size, channels, channels, **changes), QuadsOf8Saturating()) is not None
+
+
+def test_integers_are_filtered_where_that_saves_more_than_it_moves() -> None:
+    assert integers(56, 64)
+    assert integers(14, 256)
+    assert not integers(7, 512)
+    assert not integers(56, 4)
+
+
+def test_other_integers_are_direct() -> None:
+    assert not integers(56, 64, unit_steps=False)
+    assert not integers(56, 64, groups=2)
+    assert not integers(56, 64, targets()["x86-64-v4-vnni"].vector_unit)
 
 
 @pytest.mark.parametrize("algorithm", [ConvAlgorithm.WINOGRAD2, ConvAlgorithm.WINOGRAD4])

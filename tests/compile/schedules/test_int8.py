@@ -176,6 +176,66 @@ def test_convolution(unit: VectorUnit, case: Any) -> None:
         np.testing.assert_array_equal(actual, expected)
 
 
+def minimal_filters(filters: Any, width: int, tiles: int, panels: int) -> tuple[Any, Any]:
+    """A plan of F(2x2, 3x3), and OHWI ``filters`` packed for it, if their sums provably fit."""
+    from assay.compile.schedules.conv_plan import ConvAlgorithm, ConvPlan
+    from assay.compile.schedules.winograd import pack_integer_winograd_filters
+
+    plan = ConvPlan(algorithm=ConvAlgorithm.WINOGRAD2, panel_width=width, tiles=tiles, panels=panels)
+    return plan, pack_integer_winograd_filters(filters, plan)
+
+
+@pytest.mark.parametrize("zero", [0, 131])
+@pytest.mark.parametrize(
+    ("shape", "channels", "padding", "tiles", "panels"),
+    [
+        ((1, 9, 11, 13), 24, (1, 1, 1, 1), 7, 1),
+        ((2, 8, 8, 32), 37, (1, 0, 2, 1), 3, 3),
+        ((1, 3, 17, 5), 9, (0, 0, 0, 0), 2, 1),
+        ((1, 6, 1, 8), 16, (2, 1, 0, 2), 1, 1),
+    ],
+    ids=str,
+)
+def test_minimal_filtering_is_exact(
+    needs_avx2: None, shape: Any, channels: int, padding: Any, tiles: int, panels: int, zero: int
+) -> None:
+    """Activations and weights are the extreme ones often."""
+    from assay.compile.schedules.conv2d import ConvGeometry
+    from assay.compile.schedules.winograd import integer_winograd_conv2d
+
+    geometry = ConvGeometry(kernel=(3, 3), strides=(1, 1), dilation=(1, 1), padding=padding, groups=1)
+    x = whole_numbers(0, 255, shape, "uint8")
+    filters = whole_numbers(-128, 127, (channels, 3, 3, shape[3]), "int8")
+    expected = reference_convolution(x, filters, geometry, zero)
+    expected -= zero * filters.sum((1, 2, 3), dtype=np.int32)
+    for unit in (UNITS["8 lanes"], UNITS["4 lanes"]):
+        plan, packed = minimal_filters(filters, 16, tiles, panels)
+        options = {"geometry": geometry, "channels": channels, "plan": plan, "zero": zero}
+        actual = run(lambda a, b, o=options: integer_winograd_conv2d(a, b, **o), x, [packed], unit)
+        np.testing.assert_array_equal(actual, expected)
+
+
+def test_minimal_filtering_is_left_where_a_sum_could_overflow() -> None:
+    assert minimal_filters(np.full((8, 3, 3, 64), 127, np.int8), 8, 4, 1)[1] is not None
+    assert minimal_filters(np.full((8, 3, 3, 512), 127, np.int8), 8, 4, 1)[1] is None
+    assert minimal_filters(np.full((8, 3, 3, 1), 4000, np.int16), 8, 4, 1)[1] is None
+
+
+def test_minimal_filtering_multiplies_without_spills(needs_avx2: None) -> None:
+    from assay.compile.schedules.conv2d import ConvGeometry
+    from assay.compile.schedules.winograd import integer_winograd_conv2d
+
+    geometry = ConvGeometry(kernel=(3, 3), strides=(1, 1), dilation=(1, 1), padding=(1, 1, 1, 1), groups=1)
+    plan, packed = minimal_filters(whole_numbers(-9, 9, (32, 3, 3, 64), "int8"), 16, 42, 2)
+    executable = compiled(
+        lambda a, b: integer_winograd_conv2d(a, b, geometry=geometry, channels=32, plan=plan, zero=0),
+        np.zeros((1, 28, 28, 64), np.uint8), [packed], AVX2.vector_unit,
+    )  # fmt: skip
+    body = inner_loop(assembly(executable), "vpmaddwd")
+    assert sum("vpmaddwd" in line for line in body) >= 12
+    assert not [line for line in body if "rsp" in line]
+
+
 def test_vnni_multiplies_in_zmm_without_spills() -> None:
     """The inner loop of the kernel for AVX-512 VNNI, which this test does not run."""
     from assay.compile.schedules.int8 import integer_matmul, pack_integer_panels

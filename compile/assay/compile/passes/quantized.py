@@ -20,6 +20,7 @@ from tvm import relax
 from tvm.relax.expr_functor import PyExprMutator, mutator
 
 from assay.compile.passes.constants import array_of
+from assay.compile.passes.quantized_kernels import IntegerKernels
 from assay.compile.passes.quantized_values import (
     Addition,
     Integers,
@@ -27,32 +28,13 @@ from assay.compile.passes.quantized_values import (
     Weights,
     to_signed,
     to_unsigned,
-    typed,
     with_bias,
 )
 from assay.compile.schedules import requantize
-from assay.compile.schedules.amx import PANEL_WIDTH, takes_tiles
 from assay.compile.schedules.context import ScheduleContext
 from assay.compile.schedules.conv2d import ConvGeometry
-from assay.compile.schedules.int8 import (
-    integer_conv2d,
-    integer_matmul,
-    ordered_conv2d,
-    ordered_matmul,
-    pack_integer_filters,
-    pack_integer_panels,
-    step_offsets,
-)
-from assay.compile.schedules.ir import as_int, same_shape
-from assay.compile.schedules.multiply_add import (
-    MultiplyAdd,
-    PairsOf16,
-    QuadsOf8Saturating,
-    integer_form,
-    unit_for,
-)
-from assay.compile.schedules.step_order import order_steps
-from assay.compile.schedules.tiles import choose_panel_width
+from assay.compile.schedules.ir import same_shape
+from assay.compile.schedules.multiply_add import PairsOf16
 
 __all__ = ["convert_quantized"]
 
@@ -65,9 +47,9 @@ _MOVES = frozenset(
 
 @mutator
 class _Quantized(PyExprMutator):  # type: ignore[misc]
-    def __init__(self, module: Any, context: ScheduleContext) -> None:
+    def __init__(self, module: Any, context: ScheduleContext, winograd: bool) -> None:
         super().__init__(module)
-        self.context = context
+        self.kernels = IntegerKernels(context=context, contract=self._contract, winograd=winograd)
         self.reals: dict[Any, Integers] = {}  # by a float32 variable: the integers that it stands for
         self.coded: dict[Any, Integers] = {}  # by a uint8 or int8 variable: what the graph quantized
         self.weights: dict[Any, Weights] = {}
@@ -187,21 +169,10 @@ class _Quantized(PyExprMutator):  # type: ignore[misc]
             padding=tuple(int(v) for v in attrs.padding),  # type: ignore[arg-type]
             groups=int(attrs.groups),
         )
-        channels = filters.shape[0]
         if geometry.groups > 1 and filters.shape[3] < 4:
             return None
-        flat = filters.reshape(channels, -1)
-        form = self._form(flat, vectors[1])
-        rows = self._rows(list(call.ty.shape)[:3])
-        width = self._width(
-            form, rows, channels // geometry.groups, flat.shape[1] if geometry.is_pointwise else None
-        )
-        packed = pack_integer_filters(typed(filters, vectors[1], form), geometry, width, form.depth)
-        if geometry.is_pointwise:
-            total = self._product(x, packed, form, channels)
-        else:
-            total = self._convolution(x, packed, form, channels, geometry)
-        return self._summed(total, flat, vectors, x, form)
+        total, form = self.kernels.conv2d(x, filters, vectors[1], geometry, call.ty.shape)
+        return self._summed(total, filters.reshape(len(filters), -1), vectors, x, form)
 
     def _matmul(self, call: Any) -> tuple[Any, Any] | None:
         x, weights = self.reals.get(call.args[0]), self._weights(call.args[1])
@@ -211,43 +182,8 @@ class _Quantized(PyExprMutator):  # type: ignore[misc]
         if vectors is None:
             return None
         matrix = weights.values
-        form = self._form(matrix.T, vectors[1])
-        cols = matrix.shape[1]
-        width = self._width(form, self._rows(list(call.ty.shape)[:-1]), cols, len(matrix))
-        packed = pack_integer_panels(typed(matrix.T, vectors[1], form).T, width, form.depth)
-        total = self._product(x, packed, form, cols)
+        total, form = self.kernels.matmul(x, matrix, vectors[1], call.ty.shape)
         return self._summed(total, matrix.T, vectors, x, form)
-
-    def _width(self, form: MultiplyAdd, rows: int, cols: int, depth: int | None) -> int:
-        """Columns of a panel; ``depth``: K of a matrix product, None for any other contraction."""
-        unit = self.context.unit
-        if form.depth == 4 and takes_tiles(unit, rows, depth):
-            return PANEL_WIDTH
-        return choose_panel_width(unit_for(form, unit), rows, cols)
-
-    def _product(self, x: Integers, packed: npt.NDArray[Any], form: MultiplyAdd, cols: int) -> Any:
-        depth = as_int(x.q.ty.shape[-1])
-        if isinstance(form, QuadsOf8Saturating) and depth is not None and depth % form.depth == 0:
-            ordered = order_steps(packed)
-            tensors = (relax.const(ordered.panels), relax.const(ordered.order * np.int32(form.depth)))
-            return self._contract(ordered_matmul, x.q, *tensors, cols=cols, form=form, sizes=ordered.sizes)
-        return self._contract(
-            integer_matmul, x.q, relax.const(packed), cols=cols, form=form, zero=x.known_zero
-        )
-
-    def _convolution(
-        self, x: Integers, packed: npt.NDArray[Any], form: MultiplyAdd, channels: int, geometry: ConvGeometry
-    ) -> Any:
-        _, _, width, depth = (as_int(extent) for extent in x.q.ty.shape)
-        options = {"geometry": geometry, "channels": channels, "form": form, "zero": x.known_zero}
-        if isinstance(form, QuadsOf8Saturating) and width is not None and depth is not None:
-            padded = width + geometry.padding[1] + geometry.padding[3]
-            starts = step_offsets(geometry, padded, depth, form.depth)
-            if starts is not None:
-                ordered = order_steps(packed)
-                tensors = (relax.const(ordered.panels), relax.const(starts[ordered.order].astype(np.int32)))
-                return self._contract(ordered_conv2d, x.q, *tensors, sizes=ordered.sizes, **options)
-        return self._contract(integer_conv2d, x.q, relax.const(packed), **options)
 
     def _summed(
         self, total: Any, flat: npt.NDArray[Any], vectors: Any, x: Integers, form: Any
@@ -263,15 +199,6 @@ class _Quantized(PyExprMutator):  # type: ignore[misc]
             bias = (-x.zero * flat.astype(np.int64).sum(1)).astype(np.int32)
         sums = Sums(total=total, bias=bias, factor=(np.float32(x.scale) * scale).astype(np.float32))
         return self._rescaled(sums, None, emit=False), sums
-
-    def _form(self, flat: npt.NDArray[Any], zero: npt.NDArray[Any]) -> MultiplyAdd:
-        return integer_form(self.context.unit, flat.astype(np.int16) if zero.any() else flat)
-
-    def _rows(self, extents: Any) -> int:
-        rows = 1
-        for extent in extents:
-            rows *= self.context.expected(extent)
-        return rows
 
     def _weights(self, expr: Any) -> Weights | None:
         return self.weights.get(expr) if isinstance(expr, relax.Var) else None
@@ -386,9 +313,12 @@ class _Quantized(PyExprMutator):  # type: ignore[misc]
         )
 
 
-def convert_quantized(module: Any, context: ScheduleContext) -> Any:
-    """``module``, channels last, with integer arithmetic in place of what QDQ pairs surround."""
-    converter = _Quantized(module, context)
+def convert_quantized(module: Any, context: ScheduleContext, *, winograd: bool = True) -> Any:
+    """``module``, channels last, with integer arithmetic in place of what QDQ pairs surround.
+
+    ``winograd``: whether 3x3 convolutions may trade larger filters for fewer multiplications.
+    """
+    converter = _Quantized(module, context, winograd)
     main = module.get_global_var("main")
     converter.builder_.update_func(main, converter.visit_expr(module["main"]))
     module = relax.transform.CanonicalizeBindings()(converter.builder_.get())

@@ -19,7 +19,7 @@ from assay.compile.schedules.in_place import write_in_place
 from assay.compile.schedules.ir import Buffer, Expr, Stmt, seq
 from assay.compile.schedules.shuffled_conv2d import emit_shuffled_conv2d
 from assay.compile.schedules.stages import emit_stages
-from assay.compile.schedules.winograd import emit_winograd_conv2d
+from assay.compile.schedules.winograd_loops import emit_winograd_conv2d
 from assay.compile.schedules.workloads import workload_of
 
 __all__ = ["schedule_function"]

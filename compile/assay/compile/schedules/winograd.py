@@ -2,89 +2,88 @@
 
 Output tiles of m x m pixels are taken in blocks. The (m + 2)^2 inputs of each tile are transformed, channel
 by channel, into as many numbers; for each of these positions a small matrix product over the channels, on the
-shared micro-kernel; the results of a tile are transformed back and leave through the epilogue.
+shared micro-kernel; the results of a tile are transformed back and leave through the epilogue. Here are the
+tensor expressions, of float32 and of 8-bit integers, and their filters; ``winograd_loops.py`` has the loops.
+
+Integers are exact: with filters that are transformed into integers ``scale^2`` times as large, every number
+on the way is one, of 16 bits in the products and of 32 in their sums.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 from tvm import te, tirx
 
-from assay.compile.schedules.blocks import Block, FusedFunction, loads_of
-from assay.compile.schedules.context import ScheduleContext
-from assay.compile.schedules.contraction import Contraction
 from assay.compile.schedules.conv2d import ConvGeometry
 from assay.compile.schedules.conv_plan import ConvPlan
-from assay.compile.schedules.epilogue import Epilogue
 from assay.compile.schedules.gemm import pack_panels
-from assay.compile.schedules.ir import (
-    Buffer,
-    Expr,
-    Stmt,
-    allocate,
-    as_int,
-    bind,
-    broadcast,
-    ceildiv,
-    const_like,
-    flat_view,
-    floordiv,
-    floormod,
-    i64,
-    if_then,
-    lanes_at,
-    load,
-    loop,
-    parallel,
-    seq,
-    simplify,
-    store,
-)
-from assay.compile.schedules.math import with_registers
-from assay.compile.schedules.microkernel import emit_rows_of_panel
-from assay.compile.schedules.nest import vector_pieces
+from assay.compile.schedules.int8 import pack_integer_panels
+from assay.compile.schedules.ir import as_int
+from assay.compile.schedules.multiply_add import PairsOf16, form_name
 from assay.compile.schedules.winograd_matrices import (
     FILTER,
     Filtering,
     Matrix,
-    combine,
     filtering,
-    keeper,
+    integer_filtering,
     transform_filters,
+    transform_integer_filters,
 )
 
-__all__ = ["emit_winograd_conv2d", "pack_winograd_filters", "winograd_conv2d"]
+__all__ = [
+    "integer_winograd_conv2d",
+    "pack_integer_winograd_filters",
+    "pack_winograd_filters",
+    "winograd_conv2d",
+]
 
-# Matrices of different positions would else share the few cache lines of one set: elements added to each.
-_SKEW = 16
-# Fewer blocks than this leave a thread waiting for the others.
-_MIN_BLOCKS = 8
+# The largest magnitude of an 8-bit integer less its zero point.
+_LARGEST = 255
 
 
 def pack_winograd_filters(filters: npt.NDArray[Any], plan: ConvPlan) -> npt.NDArray[np.float32]:
     """Pack OHWI filters ``[O, 3, 3, I]`` as ``[P / panels, n * n, panels, I, NR]``, n = m + 2."""
+    transformed = transform_filters(filters, plan.algorithm.outputs)
+    matrices = transformed.reshape(-1, *transformed.shape[2:])
+    return _in_groups(np.stack([pack_panels(matrix, plan.panel_width) for matrix in matrices]), plan)
+
+
+def pack_integer_winograd_filters(filters: npt.NDArray[Any], plan: ConvPlan) -> npt.NDArray[np.int16] | None:
+    """Pack OHWI filters of integers as ``[P / panels, n * n, panels, ceil(I / 2), NR, 2]``, n = m + 2.
+
+    None where a transformed filter could leave 16 bits, or a sum of its products 32, whatever the input is.
+    """
     outputs = plan.algorithm.outputs
-    transformed = transform_filters(filters, outputs)
-    positions = (outputs + FILTER - 1) ** 2
-    matrices = transformed.reshape(positions, *transformed.shape[2:])
-    packed = np.stack([pack_panels(matrix, plan.panel_width) for matrix in matrices])
-    grouped = packed.reshape(positions, -1, plan.panels, *packed.shape[2:])
+    transformed = transform_integer_filters(filters, outputs)
+    data = np.abs(np.array(integer_filtering(outputs).data, np.int64)).sum(1).max() ** 2 * _LARGEST
+    # As if every product of a channel came with its largest magnitude to each of its outputs.
+    sums = np.abs(transformed).sum((0, 1, 2)).max(initial=0)
+    if np.abs(transformed).max(initial=0) >= 2**15 or sums * data >= 2**31:
+        return None
+    matrices = transformed.astype(np.int16).reshape(-1, *transformed.shape[2:])
+    depth = PairsOf16().depth
+    packed = np.stack([pack_integer_panels(matrix, plan.panel_width, depth) for matrix in matrices])
+    return _in_groups(packed, plan)
+
+
+def _in_groups(packed: npt.NDArray[Any], plan: ConvPlan) -> npt.NDArray[Any]:
+    """``[n * n, P, ...]`` with the panels that are multiplied together next to each other."""
+    grouped = packed.reshape(len(packed), -1, plan.panels, *packed.shape[2:])
     return np.ascontiguousarray(grouped.swapaxes(0, 1))
 
 
-def _entry(matrix: Matrix, row: Any, column: Any) -> Any:
+def _entry(matrix: Matrix, row: Any, column: Any, dtype: str) -> Any:
     """TE: an entry of a constant matrix."""
-    result = tirx.const(0.0, "float32")
+    result = tirx.const(0, dtype)
     for i, line in enumerate(matrix):
         for j, value in enumerate(line):
             if value:
                 at = tirx.all(row == i, column == j)
-                result = tirx.Select(at, tirx.const(float(value), "float32"), result)
+                number = float(value) if dtype == "float32" else int(value)
+                result = tirx.Select(at, tirx.const(number, dtype), result)
     return result
 
 
@@ -93,7 +92,26 @@ def winograd_conv2d(x: Any, b: Any, geometry: ConvGeometry, channels: int, plan:
 
     ``A^T [sum_i U_i * (B^T d_i B)] A`` as one sum over positions p, q, taps r, s of a tile and channels i.
     """
-    matrices = filtering(plan.algorithm.outputs)
+    return _filtered(x, b, filtering(plan.algorithm.outputs), geometry, channels, plan, {})
+
+
+def integer_winograd_conv2d(
+    x: Any, b: Any, *, geometry: ConvGeometry, channels: int, plan: ConvPlan, zero: int
+) -> Any:
+    """TE: int32 NHWC, uint8 ``x`` less ``zero`` convolved with packed filters of integers; exact."""
+    matrices = integer_filtering(plan.algorithm.outputs)
+    attributes = {"assay.form": form_name(PairsOf16()), "assay.zero": zero}
+    scaled = _filtered(x, b, matrices, geometry, channels, plan, attributes)
+    shift = tirx.const(2 * (matrices.scale.bit_length() - 1), "int32")
+    return te.compute(scaled.shape, lambda *i: scaled[i] >> shift, name="unscale")
+
+
+def _filtered(
+    x: Any, b: Any, matrices: Filtering, geometry: ConvGeometry, channels: int, plan: ConvPlan,
+    attributes: dict[str, Any],
+) -> Any:  # fmt: skip
+    """TE: the convolution, ``scale^2`` times as large, in the type of its sums."""
+    zero, dtype = attributes.get("assay.zero", 0), "int32" if attributes else "float32"
     m, n = matrices.outputs, matrices.inputs
     top, left, bottom, right = geometry.padding
     batch, height, width, in_channels = x.shape
@@ -107,19 +125,20 @@ def winograd_conv2d(x: Any, b: Any, geometry: ConvGeometry, channels: int, plan:
 
     def element(image: Any, h: Any, w: Any, o: Any) -> Any:
         row, column = tirx.floordiv(h, m) * m + r - top, tirx.floordiv(w, m) * m + s - left
+        pixel = x[image, row, column, i].astype(dtype)
         pixel = tirx.if_then_else(
             tirx.all(row >= 0, row < height, column >= 0, column < width),
-            x[image, row, column, i],
-            tirx.const(0.0, x.dtype),
+            pixel - tirx.const(zero, dtype) if zero else pixel,
+            tirx.const(0, dtype),
         )
-        number = tirx.floordiv(o, panel)
-        weight = b[
-            tirx.floordiv(number, together), p * n + q, tirx.floormod(number, together), i,
-            tirx.floormod(o, panel),
-        ]  # fmt: skip
-        factor = _entry(matrices.data, p, r) * _entry(matrices.data, q, s)
-        back = _entry(matrices.inverse, tirx.floormod(h, m), p) * _entry(
-            matrices.inverse, tirx.floormod(w, m), q
+        number, inside = tirx.floordiv(o, panel), tirx.floormod(o, panel)
+        place = [tirx.floordiv(number, together), p * n + q, tirx.floormod(number, together)]
+        depth = 1 if len(b.shape) == len(place) + 2 else int(b.shape[-1])
+        last = [i, inside] if depth == 1 else [tirx.floordiv(i, depth), inside, tirx.floormod(i, depth)]
+        weight = b[(*place, *last)].astype(dtype)
+        factor = _entry(matrices.data, p, r, dtype) * _entry(matrices.data, q, s, dtype)
+        back = _entry(matrices.inverse, tirx.floormod(h, m), p, dtype) * _entry(
+            matrices.inverse, tirx.floormod(w, m), q, dtype
         )
         return te.sum(pixel * weight * (factor * back), axis=[p, q, r, s, i])
 
@@ -133,266 +152,6 @@ def winograd_conv2d(x: Any, b: Any, geometry: ConvGeometry, channels: int, plan:
             "assay.operations": 2 * FILTER**2 * (as_int(in_channels) or 1),
             "assay.tiles": plan.tiles,
             "assay.padding": list(geometry.padding),
+            **attributes,
         },
     )
-
-
-def emit_winograd_conv2d(
-    function: FusedFunction, anchor: Block, epilogue: Epilogue, context: ScheduleContext
-) -> Stmt:
-    """Threads share blocks of tiles, or, where there are few, the output channels of one block."""
-    x, b = (access.source for access in loads_of(anchor.value) if not access.source.same_as(anchor.output))
-    top, left, _, _ = (int(v) for v in anchor.annotations["assay.padding"])  # type: ignore[attr-defined]
-    x_flat, x_declaration = flat_view(x)
-    b_flat, b_declaration = flat_view(b)
-    emitter = _Emitter(
-        matrices=filtering(int(anchor.annotations["assay.outputs"])),  # type: ignore[call-overload]
-        tiles=int(anchor.annotations["assay.tiles"]),  # type: ignore[call-overload]
-        origin=(top, left),
-        x=x_flat,
-        x_shape=tuple(x.ty.shape),
-        b=b_flat,
-        b_shape=tuple(as_int(extent) or 1 for extent in b.ty.shape),
-        out_shape=tuple(anchor.spatial_extents),
-        function=function,
-        epilogue=epilogue,
-        context=context,
-    )
-    return seq(x_declaration, b_declaration, epilogue.declare_views(), emitter.emit())
-
-
-@dataclass(frozen=True, kw_only=True)
-class _Emitter:
-    """``origin``: rows and columns of padding before the input. Shapes: x NHWC, b as packed, out NHWC."""
-
-    matrices: Filtering
-    tiles: int
-    origin: tuple[int, int]
-    x: Buffer
-    x_shape: tuple[Expr, ...]
-    b: Buffer
-    b_shape: tuple[int, ...]
-    out_shape: tuple[Expr, ...]
-    function: FusedFunction
-    epilogue: Epilogue
-    context: ScheduleContext
-
-    @property
-    def _channels(self) -> tuple[int, int]:
-        return as_int(self.x_shape[3]) or 1, as_int(self.out_shape[3]) or 1
-
-    @property
-    def _group_columns(self) -> int:
-        """Columns of the panels multiplied together."""
-        return self.b_shape[2] * self.b_shape[4]
-
-    @property
-    def _data_stride(self) -> int:
-        """From one position to the next in the transformed input ``[n * n, tiles, I]``."""
-        return self.tiles * self._channels[0] + _SKEW
-
-    @property
-    def _product_stride(self) -> int:
-        """From one position to the next in the products ``[n * n, tiles, columns]``."""
-        return self.tiles * self._group_columns + _SKEW
-
-    def emit(self) -> Stmt:
-        """All tiles of all images."""
-        m = self.matrices.outputs
-        batch, height, width, _ = self.out_shape
-        down, across = ceildiv(height, m), ceildiv(width, m)
-        total = simplify(i64(batch) * down * across)
-        blocks = ceildiv(total, self.tiles)
-        groups = self.b_shape[0]
-
-        def tile(number: Expr) -> tuple[tuple[Expr, Expr, Expr], list[Stmt]]:
-            image, first = bind("image", floordiv(number, down * across))
-            row, second = bind("row", floormod(floordiv(number, across), down) * m)
-            column, third = bind("column", floormod(number, across) * m)
-            return (image, row, column), [*first, *second, *third]
-
-        def transformed(block: Expr, t: Expr, body: Callable[[tuple[Expr, Expr, Expr]], Stmt]) -> Stmt:
-            place, bindings = tile(block * self.tiles + t)
-            inside = seq(bindings, body(place))
-            return inside if exact else if_then(block * self.tiles + t < total, inside)
-
-        exact = as_int(floormod(total, self.tiles)) == 0
-        data_size = self._data_stride * self.matrices.inputs**2
-        product_size = self._product_stride * self.matrices.inputs**2
-
-        def load_tiles(block: Expr, data: Buffer, share: Callable[..., Stmt]) -> Stmt:
-            return share(
-                self.tiles, lambda t: transformed(block, t, lambda at: self._load(at, t, data)), "tile"
-            )
-
-        def multiply(block: Expr, data: Buffer, group: Expr) -> Stmt:
-            products, allocation = allocate([product_size], "float32", "products")
-            back = loop(
-                self.tiles,
-                lambda t: transformed(block, t, lambda at: self._store(at, t, group, products)),
-                "tile",
-            )
-            return seq(allocation, self._multiply(data, products, group), back)
-
-        def alone(block: Expr) -> Stmt:
-            data, allocation = allocate([data_size], "float32", "data")
-            work = loop(groups, lambda group: multiply(block, data, group), "group")
-            return seq(allocation, load_tiles(block, data, loop), work)
-
-        products = self.matrices.inputs**2 * self._channels[0] * self._channels[1]
-        serial = self.context.is_small(self.context.expected(total) * products // 4)
-        if self.context.expected(blocks) >= _MIN_BLOCKS or serial:
-            return parallel(blocks, alone, "block", serial=serial)
-        data, allocation = allocate([data_size], "float32", "data")
-        together = loop(
-            blocks,
-            lambda block: seq(
-                load_tiles(block, data, parallel),
-                parallel(groups, lambda group: multiply(block, data, group), "group"),
-            ),
-            "block",
-        )
-        return seq(allocation, together)
-
-    def _load(self, place: tuple[Expr, Expr, Expr], t: Expr, data: Buffer) -> Stmt:
-        """Transform the inputs of one tile: ``B^T d B`` for each channel, zero outside the image."""
-        n, channels = self.matrices.inputs, self._channels[0]
-        image, row, column = place
-        _, height, width, _ = self.x_shape
-        top, first = bind("top", row - self.origin[0])
-        left, second = bind("left", column - self.origin[1])
-        corner, third = bind("corner", ((image * i64(height) + top) * i64(width) + left) * channels)
-        inside = tirx.all(top >= 0, top + n <= i64(height), left >= 0, left + n <= i64(width))
-        rows: list[Expr] = []
-        columns: list[Expr] = []
-        bounds: list[Stmt] = []
-        for k in range(n):
-            for name, start, extent, known in (("row", top, height, rows), ("column", left, width, columns)):
-                valid, more = bind(f"{name}{k}_valid", tirx.all(start + k >= 0, start + k < i64(extent)))
-                known.append(valid)
-                bounds += more
-
-        def pixel(r: int, s: int, c: Expr, lanes: int, border: bool) -> Expr:
-            value = load(self.x, lanes_at(corner + (i64(width) * r + s) * channels + c, lanes))
-            if not border:
-                return value
-            zero = broadcast(const_like(0.0, "float32"), lanes)
-            return tirx.if_then_else(tirx.all(rows[r], columns[s]), value, zero)
-
-        def pieces(border: bool) -> Stmt:
-            def body(c: Expr, lanes: int, _: int) -> Stmt:
-                statements: list[Stmt] = []
-                keep = keeper(lanes, statements)
-                lines = [
-                    combine(
-                        self.matrices.data,
-                        [keep(pixel(r, s, c, lanes, border)) for s in range(n)],
-                        keep,
-                    )
-                    for r in range(n)
-                ]
-                for q in range(n):
-                    values = combine(self.matrices.data, [line[q] for line in lines], keep)
-                    for p, value in enumerate(values):
-                        at = (p * n + q) * self._data_stride + t * channels + c
-                        statements.append(store(data, value, lanes_at(at, lanes)))
-                return seq(statements)
-
-            return vector_pieces(i64(channels), self.context.unit.lanes(), body)
-
-        return seq(first, second, third, if_then(inside, pieces(False), seq(bounds, pieces(True))))
-
-    def _multiply(self, data: Buffer, products: Buffer, group: Expr) -> Stmt:
-        """One matrix product ``[tiles, I] x [I, columns]`` for each position."""
-        inputs = self._channels[0]
-        _, positions, panels, _, width = self.b_shape
-        columns = self._group_columns
-
-        def out_flat(position: Expr, row: Expr, col: Expr) -> Expr:
-            return position * self._product_stride + row * columns + col
-
-        contraction = Contraction(
-            groups=positions,
-            rows=self.tiles,
-            cols=columns,
-            a=data,
-            a_offset=lambda position, row: position * self._data_stride + row * inputs,
-            reduction=(),
-            depth=inputs,
-            a_row_bytes=4 * inputs,
-            b=self.b,
-            b_offset=lambda position, panel: (
-                ((group * positions + position) * panels + panel) * (inputs * width)
-            ),
-            panel_width=width,
-            out_index=lambda position, row, col: [out_flat(position, row, col)],
-            out_flat=out_flat,
-        )
-        plain = Epilogue(anchor_output=products, blocks=(), function=self.function)
-        return loop(
-            positions,
-            lambda position: loop(
-                panels,
-                lambda panel: emit_rows_of_panel(contraction, plain, self.context, position, panel),
-                "panel",
-            ),
-            "position",
-        )
-
-    def _store(self, place: tuple[Expr, Expr, Expr], t: Expr, group: Expr, products: Buffer) -> Stmt:
-        """Transform the products of one tile back, ``A^T p A``, and give those inside to the epilogue."""
-        m, n = self.matrices.outputs, self.matrices.inputs
-        image, row, column = place
-        outputs, columns = self._channels[1], self._group_columns
-
-        def body(c: Expr, lanes: int, _: int = 0) -> Stmt:
-            statements: list[Stmt] = []
-            keep = keeper(lanes, statements)
-
-            def product(p: int, q: int) -> Expr:
-                at = (p * n + q) * self._product_stride + t * columns + c
-                return keep(load(products, lanes_at(at, lanes)))
-
-            lines = [
-                combine(self.matrices.inverse, [product(p, q) for p in range(n)], keep) for q in range(n)
-            ]
-            for i in range(m):
-                values = combine(self.matrices.inverse, [line[i] for line in lines], keep)
-                for j, value in enumerate(values):
-                    statements.append(self._element((image, row + i, column + j), group * columns + c, value))
-            return seq(statements)
-
-        lanes = self.context.unit.lanes()
-        left = i64(outputs) - group * columns
-        whole = floordiv(tirx.min(i64(columns), left), lanes)
-        parts = [loop(whole, lambda v: body(v * lanes, lanes), "vector")]
-        rest = outputs % lanes
-        if rest:
-            start = outputs // lanes * lanes - (self.b_shape[0] - 1) * columns
-            tail = vector_pieces(i64(rest), lanes, lambda c, count, _: body(c + start, count))
-            parts.append(if_then(tirx.EQ(i64(group), i64(self.b_shape[0] - 1)), tail))
-        return seq(parts)
-
-    def _element(self, place: tuple[Expr, Expr, Expr], c: Expr, value: Expr) -> Stmt:
-        """The epilogue on one pixel's vector of channels, where the image has that pixel."""
-        image, row, column = place
-        _, height, width, channels = self.out_shape
-        flat = ((image * i64(height) + row) * i64(width) + column) * i64(channels) + c
-
-        def lane_value(lane: Expr) -> Expr:
-            return load(value.source, lane)
-
-        lanes = int(str(value.ty.dtype).partition("x")[2] or 1)
-        emit = with_registers(
-            lanes,
-            lambda lane, registers: seq(
-                self.epilogue.emit([image, row, column, c + lane], flat + lane, lane_value(lane), registers)
-            ),
-        )
-        m = self.matrices.outputs
-        conditions = []
-        if as_int(floormod(height, m)) != 0:
-            conditions.append(row < i64(height))
-        if as_int(floormod(width, m)) != 0:
-            conditions.append(column < i64(width))
-        return if_then(tirx.all(*conditions), emit) if conditions else emit

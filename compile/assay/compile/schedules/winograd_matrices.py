@@ -8,9 +8,10 @@ Convolutional Neural Networks", 2015). The matrices are those of Toom and Cook f
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from fractions import Fraction
 from functools import cache
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -26,7 +27,18 @@ from assay.compile.schedules.ir import (
     store,
 )
 
-__all__ = ["FILTER", "Filtering", "Matrix", "combine", "filtering", "keeper", "transform_filters"]
+__all__ = [
+    "FILTER",
+    "Filtering",
+    "Matrix",
+    "combine",
+    "filtering",
+    "integer_filtering",
+    "keeper",
+    "transform_filters",
+    "transform_integer_filters",
+    "vector_type",
+]
 
 Matrix = tuple[tuple[Fraction, ...], ...]
 
@@ -40,15 +52,22 @@ _POINTS = {
     4: (Fraction(0), Fraction(2, 3), Fraction(-2, 3), Fraction(3, 2), Fraction(-3, 2)),
 }
 
+# Of integers: what makes integers of the filters' matrix.
+_INTEGER_SCALE = {2: 2}
+
 
 @dataclass(frozen=True, kw_only=True)
 class Filtering:
-    """F(m, 3) with n = m + 2: ``inverse`` A^T (m x n), ``filters`` G (n x 3), ``data`` B^T (n x n)."""
+    """F(m, 3) with n = m + 2: ``inverse`` A^T (m x n), ``filters`` G (n x 3), ``data`` B^T (n x n).
+
+    ``scale``: what outputs along one axis come multiplied by.
+    """
 
     outputs: int
     inverse: Matrix
     filters: Matrix
     data: Matrix
+    scale: int = 1
 
     @property
     def inputs(self) -> int:
@@ -87,11 +106,27 @@ def filtering(outputs: int) -> Filtering:
     return Filtering(outputs=outputs, inverse=tuple(inverse), filters=tuple(filters), data=tuple(data))
 
 
+@cache
+def integer_filtering(outputs: int) -> Filtering:
+    """The matrices of F(``outputs``, 3) in integers, with outputs ``scale`` times as large."""
+    matrices, scale = filtering(outputs), _INTEGER_SCALE[outputs]
+    scaled = tuple(tuple(scale * value for value in row) for row in matrices.filters)
+    assert all(value.denominator == 1 for row in (*scaled, *matrices.data) for value in row)
+    return replace(matrices, filters=scaled, scale=scale)
+
+
 def transform_filters(filters: npt.NDArray[np.float32], outputs: int) -> npt.NDArray[np.float32]:
     """OHWI filters ``[O, 3, 3, I]`` in the domain of the products, ``[n, n, I, O]``; computed in float64."""
     g = np.array(filtering(outputs).filters, np.float64)
     transformed = np.einsum("pr,orsi,qs->pqio", g, filters.astype(np.float64), g, optimize=True)
     return np.asarray(transformed, np.float32)
+
+
+def transform_integer_filters(filters: npt.NDArray[Any], outputs: int) -> npt.NDArray[np.int64]:
+    """OHWI filters ``[O, 3, 3, I]`` of integers in the domain of the products, ``[n, n, I, O]``; exact."""
+    g = np.array(integer_filtering(outputs).filters, np.int64)
+    along = np.einsum("pr,orsi->psio", g, filters.astype(np.int64))
+    return np.einsum("psio,qs->pqio", along, g)
 
 
 def combine(matrix: Matrix, values: Sequence[Expr], keep: Callable[[Expr], Expr]) -> list[Expr]:
@@ -100,7 +135,6 @@ def combine(matrix: Matrix, values: Sequence[Expr], keep: Callable[[Expr], Expr]
     Points come in pairs +-a. Columns of a pair that differ in signs only take the sum and the difference of
     their values; rows of a pair share their even and odd parts.
     """
-    lanes = _lanes(values[0])
     columns, inputs = [list(column) for column in zip(*matrix, strict=True)], list(values)
     for first, second in _pairs(columns):
         a, b = columns[first], columns[second]
@@ -115,12 +149,12 @@ def combine(matrix: Matrix, values: Sequence[Expr], keep: Callable[[Expr], Expr]
         even = [u if u == v else Fraction(0) for u, v in zip(a, b, strict=True)]
         odd = [u if u != v else Fraction(0) for u, v in zip(a, b, strict=True)]
         factor = next(c for c in reversed(odd) if c)
-        shared = keep(_sum([c / factor for c in odd], inputs, lanes))
-        term = shared if factor == 1 else shared * _vector(factor, lanes)
-        base = keep(_sum(even, inputs, lanes))
+        shared = keep(_sum([c / factor for c in odd], inputs))
+        term = shared if factor == 1 else shared * _like(factor, shared)
+        base = keep(_sum(even, inputs))
         results[first], results[second] = keep(base + term), keep(base - term)
     return [
-        keep(_sum(row, inputs, lanes)) if result is None else result
+        keep(_sum(row, inputs)) if result is None else result
         for row, result in zip(rows, results, strict=True)
     ]
 
@@ -139,35 +173,39 @@ def _pairs(lines: Sequence[Sequence[Fraction]]) -> list[tuple[int, int]]:
     return pairs
 
 
-def _sum(coefficients: Sequence[Fraction], values: Sequence[Expr], lanes: int) -> Expr:
+def _sum(coefficients: Sequence[Fraction], values: Sequence[Expr]) -> Expr:
     """The weighted sum, terms without a multiplication first."""
     terms = [(c, v) for c, v in zip(coefficients, values, strict=True) if c]
     terms.sort(key=lambda term: (term[0] != 1, term[0] != -1))
     factor, total = terms[0]
     if factor != 1:
-        total = total * _vector(factor, lanes)
+        total = total * _like(factor, total)
     for factor, value in terms[1:]:
         if factor in (1, -1):
             total = total + value if factor == 1 else total - value
         else:
-            total = total + value * _vector(factor, lanes)
+            total = total + value * _like(factor, value)
     return total
 
 
-def _vector(factor: Fraction, lanes: int) -> Expr:
-    return broadcast(const_like(float(factor), "float32"), lanes)
+def _like(factor: Fraction, vector: Expr) -> Expr:
+    """A constant in every lane, of the type of ``vector``."""
+    dtype, _, lanes = str(vector.ty.dtype).partition("x")
+    number = float(factor) if dtype == "float32" else int(factor)
+    return broadcast(const_like(number, dtype), int(lanes or 1))
 
 
-def _lanes(value: Expr) -> int:
-    dtype = str(value.ty.dtype)
-    return int(dtype.partition("x")[2] or 1)
+def vector_type(dtype: str, lanes: int) -> str:
+    """The type of ``lanes`` elements."""
+    return dtype if lanes == 1 else f"{dtype}x{lanes}"
 
 
 def keeper(lanes: int, statements: list[Stmt]) -> Callable[[Expr], Expr]:
     """Puts vectors into registers: appends the stores to ``statements``, gives the loads."""
 
     def keep(value: Expr) -> Expr:
-        register, declaration = allocate([lanes], "float32", "register", "local")
+        dtype = str(value.ty.dtype).partition("x")[0]
+        register, declaration = allocate([lanes], dtype, "register", "local")
         at = lanes_at(0, lanes)
         statements.append(declaration)
         statements.append(store(register, value, at))
