@@ -29,6 +29,7 @@ __all__ = [
     "load",
     "loop",
     "minimum",
+    "opaque",
     "own_extents",
     "parallel",
     "prefetch",
@@ -168,6 +169,16 @@ def bind(name: str, value: Expr) -> tuple[Expr, list[Stmt]]:
         return value, []
     var = tirx.Var(name, value.ty.dtype)
     return var, [tirx.Bind(var, value)]
+
+
+def opaque(name: str, value: Expr) -> tuple[Expr, list[Stmt]]:
+    """``bind`` by way of memory.
+
+    TVM's simplifier takes long over minima and divisions in what it knows to be a variable's value.
+    """
+    cell, declaration = allocate([1], str(value.ty.dtype), name, "local")
+    var = tirx.Var(name, value.ty.dtype)
+    return var, [declaration, store(cell, value, 0), tirx.Bind(var, load(cell, 0))]
 
 
 def allocate(

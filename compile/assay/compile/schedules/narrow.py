@@ -34,7 +34,7 @@ def widened(buffer: Buffer, at: Expr, lanes: int, unit: VectorUnit) -> Expr:
     if dtype == "float32":
         return value
     if dtype == "float16" and not unit.f16c:
-        return half.widened(tirx.reinterpret(_typed("uint16", lanes), value), dtype, lanes, unit)
+        return half.widened(tirx.reinterpret(_typed("uint16", lanes), value), dtype, lanes, f16c=False)
     return tirx.Cast(_typed("float32", lanes), value)
 
 

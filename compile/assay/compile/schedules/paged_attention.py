@@ -1,4 +1,4 @@
-"""Causal attention of the rows of several sequences over a paged cache, and the writing of their keys and values.
+"""Causal attention of the rows of several sequences over a paged cache, which it writes first.
 
 A task is a sequence, a head of keys and values, and a block of rows; a row alone over many pages is shared
 between tasks by pages, whose results are combined afterwards (Dao et al., "Flash-Decoding", 2023). The loops
@@ -26,6 +26,7 @@ from assay.compile.schedules.ir import (
     load,
     loop,
     minimum,
+    opaque,
     parallel,
     seq,
     store,
@@ -127,8 +128,8 @@ class _Tasks:
         begin, one = bind("begin", self.views.begin(sequence))
         past, two = bind("past", self.views.past(sequence))
         first, last = self._pages(past, i64(0), i64(1))
-        page_begin, three = bind("page_begin", first)
-        page_end, four = bind("page_end", last)
+        page_begin, three = opaque("page_begin", first)
+        page_end, four = opaque("page_end", last)
         span = Span(
             sequence=sequence, head=i64(0), begin=begin, past=past, first=i64(0), count=i64(1),
             page_begin=page_begin, page_end=page_end,
@@ -183,9 +184,9 @@ class _Tasks:
         """A row over its ``number``-th share of the pages; kept in ``partial`` where there are several."""
         rows = PagedRows(self.views, 1, exact=True)
         whole, statements = self._single(s)
-        each, more = bind("each", tirx.floordiv(whole.page_end - whole.page_begin + share - 1, share))
-        begin, one = bind("share_begin", whole.page_begin + number * each)
-        end, two = bind("share_end", tirx.min(begin + each, whole.page_end))
+        each, more = opaque("each", tirx.floordiv(whole.page_end - whole.page_begin + share - 1, share))
+        begin, one = opaque("share_begin", whole.page_begin + number * each)
+        end, two = opaque("share_end", tirx.min(begin + each, whole.page_end))
         span = Span(
             sequence=s, head=head, begin=whole.begin, past=whole.past, first=i64(0), count=i64(1),
             page_begin=begin, page_end=end,
@@ -212,21 +213,21 @@ class _Tasks:
         begin, statements = bind("begin", self.views.begin(s))
         past, one = bind("past", self.views.past(s))
         total, two = bind("total", self.views.rows(s))
-        blocks, three = bind("blocks", ceildiv(total, self.block))
+        blocks = ceildiv(total, self.block)
         # Late rows see more keys than early ones: taken in turn, any run of blocks is about equal work.
         half = floordiv(number, 2)
         which = tirx.Select(tirx.EQ(floormod(number, 2), i64(0)), blocks - 1 - half, half)
-        first, four = bind("first", which * self.block)
-        count, five = bind("count", minimum(total - first, self.block))
+        first, three = opaque("first", which * self.block)
+        count, four = opaque("count", minimum(total - first, self.block))
         page_begin, page_end = self._pages(past, first, count)
-        start, six = bind("page_begin", page_begin)
-        stop, seven = bind("page_end", page_end)
+        start, five = opaque("page_begin", page_begin)
+        stop, six = opaque("page_end", page_end)
         span = Span(
             sequence=s, head=head, begin=begin, past=past, first=first, count=count,
             page_begin=start, page_end=stop,
         )  # fmt: skip
         return seq(
-            statements, one, two, three, four, five, six, seven, rows.declarations, rows.attend(span),
+            statements, one, two, three, four, five, six, rows.declarations, rows.attend(span),
             rows.finish(span),
         )  # fmt: skip
 

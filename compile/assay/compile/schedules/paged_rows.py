@@ -29,6 +29,7 @@ from assay.compile.schedules.ir import (
     load,
     loop,
     minimum,
+    opaque,
     seq,
     store,
 )
@@ -50,7 +51,7 @@ _PAGES, _PAGES_OF_MANY_ROWS = 8, 4
 
 @dataclass(frozen=True, kw_only=True)
 class Span:
-    """Rows ``first`` to ``first + count`` less one of a sequence, and pages ``page_begin`` to ``page_end`` less one.
+    """Rows of a sequence from ``first`` on, and its pages from ``page_begin`` to that before ``page_end``.
 
     ``begin``: the sequence's first row; ``past``: its tokens in the cache before.
     """
@@ -66,7 +67,7 @@ class Span:
 
 
 class PagedRows:
-    """The loops for at most ``tokens`` rows of a sequence, or exactly so many, and the memory that they need."""
+    """The loops for at most ``tokens`` rows of a sequence, or exactly so many, and their memory."""
 
     def __init__(self, views: PagedViews, tokens: int, *, exact: bool) -> None:
         self.views, self.p, self.unit = views, views.problem, views.unit
@@ -99,7 +100,7 @@ class PagedRows:
 
         def block(b: Expr) -> Stmt:
             first, one = bind("first_page", span.page_begin + b * self.pages)
-            count, two = bind("pages", minimum(span.page_end - first, self.pages))
+            count, two = opaque("pages", minimum(span.page_end - first, self.pages))
             return seq(
                 one,
                 two,
@@ -147,7 +148,12 @@ class PagedRows:
         """All rows in tiles: equal ones where their number is known."""
         height = _most_rows(self.unit)
         if not self.exact:
-            return row_tiles(rows, height, tile)
+
+            def bound(row: Expr, size: int) -> Stmt:
+                first, statements = opaque("first_row", row)
+                return seq(statements, tile(first, size))
+
+            return row_tiles(rows, height, bound)
         count = -(-self.most // height)
         sizes = [self.most // count + (i < self.most % count) for i in range(count)]
         return seq(*(tile(i64(sum(sizes[:i])), size) for i, size in enumerate(sizes)))
@@ -301,7 +307,7 @@ class PagedRows:
         return seq(statements, vector_pieces(i64(self.p.head_dim), self.lanes, rescale))
 
     def _page_powers(self, base: Expr, page: Expr, peak: Expr, total: Buffer) -> Stmt:
-        """The powers of one row's scores with a page, added to their sums; times the values' scales, if any."""
+        """Powers of one row's scores with a page, added to their sums; times the values' scales, if any."""
         factors = self.views.scales
 
         def vector(j: int) -> Stmt:
@@ -320,10 +326,10 @@ class PagedRows:
         return seq(*(vector(j) for j in range(0, PAGE_TOKENS, self.lanes)))
 
     def _weigh_page(self, span: Span, number: Expr, page: Expr, rows: Expr) -> Stmt:
-        """The values of a page, weighted, added to the sums of all rows; only tokens that are in the cache."""
+        """The values of a page, weighted, added to all rows' sums; only tokens that are in the cache."""
         p = self.p
         end = span.past + span.first + span.count
-        tokens, statements = bind("tokens", minimum(end - number * PAGE_TOKENS, PAGE_TOKENS))
+        tokens, statements = opaque("tokens", minimum(end - number * PAGE_TOKENS, PAGE_TOKENS))
         plane = load(self.planes, page) + p.kv_heads
         offset, more = bind("values", plane * (PAGE_TOKENS * p.head_dim))
         statements += more
@@ -343,7 +349,12 @@ class PagedRows:
                 return lanes_at((row + i) * p.head_dim + start + j, lanes)
 
             sums, done = accumulate(
-                height, width, lanes, tokens, operands, lambda i, j: load(self.sums, place(i, j)),
+                height,
+                width,
+                lanes,
+                tokens,
+                operands,
+                lambda i, j: load(self.sums, place(i, j)),
                 few_rows=height * lanes < width,
             )
             for i, total in enumerate(sums):

@@ -70,7 +70,7 @@ class PagedViews:
             layer=layer,
             window=window,
             declarations=(*statements, *first, *second),
-            **views,  # type: ignore[arg-type]
+            **views,
         )
 
     def begin(self, sequence: Expr) -> Expr:
@@ -94,7 +94,7 @@ class PagedViews:
         return ((page * self.problem.layers + self.layer) * 2) * self.problem.kv_heads + head
 
     def head_row(self, row: Expr, column: Expr, put: Put, *, turned: bool) -> Stmt:
-        """A head of a row, from ``column`` of qkv, given to ``put`` in vectors; ``turned`` by its position."""
+        """A head of a row, from ``column`` of qkv, given to ``put``; ``turned`` by its position."""
         p, lanes = self.problem, self.unit.lanes()
         start, statements = bind("head_start", row * p.columns + column)
         rotary = p.rotary_dim if turned else 0
