@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from assay.errors import ArtifactError
 from assay.runtime.generate.history import TokenHistory
 from assay.runtime.generate.paged_decoder import ROLLBACK, CachedSequence, LogitsOf, PagedDecoder
 from assay.runtime.generate.samplers.chain import Chain
@@ -83,12 +82,10 @@ class Request:
         return [self.history.last, *self._proposal.tokens]
 
     def take(self, logits: npt.NDArray[np.float32], context: int) -> list[int]:
-        """New tokens from ``logits``, float32 ``[rows, vocabulary]``, of the tokens that went in last."""
-        if not np.isfinite(logits.max()):
-            raise ArtifactError(
-                "The model gave logits that are not finite.",
-                hint="Its weights may be damaged; compare it with ONNX Runtime's: assay verify ARTIFACT.",
-            )
+        """New tokens from ``logits``, float32 ``[rows, vocabulary]``, of the tokens that went in last.
+
+        Raises ArtifactError for logits that are not finite.
+        """
         start = len(self.history)
         taken = accept(logits, self._proposal, self._chain, self.history, self._generator)
         self.statistics.accepted_tokens += taken

@@ -39,6 +39,19 @@ class Chain:
             candidates = sampler.apply(candidates, history)
         return candidates.distribution()
 
+    def draw(
+        self,
+        logits: npt.NDArray[np.float32],
+        history: npt.NDArray[np.int64],
+        generator: np.random.Generator,
+    ) -> int:
+        """One token of ``distribution``."""
+        if len(self.samplers) == 1 and self.greedy:
+            token = int(logits.argmax())
+            if math.isfinite(logits[token]):  # otherwise the distribution says what is wrong
+                return token
+        return self.distribution(logits, history).draw(generator)
+
 
 def make_chain(settings: Mapping[str, float | None]) -> Chain:
     """The chain for settings by the names of samplers; None and a sampler's neutral number leave it out.

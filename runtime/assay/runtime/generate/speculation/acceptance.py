@@ -40,5 +40,5 @@ def accept(
             continue
         history.append(wanted.residual(drawn_from).draw(generator))
         return place
-    history.append(chain.distribution(logits[-1], history.tokens).draw(generator))
+    history.append(chain.draw(logits[-1], history.tokens, generator))
     return len(proposal.tokens)
