@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -55,6 +56,7 @@ class LanguageSession:
         """Build and measure. Wrong names raise before anything is built."""
         from assay.benchmarks.llm import language_engines
         from assay.benchmarks.llm.harness import bench_language
+        from assay.benchmarks.llm.onnx_runtime import OnnxRuntimeDecoder, with_fast_products
         from assay.benchmarks.machine import choose_cpus
         from assay.results.record import new_run_id
 
@@ -70,18 +72,22 @@ class LanguageSession:
         for name in plan.names:
             subject = self._open(Path(name)) if is_artifact(name) else self._build(name)
             engines = self._engines(subject.files)
-            for threads in plan.threads:
-                self.records += bench_language(
-                    subject.spec,
-                    subject.files,
-                    plan.workload,
-                    run_id=run_id,
-                    engines_to_run=engines,
-                    threads=threads,
-                    seed=plan.seed,
-                    compile_seconds=subject.build_seconds,
-                    progress=self._output.progress(animated=False),
-                )
+            with tempfile.TemporaryDirectory(prefix="assay-llm-") as folder:
+                files = subject.files
+                if OnnxRuntimeDecoder.name in engines:
+                    files = with_fast_products(files, Path(folder))
+                for threads in plan.threads:
+                    self.records += bench_language(
+                        subject.spec,
+                        files,
+                        plan.workload,
+                        run_id=run_id,
+                        engines_to_run=engines,
+                        threads=threads,
+                        seed=plan.seed,
+                        compile_seconds=subject.build_seconds,
+                        progress=self._output.progress(animated=False),
+                    )
 
     def _engines(self, files: LanguageFiles) -> list[str]:
         """The engines to measure; one that cannot run the model is left out with a word."""

@@ -5,7 +5,8 @@ from __future__ import annotations
 import importlib.metadata
 import importlib.util
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from assay.benchmarks.llm.engine import LanguageFiles, LanguageSession
@@ -13,7 +14,7 @@ from assay.benchmarks.llm.engine import LanguageFiles, LanguageSession
 if TYPE_CHECKING:
     import numpy.typing as npt
 
-__all__ = ["OnnxRuntimeDecoder"]
+__all__ = ["OnnxRuntimeDecoder", "with_fast_products"]
 
 _QUIET = 3  # errors only: its warnings would hide the line that tells why a worker failed
 
@@ -23,7 +24,10 @@ class OnnxRuntimeDecoder:
     """ONNX Runtime's CPU provider, bound as onnxruntime-genai binds it: past and present are one buffer."""
 
     name: str = "onnxruntime"
-    note: str = "the canonical decoder ONNX, past and present in one float32 buffer; logits of every token"
+    note: str = (
+        "the canonical decoder ONNX, float zero points split from products; past and present in one float32 "
+        "buffer; logits of every token"
+    )
 
     def unavailable(self, files: LanguageFiles) -> str | None:
         """Needs the package, and the canonical ONNX."""
@@ -46,6 +50,19 @@ class OnnxRuntimeDecoder:
         if files.canonical is None:
             return None
         return sum(path.stat().st_size for path in files.canonical.parent.glob(f"{files.canonical.stem}.*"))
+
+
+def with_fast_products(files: LanguageFiles, folder: Path) -> LanguageFiles:
+    """``files`` with the form of the canonical ONNX that ONNX Runtime is fast with, made in ``folder``.
+
+    Of weights with float zero points alone: it would dequantize them whole for every token.
+    """
+    from assay.models.decoders.ort_form import write_ort_form
+
+    target = folder / "onnxruntime.onnx"
+    if files.canonical is None or not write_ort_form(files.canonical, target):
+        return files
+    return replace(files, canonical=target)
 
 
 class _Session:
