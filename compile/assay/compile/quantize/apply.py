@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
     from assay.models.spec import Array
 
-__all__ = ["Override", "Plan", "Quantized", "StoredTensor", "parse_override", "quantize"]
+__all__ = ["Override", "Plan", "Quantized", "StoredTensor", "decoded", "parse_override", "quantize"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -211,6 +211,13 @@ def _encoded(
         raise ModelError(f"The weight {weight.name!r} cannot be {scheme.name}: {error.message}") from None
 
 
+def decoded(stored: npt.NDArray[Any] | BlockQuantized, shape: Sequence[int]) -> npt.NDArray[np.float32]:
+    """What stored numbers stand for, as float32 of the shape of the weight."""
+    if isinstance(stored, BlockQuantized):
+        return dequantize(stored)[:, : shape[1]]
+    return stored.astype("float32")
+
+
 def _described(
     model: onnx.ModelProto,
     weight: Weight,
@@ -219,12 +226,6 @@ def _described(
     values: npt.NDArray[np.float32],
     stored: npt.NDArray[Any] | BlockQuantized,
 ) -> StoredTensor:
-    import numpy as np
-
-    if isinstance(stored, BlockQuantized):
-        back = dequantize(stored)[:, : values.shape[1]]
-    else:
-        back = stored.astype(np.float32)
     operators = [model.graph.node[reader.node].op_type for reader in weight.readers]
     return StoredTensor(
         name=weight.name,
@@ -233,6 +234,6 @@ def _described(
         scheme=scheme.name,
         elements=weight.elements,
         bytes=scheme.stored_bytes(weight.shape),
-        error=distortion(back, values),
+        error=distortion(decoded(stored, values.shape), values),
         note=note,
     )
