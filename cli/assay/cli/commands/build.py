@@ -92,8 +92,9 @@ def command(
 ) -> None:
     """Compile models to artifacts, each verified against ONNX Runtime.
 
-    A model is a name from `assay models`, or the path of an ONNX file. Nothing is written unless its
-    outputs agree with ONNX Runtime's. A model that fails does not stop the others; the exit code is the
+    A model is a name from `assay models`, the path of an ONNX or GGUF file or of a Hugging Face folder, or
+    ORGANIZATION/MODEL in the local hub directory. Nothing is written unless its outputs agree with ONNX
+    Runtime's. A model that fails does not stop the others; the exit code is the
     first failure's. Prints the path of each artifact.
 
     \b

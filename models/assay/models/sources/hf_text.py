@@ -58,7 +58,8 @@ def _optional(path: Path) -> dict[str, Any]:
 
 
 def _begins_with(tokenizer: Tokenizer, token: int) -> bool:
-    ids: list[int] = tokenizer.encode("a").ids
+    # The empty text, as a tokenizer may have no token for a letter.
+    ids: list[int] = tokenizer.encode("").ids
     return ids[:1] == [token]
 
 
