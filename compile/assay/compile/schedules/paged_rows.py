@@ -33,12 +33,12 @@ from assay.compile.schedules.ir import (
     seq,
     store,
 )
-from assay.compile.schedules.math import Registers, exp_below_one, vector_math, with_registers
 from assay.compile.schedules.narrow import widened
 from assay.compile.schedules.nest import vector_pieces
 from assay.compile.schedules.paged_problem import PAGE_TOKENS
+from assay.compile.schedules.paged_softmax import RowsInMemory
 from assay.compile.schedules.paged_views import PagedViews
-from assay.compile.schedules.register_tile import accumulate, fold_lanes, row_tiles
+from assay.compile.schedules.register_tile import accumulate, row_tiles
 from assay.compile.targets.target import VectorUnit
 
 __all__ = ["PagedRows", "Span"]
@@ -66,32 +66,19 @@ class Span:
     page_end: Expr
 
 
-class PagedRows:
+class PagedRows(RowsInMemory):
     """The loops for at most ``tokens`` rows of a sequence, or exactly so many, and their memory."""
 
     def __init__(self, views: PagedViews, tokens: int, *, exact: bool) -> None:
-        self.views, self.p, self.unit = views, views.problem, views.unit
-        self.lanes, self.exact = self.unit.lanes(), exact
-        self.tokens, self.most = tokens, tokens * self.p.group
-        self.staged = self.p.cache_dtype != "float32" and self.most > _MOST_DIRECT_ROWS
-        self.pages = _PAGES if self.most <= _MOST_DIRECT_ROWS else _PAGES_OF_MANY_ROWS
-        self.scores_width = self.pages * PAGE_TOKENS
-        dim = self.p.head_dim
-        sizes = {
-            "queries": self.most * dim,
-            "sums": self.most * dim,
-            "scores": self.most * self.scores_width,
-            "peaks": self.most,
-            "totals": self.most,
-        }
-        if self.staged:
-            sizes["page"] = PAGE_TOKENS * dim
-        made = {name: allocate([size], "float32", name) for name, size in sizes.items()}
-        self.queries, self.sums, self.scores = (made[n][0] for n in ("queries", "sums", "scores"))
-        self.peaks, self.totals = made["peaks"][0], made["totals"][0]
-        self.page = made["page"][0] if self.staged else None
-        self.planes, planes = allocate([self.pages], "int64", "planes", "local")
-        self.declarations = [*(declaration for _, declaration in made.values()), planes]
+        problem = views.problem
+        most = tokens * problem.group
+        many = most > _MOST_DIRECT_ROWS
+        super().__init__(views, most, _PAGES_OF_MANY_ROWS if many else _PAGES)
+        self.exact = exact
+        self.page, self.declarations = None, list(self.memory)
+        if many and problem.cache_dtype != "float32":
+            self.page, declaration = allocate([PAGE_TOKENS * problem.head_dim], "float32", "page")
+            self.declarations.append(declaration)
 
     def attend(self, span: Span) -> Stmt:
         """Sums of weighted values, maxima and sums of powers of the rows of ``span``, in this memory."""
@@ -105,7 +92,7 @@ class PagedRows:
                 one,
                 two,
                 loop(count, lambda p: self._score_page(span, first + p, p, rows), "page"),
-                loop(rows, lambda m: self._powers(m, count), "row"),
+                loop(rows, lambda m: self.powers(m, count), "row"),
                 loop(count, lambda p: self._weigh_page(span, first + p, p, rows), "page"),
             )
 
@@ -135,14 +122,10 @@ class PagedRows:
             at, last = bind("at", span.begin + span.first + token)
             return seq(
                 statements, more, last, self.views.head_row(at, column, put, turned=True),
-                store(self.peaks, self._lowest, row), store(self.totals, const_like(0.0, "float32"), row),
+                store(self.peaks, self.lowest, row), store(self.totals, const_like(0.0, "float32"), row),
             )  # fmt: skip
 
         return loop(p.group, member, "member")
-
-    @property
-    def _lowest(self) -> Expr:
-        return const_like(float("-inf"), "float32")
 
     def _tiles(self, rows: Expr, tile: Callable[[Expr, int], Stmt]) -> Stmt:
         """All rows in tiles: equal ones where their number is known."""
@@ -189,7 +172,7 @@ class PagedRows:
         token, last = bind("first_token", span.past + span.first)
         ahead = start + PAGE_TOKENS > token + 1
         behind = start < token + span.count - self.views.window
-        hide = loop(span.count, lambda r: self._mask(r, column, start, token + r), "token")
+        hide = loop(span.count, lambda r: self.mask(r, column, start, token + r), "token")
         return seq(statements, more, last, if_then(tirx.Or(ahead, behind), hide))
 
     def _scores(self, row: Expr, height: int, panel: Buffer, base: Expr, column: Expr, scales: Expr) -> Stmt:
@@ -211,119 +194,8 @@ class PagedRows:
             for i, accumulator in enumerate(accumulators):
                 for j in range(0, width, lanes):
                     at = (row + i) * self.scores_width + column + (part + j)
-                    statements.append(self._finish_scores(accumulator, j, at, scales + (part + j)))
+                    statements.append(self.finish_scores(accumulator, j, at, scales + (part + j)))
         return seq(statements)
-
-    def _finish_scores(self, accumulator: Buffer, j: int, at: Expr, scales: Expr) -> Stmt:
-        """A vector of scores, times the keys' scales and capped, where the problem says so."""
-        factors, cap = self.views.scales, self.p.softcap
-
-        def element(lane: Expr, registers: Registers) -> Stmt:
-            value = load(accumulator, j + lane)
-            if factors is not None:
-                value = value * load(factors, scales + lane)
-            statements: list[Stmt] = []
-            if cap > 0:
-                capped = tirx.tanh(value * const_like(1.0 / cap, "float32")) * const_like(cap, "float32")
-                statements, value = vector_math(capped, registers)
-            return seq(statements, store(self.scores, value, at + lane))
-
-        return with_registers(self.lanes, element)
-
-    def _mask(self, token_in_span: Expr, column: Expr, start: Expr, token: Expr) -> Stmt:
-        """Minus infinity for the keys of a page that a token does not see, for all its heads."""
-        # Within a page both ends fit int32; the window may be any number.
-        page = i64(PAGE_TOKENS)
-        upper, one = bind("seen_end", tirx.Cast("int32", tirx.min(token + 1 - start, page)))
-        low = tirx.max(token + 1 - self.views.window - start, i64(0))
-        lower, two = bind("seen_begin", tirx.Cast("int32", tirx.min(low, page)))
-
-        def member(g: Expr) -> Stmt:
-            base, bound = bind("base", (token_in_span * self.p.group + g) * self.scores_width + column)
-
-            def vector(j: int) -> Stmt:
-                def element(lane: Expr, _: Registers) -> Stmt:
-                    key = tirx.Cast("int32", j + lane)
-                    value = load(self.scores, base + j + lane)
-                    value = tirx.Select(key < upper, value, self._lowest)
-                    value = tirx.Select(key >= lower, value, self._lowest)
-                    return store(self.scores, value, base + j + lane)
-
-                return with_registers(self.lanes, element)
-
-            return seq(bound, *(vector(j) for j in range(0, PAGE_TOKENS, self.lanes)))
-
-        return seq(one, two, loop(self.p.group, member, "member"))
-
-    def _powers(self, row: Expr, pages: Expr) -> Stmt:
-        """One row's scores of a block as powers under the new maximum; what was summed before is rescaled."""
-        base, statements = bind("base", row * self.scores_width)
-        best, declaration = allocate([PAGE_TOKENS], "float32", "best", "local")
-        total, more = allocate([PAGE_TOKENS], "float32", "total", "local")
-        statements += [declaration, more]
-        vectors = range(0, PAGE_TOKENS, self.lanes)
-        zero = const_like(0.0, "float32")
-        for j in vectors:
-            at = lanes_at(j, self.lanes)
-            statements += [
-                store(best, broadcast(self._lowest, self.lanes), at),
-                store(total, broadcast(zero, self.lanes), at),
-            ]
-
-        def look(page: Expr) -> Stmt:
-            return seq(
-                *(
-                    store(
-                        best,
-                        tirx.max(
-                            load(best, lanes_at(j, self.lanes)),
-                            load(self.scores, lanes_at(base + page * PAGE_TOKENS + j, self.lanes)),
-                        ),
-                        lanes_at(j, self.lanes),
-                    )
-                    for j in vectors
-                )
-            )
-
-        statements += [loop(pages, look, "page"), *fold_lanes(best, PAGE_TOKENS, tirx.max)]
-        old, one = bind("old", load(self.peaks, row))
-        peak, two = bind("peak", tirx.max(old, load(best, 0)))
-        # Where nothing counts yet, 0: the difference of two infinities is no number.
-        finite, three = bind("finite", tirx.Select(peak > self._lowest, peak, zero))
-        statements += [*one, *two, *three, store(self.peaks, peak, row)]
-        statements.append(loop(pages, lambda p: self._page_powers(base, p, finite, total), "page"))
-        statements += fold_lanes(total, PAGE_TOKENS, lambda a, b: a + b)
-        registers = Registers(1, i64(0))
-        scalar: list[Stmt] = []
-        power = exp_below_one(old - finite, registers, scalar)
-        worth, four = bind("worth", power)
-        statements += [*registers.declarations, *scalar, *four]
-        statements.append(store(self.totals, load(self.totals, row) * worth + load(total, 0), row))
-
-        def rescale(start: Expr, count: int, _: int) -> Stmt:
-            at = lanes_at(row * self.p.head_dim + start, count)
-            return store(self.sums, load(self.sums, at) * broadcast(worth, count), at)
-
-        return seq(statements, vector_pieces(i64(self.p.head_dim), self.lanes, rescale))
-
-    def _page_powers(self, base: Expr, page: Expr, peak: Expr, total: Buffer) -> Stmt:
-        """Powers of one row's scores with a page, added to their sums; times the values' scales, if any."""
-        factors = self.views.scales
-
-        def vector(j: int) -> Stmt:
-            def element(lane: Expr, registers: Registers) -> Stmt:
-                at = base + page * PAGE_TOKENS + j + lane
-                statements: list[Stmt] = []
-                value = exp_below_one(load(self.scores, at) - peak, registers, statements)
-                statements.append(store(total, load(total, j + lane) + value, j + lane))
-                if factors is not None:
-                    plane = load(self.planes, page) + self.p.kv_heads
-                    value = value * load(factors, plane * PAGE_TOKENS + j + lane)
-                return seq(statements, store(self.scores, value, at))
-
-            return with_registers(self.lanes, element)
-
-        return seq(*(vector(j) for j in range(0, PAGE_TOKENS, self.lanes)))
 
     def _weigh_page(self, span: Span, number: Expr, page: Expr, rows: Expr) -> Stmt:
         """The values of a page, weighted, added to all rows' sums; only tokens that are in the cache."""
