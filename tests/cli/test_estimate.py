@@ -54,7 +54,7 @@ def test_an_artifact(cli, free, decoder_artifact):
     (figures,) = data["schemes"].values()
     assert figures["weights_bytes"] == 3_000_000
     assert figures["cache_bytes"] == 3 * 32 * (4 * 2 * 2 * 32 * 64 * 2)  # 32 pages of 32 tokens each
-    assert figures["workspace_bytes"] == 2_000_000 + 64 * 1000 * 4
+    assert figures["workspace_bytes"] == 2_000_000 + 3 * 8 * 1000 * 4
     assert figures["total_bytes"] == sum(
         figures[f"{part}_bytes"] for part in ("weights", "cache", "workspace", "runtime")
     )

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from assay.compile.decoders.interface import DecoderOptions, decoder_info
+import msgspec
+
+from assay.compile.decoders.interface import TOKENIZER, DecoderOptions, decoder_info
 from assay.runtime.generate.cache import page_bytes
-from assay.runtime.generate.estimate import MemoryEstimate
+from assay.runtime.generate.estimate import MemoryEstimate, logits_bytes, runtime_bytes
 from assay.runtime.generate.paged_decoder import pages_needed
 
 if TYPE_CHECKING:
@@ -29,11 +31,11 @@ def estimate_unbuilt(
     info = decoder_info(config.spec(), options)
     heads = (config.heads + 2 * config.kv_heads) * config.head_dim
     row = 2 * config.hidden + heads + 2 * config.ffn
-    logits = info.max_rows * config.vocabulary
     return MemoryEstimate(
         weights=weights_bytes(config, scheme),
         cache=pages_needed(info, context, sequences) * page_bytes(info),
-        workspace=_FLOAT_BYTES * (info.max_tokens * row + logits),
+        workspace=_FLOAT_BYTES * info.max_tokens * row + logits_bytes(info, sequences),
+        runtime=runtime_bytes(msgspec.structs.replace(info, tokenizer=TOKENIZER), {}),
     )
 
 

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 from assay.errors import CapacityError, UsageError
 from assay.runtime.free_memory import free_memory
 from assay.runtime.generate.cache import page_bytes
 from assay.runtime.generate.paged_decoder import pages_needed
-from assay.runtime.manifest import DecoderInfo, Level, Manifest
+from assay.runtime.manifest import DecoderInfo, FileDigest, Level, Manifest
 
 __all__ = [
     "DEFAULT_CONTEXT",
@@ -17,25 +18,30 @@ __all__ = [
     "choose_context",
     "estimate_memory",
     "largest_context",
+    "logits_bytes",
+    "runtime_bytes",
 ]
 
 DEFAULT_CONTEXT = 4096
 """Tokens of context that a model is loaded with unless told otherwise, where it can have as many."""
 
-RUNTIME_BYTES = 64 << 20
-"""What Python, NumPy, TVM's runtime and the tokenizer take, about: docs/generate.md has the measurement."""
+# Measured: docs/generate.md has the command.
+_RUNTIME_BYTES = 64 << 20  # Python, NumPy and TVM's runtime
+_TOKENIZER_FACTOR = 32  # memory of a tokenizer over the bytes of its file
+_TOKEN_BYTES = 1000  # of a token in the tokenizer's memory, where there is no file yet
+_ROWS_OF_A_TEXT = 8  # rows of logits that one text asks for: one, or some more with proposals
 
 
 @dataclass(frozen=True, kw_only=True)
 class MemoryEstimate:
-    """Bytes: ``weights`` of one level, ``cache`` when it is full, ``workspace`` of the largest call, with its
-    logits, and the ``runtime`` itself.
+    """Bytes: ``weights`` of one level, ``cache`` when it is full, ``workspace`` of the largest call, with
+    logits, and the ``runtime`` itself with the tokenizer.
     """
 
     weights: int
     cache: int
     workspace: int
-    runtime: int = RUNTIME_BYTES
+    runtime: int
 
     @property
     def total(self) -> int:
@@ -63,8 +69,23 @@ def estimate_memory(manifest: Manifest, level: Level, *, context: int, sequences
     return MemoryEstimate(
         weights=sum(sizes[name] for name in level.entry.weights),
         cache=pages_needed(info, context, sequences) * page_bytes(info),
-        workspace=workspace + 4 * info.vocabulary * info.max_rows,
+        workspace=workspace + logits_bytes(info, sequences),
+        runtime=runtime_bytes(info, manifest.files),
     )
+
+
+def logits_bytes(info: DecoderInfo, sequences: int) -> int:
+    """Bytes of the logits that steps of ``sequences`` texts ask for."""
+    return 4 * info.vocabulary * min(info.max_rows, _ROWS_OF_A_TEXT * sequences)
+
+
+def runtime_bytes(info: DecoderInfo, files: Mapping[str, FileDigest]) -> int:
+    """Bytes of the runtime, and of the tokenizer, by the size of its file or else by the vocabulary."""
+    if info.tokenizer is None:
+        return _RUNTIME_BYTES
+    file = files.get(info.tokenizer)
+    tokenizer = _TOKEN_BYTES * info.vocabulary if file is None else _TOKENIZER_FACTOR * file.bytes
+    return _RUNTIME_BYTES + tokenizer
 
 
 def largest_context(manifest: Manifest, level: Level, *, sequences: int, available: int) -> int:
