@@ -7,14 +7,14 @@ from enum import StrEnum
 from pathlib import Path
 
 from assay.errors import ModelError
+from assay.models.decoders.fields import MOST_ELEMENTS, MOST_LAYERS
 from assay.models.decoders.rope import Rope
 from assay.models.decoders.spec import DecoderSpec
 
 __all__ = ["Activation", "DecoderConfig", "Norm", "Size"]
 
-# No model comes near these; a damaged or hostile file does, and would have us build tables without end.
-_MOST_LAYERS = 1 << 12
-_MOST_OF_ANYTHING = 1 << 26
+# Rotary tables are as long as the context, half a gigabyte at this length.
+_MOST = {"layers": MOST_LAYERS, "context_length": 1 << 20}
 
 
 class Norm(StrEnum):
@@ -99,7 +99,7 @@ class DecoderConfig:
             "head_dim",
             "ffn",
         ):
-            most = _MOST_LAYERS if name == "layers" else _MOST_OF_ANYTHING
+            most = _MOST.get(name, MOST_ELEMENTS)
             if not 1 <= getattr(self, name) <= most:
                 raise ModelError(
                     f"The model's configuration says {name} = {getattr(self, name)}, which cannot be."

@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
 from typing import Any
 
 from assay.errors import ModelError
 
-__all__ = ["Fields"]
+__all__ = ["MOST_ELEMENTS", "MOST_LAYERS", "Fields"]
+
+# No model comes near these; a damaged or hostile file does, and would have us build tables without end.
+MOST_ELEMENTS = 1 << 26
+MOST_LAYERS = 1 << 12
+_SMALLEST = 1e-18
+_LARGEST = 1e300
 
 
 class Fields:
@@ -37,6 +42,13 @@ class Fields:
             raise self._wrong(key, value, "a whole number")
         return value
 
+    def count(self, key: str, default: int | None = None, *, most: int = MOST_ELEMENTS) -> int:
+        """A whole number from 1 to ``most``."""
+        value = self.integer(key, default)
+        if not 1 <= value <= most:
+            raise self._wrong(key, value, f"from 1 to {most}")
+        return value
+
     def integer_or_none(self, key: str) -> int | None:
         """A whole number, or None where the key is missing or null."""
         return self.integer(key) if key in self else None
@@ -44,13 +56,20 @@ class Fields:
     def number(self, key: str, default: float | None = None) -> float:
         """A finite number."""
         value = self._get(key, default)
-        if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
+        if isinstance(value, bool) or not isinstance(value, int | float) or not abs(value) < _LARGEST:
             raise self._wrong(key, value, "a finite number")
         return float(value)
 
-    def number_or_none(self, key: str) -> float | None:
-        """A finite number, or None where the key is missing or null."""
-        return self.number(key) if key in self else None
+    def positive(self, key: str, default: float | None = None) -> float:
+        """A number above 0, neither so small nor so large that its square or inverse would not be finite."""
+        value = self.number(key, default)
+        if not _SMALLEST <= value <= 1 / _SMALLEST:
+            raise self._wrong(key, value, "a positive number")
+        return value
+
+    def positive_or_none(self, key: str) -> float | None:
+        """A number above 0, or None where the key is missing or null."""
+        return self.positive(key) if key in self else None
 
     def boolean(self, key: str, default: bool) -> bool:
         """A truth value."""
@@ -77,7 +96,9 @@ class Fields:
         """A list of positive finite numbers; empty where the key is missing or null."""
         values = self.list(key) or []
         for value in values:
-            if isinstance(value, bool) or not isinstance(value, int | float) or not 0 < value < math.inf:
+            if isinstance(value, bool) or not isinstance(value, int | float):
+                raise self._wrong(key, value, "a number")
+            if not _SMALLEST <= value <= 1 / _SMALLEST:
                 raise self._wrong(key, value, "a positive number")
         return tuple(float(value) for value in values)
 

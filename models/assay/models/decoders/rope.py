@@ -19,13 +19,21 @@ __all__ = ["Llama3Scaling", "Rope", "RopeFactors", "RopeScaling", "YarnScaling",
 class Llama3Scaling:
     """Llama 3.1: long waves are slowed by ``factor``, short ones kept, with a ramp in between.
 
-    As ``apply_scaling`` in github.com/meta-llama/llama-models. ``original_context`` is in tokens.
+    As ``apply_scaling`` in github.com/meta-llama/llama-models. ``original_context`` is in tokens. Raises
+    ModelError where the ramp has no length.
     """
 
     factor: float
     low_frequency_factor: float
     high_frequency_factor: float
     original_context: int
+
+    def __post_init__(self) -> None:
+        if self.high_frequency_factor <= self.low_frequency_factor:
+            raise ModelError(
+                f"Llama 3's scaling needs a high_freq_factor above its low_freq_factor, not "
+                f"{self.high_frequency_factor} and {self.low_frequency_factor}."
+            )
 
 
 @dataclass(frozen=True, kw_only=True)

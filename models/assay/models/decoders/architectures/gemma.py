@@ -21,7 +21,7 @@ def _read_hf(fields: Fields) -> DecoderConfig:
     return DecoderConfig(
         architecture="gemma",
         **sizes,
-        norm_epsilon=fields.number("rms_norm_eps", 1e-6),
+        norm_epsilon=fields.positive("rms_norm_eps", 1e-6),
         rope=hf_rope(fields, sizes["head_dim"]),
         # The first releases said "gelu" and were trained with its approximation by tanh.
         activation=Activation.GELU_TANH if activation is Activation.GELU else activation,
@@ -35,7 +35,7 @@ def _read_gguf(fields: Fields, names: frozenset[str]) -> DecoderConfig:
     return DecoderConfig(
         architecture="gemma",
         **sizes,
-        norm_epsilon=fields.number("attention.layer_norm_rms_epsilon"),
+        norm_epsilon=fields.positive("attention.layer_norm_rms_epsilon"),
         rope=gguf_rope(fields, sizes["head_dim"]),
         activation=Activation.GELU_TANH,
         tied="output.weight" not in names,

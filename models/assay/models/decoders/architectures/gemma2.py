@@ -35,7 +35,7 @@ def _read_hf(fields: Fields) -> DecoderConfig:
     return DecoderConfig(
         architecture="gemma2",
         **sizes,
-        norm_epsilon=fields.number("rms_norm_eps", 1e-6),
+        norm_epsilon=fields.positive("rms_norm_eps", 1e-6),
         rope=hf_rope(fields, sizes["head_dim"]),
         window=fields.integer_or_none("sliding_window"),
         window_layers=_even(sizes["layers"]) if layers is None else layers,
@@ -43,9 +43,9 @@ def _read_hf(fields: Fields) -> DecoderConfig:
         post_norms=True,
         tied=fields.boolean("tie_word_embeddings", True),
         embedding_scale=math.sqrt(sizes["hidden"]),
-        attention_scale=fields.number("query_pre_attn_scalar", 256.0) ** -0.5,
-        attention_softcap=fields.number_or_none("attn_logit_softcapping"),
-        logit_softcap=fields.number_or_none("final_logit_softcapping"),
+        attention_scale=fields.positive("query_pre_attn_scalar", 256.0) ** -0.5,
+        attention_softcap=fields.positive_or_none("attn_logit_softcapping"),
+        logit_softcap=fields.positive_or_none("final_logit_softcapping"),
     )
 
 
@@ -55,17 +55,17 @@ def _read_gguf(fields: Fields, names: frozenset[str]) -> DecoderConfig:
     return DecoderConfig(
         architecture="gemma2",
         **sizes,
-        norm_epsilon=fields.number("attention.layer_norm_rms_epsilon"),
+        norm_epsilon=fields.positive("attention.layer_norm_rms_epsilon"),
         rope=gguf_rope(fields, sizes["head_dim"]),
-        window=fields.integer("attention.sliding_window", 4096),
+        window=fields.count("attention.sliding_window", 4096),
         window_layers=_even(sizes["layers"]),
         activation=Activation.GELU_TANH,
         post_norms=True,
         tied="output.weight" not in names,
         embedding_scale=math.sqrt(sizes["hidden"]),
         attention_scale=(sizes["hidden"] / sizes["heads"]) ** -0.5 if of_hidden else None,
-        attention_softcap=fields.number("attn_logit_softcapping", 50.0),
-        logit_softcap=fields.number("final_logit_softcapping", 30.0),
+        attention_softcap=fields.positive("attn_logit_softcapping", 50.0),
+        logit_softcap=fields.positive("final_logit_softcapping", 30.0),
     )
 
 

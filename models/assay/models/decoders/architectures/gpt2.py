@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from assay.models.decoders.config import Activation, DecoderConfig, Norm, Size
-from assay.models.decoders.fields import Fields
+from assay.models.decoders.fields import MOST_LAYERS, Fields
 from assay.models.decoders.mapping import Architecture, Naming, Part, Role, Transform, Weight, same
 from assay.models.decoders.reading import gguf_sizes, hf_activation
 from assay.models.decoders.tables import HEAD
@@ -20,19 +20,19 @@ def _read_hf(fields: Fields) -> DecoderConfig:
     for key in ("scale_attn_by_inverse_layer_idx", "add_cross_attention"):
         if fields.boolean(key, False):
             raise fields.unsupported(key, "this variation is not read")
-    hidden, heads = fields.integer("n_embd"), fields.integer("n_head")
+    hidden, heads = fields.count("n_embd"), fields.count("n_head")
     return DecoderConfig(
         architecture="gpt2",
-        vocabulary=fields.integer("vocab_size"),
-        context_length=fields.integer("n_positions", 1024),
+        vocabulary=fields.count("vocab_size"),
+        context_length=fields.count("n_positions", 1024),
         hidden=hidden,
-        layers=fields.integer("n_layer"),
+        layers=fields.count("n_layer", most=MOST_LAYERS),
         heads=heads,
         kv_heads=heads,
-        head_dim=hidden // max(heads, 1),
-        ffn=fields.integer("n_inner", 4 * hidden),
+        head_dim=hidden // heads,
+        ffn=fields.count("n_inner", 4 * hidden),
         norm=Norm.LAYER,
-        norm_epsilon=fields.number("layer_norm_epsilon", 1e-5),
+        norm_epsilon=fields.positive("layer_norm_epsilon", 1e-5),
         activation=hf_activation(fields, "activation_function", "gelu_new"),
         gated=False,
         qkv_bias=True,
@@ -47,7 +47,7 @@ def _read_gguf(fields: Fields, names: frozenset[str]) -> DecoderConfig:
         architecture="gpt2",
         **gguf_sizes(fields),
         norm=Norm.LAYER,
-        norm_epsilon=fields.number("attention.layer_norm_epsilon"),
+        norm_epsilon=fields.positive("attention.layer_norm_epsilon"),
         activation=Activation.GELU_TANH,
         gated=False,
         qkv_bias=True,

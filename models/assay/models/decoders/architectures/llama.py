@@ -29,7 +29,7 @@ def _read_hf(fields: Fields) -> DecoderConfig:
     return DecoderConfig(
         architecture="llama",
         **sizes,
-        norm_epsilon=fields.number("rms_norm_eps", 1e-6),
+        norm_epsilon=fields.positive("rms_norm_eps", 1e-6),
         rope=hf_rope(fields, sizes["head_dim"]),
         activation=hf_activation(fields, default="silu"),
         tied=fields.boolean("tie_word_embeddings", False),
@@ -43,7 +43,7 @@ def _read_gguf(fields: Fields, names: frozenset[str]) -> DecoderConfig:
     return DecoderConfig(
         architecture="llama",
         **sizes,
-        norm_epsilon=fields.number("attention.layer_norm_rms_epsilon"),
+        norm_epsilon=fields.positive("attention.layer_norm_rms_epsilon"),
         rope=gguf_rope(fields, sizes["head_dim"]),
         window=fields.integer_or_none("attention.sliding_window"),
         qkv_bias="blk.0.attn_q.bias" in names,

@@ -16,7 +16,7 @@ def _read_hf(fields: Fields) -> DecoderConfig:
     return DecoderConfig(
         architecture="mistral",
         **sizes,
-        norm_epsilon=fields.number("rms_norm_eps", 1e-6),
+        norm_epsilon=fields.positive("rms_norm_eps", 1e-6),
         rope=hf_rope(fields, sizes["head_dim"]),
         window=fields.integer_or_none("sliding_window"),
         window_layers=hf_window_layers(fields),

@@ -19,7 +19,7 @@ def _read_hf(fields: Fields) -> DecoderConfig:
     return DecoderConfig(
         architecture="phi3",
         **sizes,
-        norm_epsilon=fields.number("rms_norm_eps", 1e-5),
+        norm_epsilon=fields.positive("rms_norm_eps", 1e-5),
         rope=hf_rope(fields, sizes["head_dim"]),
         window=fields.integer_or_none("sliding_window"),
         activation=hf_activation(fields, default="silu"),
@@ -30,12 +30,12 @@ def _read_hf(fields: Fields) -> DecoderConfig:
 def _read_gguf(fields: Fields, names: frozenset[str]) -> DecoderConfig:
     sizes = gguf_sizes(fields)
     if "rope_factors_short.weight" in names:
-        original = fields.integer("rope.scaling.original_context_length", sizes["context_length"])
+        original = fields.count("rope.scaling.original_context_length", sizes["context_length"])
         sizes["context_length"] = min(sizes["context_length"], original)
     return DecoderConfig(
         architecture="phi3",
         **sizes,
-        norm_epsilon=fields.number("attention.layer_norm_rms_epsilon"),
+        norm_epsilon=fields.positive("attention.layer_norm_rms_epsilon"),
         rope=gguf_rope(fields, sizes["head_dim"]),
         window=fields.integer_or_none("attention.sliding_window"),
         tied="output.weight" not in names,

@@ -35,11 +35,11 @@ def _read_hf(fields: Fields) -> DecoderConfig:
         first = fields.integer("max_window_layers", 28)
         layers = hf_window_layers(fields)
         if layers is None:
-            layers = frozenset(range(first, sizes["layers"]))
+            layers = frozenset(range(max(first, 0), sizes["layers"]))
     return DecoderConfig(
         architecture="qwen2",
         **sizes,
-        norm_epsilon=fields.number("rms_norm_eps", 1e-6),
+        norm_epsilon=fields.positive("rms_norm_eps", 1e-6),
         rope=hf_rope(fields, sizes["head_dim"]),
         window=window,
         window_layers=layers,
@@ -54,7 +54,7 @@ def _read_gguf(fields: Fields, names: frozenset[str]) -> DecoderConfig:
     return DecoderConfig(
         architecture="qwen2",
         **sizes,
-        norm_epsilon=fields.number("attention.layer_norm_rms_epsilon"),
+        norm_epsilon=fields.positive("attention.layer_norm_rms_epsilon"),
         rope=gguf_rope(fields, sizes["head_dim"]),
         qkv_bias=True,
         tied="output.weight" not in names,
