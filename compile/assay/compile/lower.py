@@ -218,12 +218,14 @@ def _schedule(module: Any, context: Any) -> tuple[Any, list[str]]:
 def _build_pipeline(tvm: Any) -> Any:
     """TVM's default pipeline from memory planning on; the passes before it ran above."""
     from assay.compile.memory_plan import planning_passes
+    from assay.compile.passes.reuse_tensors import reuse_tensors
     from assay.compile.passes.shape_functions import order_shape_functions
 
     transform = tvm.relax.transform
     return tvm.transform.Sequential(
         [
             *planning_passes(),
+            reuse_tensors,
             transform.LowerAllocTensor(),
             transform.KillAfterLastUse(),
             transform.LowerRuntimeBuiltin(),

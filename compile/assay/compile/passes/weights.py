@@ -17,6 +17,7 @@ __all__ = ["extract_weights"]
 
 # Smaller constants stay in the code.
 _SMALLEST_BYTES = 64
+_KERNEL_CALLS = ("relax.call_tir", "relax.call_tir_inplace")
 
 
 @mutator
@@ -39,7 +40,7 @@ def _named_constants(function: Any) -> dict[Any, str]:
     def visit(expr: Any) -> None:
         if not isinstance(expr, tvm.ir.Call):
             return
-        is_kernel = isinstance(expr.op, tvm.ir.Op) and expr.op.name == "relax.call_tir"
+        is_kernel = isinstance(expr.op, tvm.ir.Op) and expr.op.name in _KERNEL_CALLS
         owner = expr.args[0].name_hint if is_kernel else "constant"
         operands = expr.args[1] if is_kernel and isinstance(expr.args[1], relax.Tuple) else expr.args
         for i, operand in enumerate(operands):
