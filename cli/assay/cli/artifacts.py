@@ -21,7 +21,8 @@ def is_artifact(argument: str) -> bool:
     """Whether an argument that may name a model or an artifact is the path of an artifact."""
     path = Path(argument)
     if path.is_dir():
-        return True
+        # A Hugging Face folder is a model; a folder that is neither is reported as no artifact.
+        return (path / _MANIFEST).exists() or not (path / "config.json").exists()
     return path.suffix == ".assay" or (path.is_file() and path.suffix != ".onnx" and _is_zip(path))
 
 

@@ -27,7 +27,8 @@ def command(output: Output, model: str, folder: Path | None) -> None:
     """Export a model to canonical ONNX.
 
     MODEL is a name from `assay models`, or the path of an ONNX or GGUF file or of a Hugging Face folder.
-    Canonical ONNX is checked, bound to the model's interface and folded; it is what is compiled, and what ONNX Runtime is given to compare with.
+    Canonical ONNX is checked, bound to the model's interface and folded; it is what is compiled, and what
+    ONNX Runtime is given to compare with.
 
     \b
     Example:

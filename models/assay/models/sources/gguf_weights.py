@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from assay.errors import ModelError
 from assay.models.decoders.weights import Tensor
 from assay.models.sources.finite import check_finite
-from assay.models.sources.gguf_blocks import BLOCKS, unpack
+from assay.models.sources.gguf_blocks import BLOCKS, CODES, unpack
 from assay.models.sources.gguf_header import GgufHeader, GgufTensor
 
 if TYPE_CHECKING:
@@ -20,16 +20,16 @@ if TYPE_CHECKING:
 __all__ = ["DEQUANTIZED", "GgufWeights"]
 
 _PLAIN = {"F32": "<f4", "F16": "<f2"}
-DEQUANTIZED = ("Q5_0", "Q5_1", "Q4_K", "Q5_K", "Q6_K")
-"""Types whose values come as float32, as the ``gguf`` package computes them."""
+DEQUANTIZED = ("Q5_1", "Q5_K")
+"""Types of 5 bits with minimums, which no form of ONNX Runtime's products has: float32."""
 
 
 class GgufWeights:
     """Tensors of a GGUF file by name; satisfies ``assay.models.decoders.weights.DecoderWeights``.
 
-    F32, F16 and BF16 come as they are; matrices of Q4_0, Q4_1 and Q8_0 as ``BlockQuantized``, without loss;
-    the types of ``DEQUANTIZED``, and blocks that are no matrix, as float32. Raises ModelError, naming the
-    type and a tensor, where the file has any other.
+    F32, F16 and BF16 come as they are; matrices of Q4_0, Q4_1, Q5_0, Q8_0, Q4_K and Q6_K as
+    ``BlockQuantized``, without loss; the types of ``DEQUANTIZED``, and blocks that are no matrix, as float32.
+    Raises ModelError, naming the type and a tensor, where the file has any other type.
     """
 
     def __init__(self, header: GgufHeader) -> None:
@@ -61,9 +61,14 @@ class GgufWeights:
         return self._tensors[name].type
 
     def canonical_bytes(self, name: str) -> int:
-        """Bytes of the tensor in the canonical model: as in the file, or as float32. Raises KeyError."""
+        """Bytes of the tensor in the canonical model, at most: codes, and two float32 a block."""
         tensor = self._tensors[name]
-        return 4 * math.prod(tensor.shape) if tensor.type in DEQUANTIZED else tensor.size
+        if tensor.type in DEQUANTIZED:
+            return 4 * math.prod(tensor.shape)
+        if tensor.type not in BLOCKS:
+            return tensor.size
+        bits, block = CODES[tensor.type]
+        return math.prod(tensor.shape) * (bits * block + 64) // (8 * block)
 
     def read(self, name: str) -> Tensor:
         """The tensor; float32 and float16 are views of the mapped file. Raises KeyError.
