@@ -17,6 +17,7 @@ from assay.compile.schedules.ir import (
     Expr,
     Stmt,
     allocate,
+    as_int,
     bind,
     broadcast,
     ceildiv,
@@ -30,6 +31,7 @@ from assay.compile.schedules.ir import (
     loop,
     minimum,
     opaque,
+    prefetch,
     seq,
     store,
 )
@@ -46,7 +48,9 @@ __all__ = ["PagedRows", "Span"]
 # More rows than this read a page often enough to have it widened once, in a buffer.
 _MOST_DIRECT_ROWS = 8
 # Pages whose scores are computed before they become powers: few rows' scores of many fit L1.
-_PAGES, _PAGES_OF_MANY_ROWS = 8, 4
+_PAGES, _PAGES_OF_MANY_ROWS = 16, 4
+# Bytes of a cache line.
+_LINE = 64
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -74,7 +78,7 @@ class PagedRows(RowsInMemory):
         most = tokens * problem.group
         many = most > _MOST_DIRECT_ROWS
         super().__init__(views, most, _PAGES_OF_MANY_ROWS if many else _PAGES)
-        self.exact = exact
+        self.exact, self.fetches = exact, exact and not many
         self.page, self.declarations = None, list(self.memory)
         if many and problem.cache_dtype != "float32":
             self.page, declaration = allocate([PAGE_TOKENS * problem.head_dim], "float32", "page")
@@ -165,8 +169,11 @@ class PagedRows(RowsInMemory):
         column, more = bind("column", page * PAGE_TOKENS)
         scales = plane * PAGE_TOKENS
         statements += more
+        values = offset + self.p.kv_heads * size
         statements.append(
-            self._tiles(rows, lambda row, height: self._scores(row, height, panel, base, column, scales))
+            self._tiles(
+                rows, lambda row, height: self._scores(row, height, panel, base, column, scales, values)
+            )
         )
         start, more = bind("page_start", number * PAGE_TOKENS)
         token, last = bind("first_token", span.past + span.first)
@@ -175,7 +182,30 @@ class PagedRows(RowsInMemory):
         hide = loop(span.count, lambda r: self.mask(r, column, start, token + r), "token")
         return seq(statements, more, last, if_then(tirx.Or(ahead, behind), hide))
 
-    def _scores(self, row: Expr, height: int, panel: Buffer, base: Expr, column: Expr, scales: Expr) -> Stmt:
+    def _coming(self, span: Span, number: Expr, statements: list[Stmt]) -> Expr:
+        """Where the keys are of the page at the place of ``number`` in the next block, or of the last one."""
+        if not self.fetches:
+            return i64(0)
+        later, more = opaque("later", minimum(number + self.pages, span.page_end - 1))
+        plane = self.views.plane(span.sequence, later, span.head)
+        offset, last = bind("coming", plane * (PAGE_TOKENS * self.p.head_dim))
+        statements += [*more, *last]
+        return offset
+
+    def _fetch(self, row: Expr, start: Expr, step: int, width: int) -> Callable[[Expr], list[Stmt]] | None:
+        """What the first rows' tile does beside a step: ask for the same elements of a later page.
+
+        Memory has pages in any order, so that the CPU does not see further than the page at work.
+        """
+        if not self.fetches or as_int(row) != 0:
+            return None
+        line = _LINE // {"float32": 4, "float16": 2, "int8": 1}[self.p.cache_dtype]
+        return lambda k: [prefetch(self.views.cache, start + k * step + j) for j in range(0, width, line)]
+
+    def _scores(
+        self, row: Expr, height: int, panel: Buffer, base: Expr, column: Expr, scales: Expr,
+        values: Expr,
+    ) -> Stmt:  # fmt: skip
         """``height`` rows' scores with a page's keys."""
         dim, lanes = self.p.head_dim, self.lanes
         width = _most_columns(self.unit, height, PAGE_TOKENS)
@@ -188,8 +218,9 @@ class PagedRows(RowsInMemory):
                 return a, [widened(panel, at + j, lanes, self.unit) for j in range(0, width, lanes)]
 
             accumulators, tile = accumulate(
-                height, width, lanes, dim, operands, few_rows=height * lanes < width
-            )
+                height, width, lanes, dim, operands, few_rows=height * lanes < width,
+                beside=self._fetch(row, values + part, PAGE_TOKENS, width),
+            )  # fmt: skip
             statements += tile
             for i, accumulator in enumerate(accumulators):
                 for j in range(0, width, lanes):
@@ -208,6 +239,8 @@ class PagedRows(RowsInMemory):
         panel, base = self._panel(offset, statements)
         column, more = bind("column", page * PAGE_TOKENS)
         statements += more
+
+        coming = self._coming(span, number, statements)
 
         def panel_of(row: Expr, height: int, start: Expr, width: int) -> Stmt:
             lanes = min(width, self.lanes)
@@ -228,6 +261,7 @@ class PagedRows(RowsInMemory):
                 operands,
                 lambda i, j: load(self.sums, place(i, j)),
                 few_rows=height * lanes < width,
+                beside=self._fetch(row, coming + start, p.head_dim, width),
             )
             for i, total in enumerate(sums):
                 for j in range(0, width, lanes):

@@ -36,7 +36,7 @@ class RowsInMemory:
     """At most ``most`` rows of queries of one head of keys and values, and their scores with ``pages`` pages.
 
     ``queries``, ``sums`` ``[most, head_dim]``; ``scores`` ``[most, scores_width]``; ``peaks``, ``totals``
-    ``[most]``: float32. ``planes`` ``[pages]``: the planes of the cache that hold the keys. ``memory``: declarations.
+    ``[most]``: float32. ``planes`` ``[pages]``: the keys' places in the cache. ``memory``: declarations.
     """
 
     def __init__(self, views: PagedViews, most: int, pages: int) -> None:

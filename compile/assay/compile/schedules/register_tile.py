@@ -70,11 +70,12 @@ def accumulate(
     begin: Callable[[int, int], Expr] | None = None,
     *,
     few_rows: bool = False,
+    beside: Callable[[Expr], list[Stmt]] | None = None,
 ) -> tuple[list[Buffer], list[Stmt]]:
     """A tile's accumulators, ``height`` rows of ``width``, and the statements that sum over ``depth``.
 
-    ``few_rows``: it is the broadcast operands of all rows that stay in registers during a step, and one vector
-    of the other operand after the other that meets them; else the other way round.
+    ``few_rows``: the broadcast operands of all rows stay in registers during a step, and one vector of the other
+    operand after the other meets them; else the other way round. ``beside``: what else a step does.
     """
     made = [allocate([width], "float32", "accumulators", "local") for _ in range(height)]
     accumulators = [buffer for buffer, _ in made]
@@ -87,7 +88,8 @@ def accumulate(
     def step(k: Expr) -> list[Stmt]:
         a, b = operands(k)
         order = sorted(places, key=lambda place: place[1]) if few_rows else places
-        return [
+        others = beside(k) if beside else []
+        return others + [
             store(
                 accumulators[i],
                 load(accumulators[i], lanes_at(j, lanes)) + broadcast(a[i], lanes) * b[j // lanes],
