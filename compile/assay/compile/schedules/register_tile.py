@@ -74,8 +74,8 @@ def accumulate(
 ) -> tuple[list[Buffer], list[Stmt]]:
     """A tile's accumulators, ``height`` rows of ``width``, and the statements that sum over ``depth``.
 
-    ``few_rows``: the broadcast operands of all rows stay in registers during a step, and one vector of the other
-    operand after the other meets them; else the other way round. ``beside``: what else a step does.
+    ``few_rows``: the broadcast operands of all rows stay in registers during a step, and the vectors of the
+    other operand come one by one; else the other way round. ``beside``: what else a step does.
     """
     made = [allocate([width], "float32", "accumulators", "local") for _ in range(height)]
     accumulators = [buffer for buffer, _ in made]
