@@ -119,6 +119,9 @@ def quantize(
         raise UsageError(f"The scheme {plan.name} needs inputs to calibrate on.", hint="Give --calibration.")
     changed = dequantize_model(model)
     weights = find_weights(changed)
+    if plan.scheme.whole_graph:
+        assert samples is not None
+        return _quantize_graph(changed, weights, plan, samples)
     chosen = _choose(changed, weights, plan)
     rounded = _rounded(changed, chosen, samples)
     rewriter = Rewriter(changed)
@@ -130,6 +133,50 @@ def quantize(
         tensors.append(_described(changed, weight, scheme, note, values, stored))
     rewriter.finish()
     return Quantized(model=changed, tensors=tuple(tensors))
+
+
+def _quantize_graph(
+    model: onnx.ModelProto, weights: Sequence[Weight], plan: Plan, samples: Sequence[Mapping[str, Array]]
+) -> Quantized:
+    """``model`` with activations quantized too; overrides may only keep weights in float32."""
+    from assay.compile.quantize.static import quantize_static_model, static_values
+    from assay.compile.schemes.int8_static import StaticScheme
+
+    assert isinstance(plan.scheme, StaticScheme)
+    for override in plan.overrides:
+        if override.scheme.name != "f32":
+            raise UsageError(f"With {plan.scheme.name}, an override can only be f32.")
+    kept = _kept_names(model, weights, plan)
+    nodes = {
+        model.graph.node[reader.node].name
+        for weight in weights
+        if weight.name in kept
+        for reader in weight.readers
+    }
+    for weight in weights:
+        weight.values()  # numbers that are not finite are told before calibration runs
+    result = quantize_static_model(model, samples, plan.scheme.calibrator, nodes - {""})
+    values = static_values(weights, result)
+    tensors = []
+    for weight in weights:
+        before = weight.values()
+        stored = values.get(weight.name, before)
+        scheme = plan.scheme if weight.name in values else schemes()["f32"]
+        note = None if scheme is plan.scheme else "override" if weight.name in kept else "left in float32"
+        tensors.append(_described(model, weight, scheme, note, before, stored))
+    return Quantized(model=result, tensors=tuple(tensors))
+
+
+def _kept_names(model: onnx.ModelProto, weights: Sequence[Weight], plan: Plan) -> set[str]:
+    """Names of the weights that overrides match; raises UnknownNameError for one that matches none."""
+    names = {weight.name: _names(model, weight) for weight in weights}
+    for override in plan.overrides:
+        if not any(override.matches(known) for known in names.values()):
+            known = (name for several in names.values() for name in several)
+            raise UnknownNameError("weight that matches the override", override.pattern, dict.fromkeys(known))
+    return {
+        name for name, known in names.items() if any(override.matches(known) for override in plan.overrides)
+    }
 
 
 def _choose(

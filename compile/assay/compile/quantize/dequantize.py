@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Mapping
 from enum import Enum, auto
 from typing import TYPE_CHECKING, Any
@@ -28,7 +29,7 @@ class _Form(Enum):
     TABLE = auto()  # GatherBlockQuantized
     NARROW_TABLE = auto()  # Gather from a 16-bit table whose rows are only cast to float32
     WIDENED_ROWS = auto()  # those casts
-    ROUND_TRIP = auto()  # DequantizeLinear of the result of a QuantizeLinear
+    ROUND_TRIP = auto()  # DequantizeLinear of the result of a QuantizeLinear, with one constant scale
 
 
 def stored_in_fewer_bits(model: onnx.ModelProto) -> bool:
@@ -37,7 +38,11 @@ def stored_in_fewer_bits(model: onnx.ModelProto) -> bool:
 
 
 def drop_round_trips(model: onnx.ModelProto) -> onnx.ModelProto:
-    """A copy in which no activation is quantized to be dequantized at once; weights stay as they are."""
+    """A copy in which no activation is rounded; weights stay as they are.
+
+    An activation that is quantized to be dequantized at once is clipped to the range of its integers instead:
+    quantizers leave out a Relu that such a range stands for.
+    """
     return _copy_rewritten(model, frozenset({_Form.ROUND_TRIP}))
 
 
@@ -46,7 +51,7 @@ def dequantize_model(model: onnx.ModelProto) -> onnx.ModelProto:
 
     MatMulNBits becomes MatMul, GatherBlockQuantized Gather, a Cast or DequantizeLinear of an initializer the
     initializer, under its old name where nothing else reads it; a Gather from a 16-bit table one from a
-    float32 table; a QuantizeLinear whose result is only dequantized goes, with its DequantizeLinear. Integer
+    float32 table; a QuantizeLinear whose result is dequantized a Clip to the range of its integers. Integer
     operators stay. Raises ModelError for a form of these operators that is not known.
     """
     return _copy_rewritten(model, frozenset(_Form))
@@ -68,16 +73,12 @@ class _Widener:
         self._model = model
         self._graph = model.graph
         self._tensors: Mapping[str, onnx.TensorProto] = {t.name: t for t in model.graph.initializer}
-        self._sources = {
-            node.output[0]: node.input[0]
-            for node in model.graph.node
-            if node.op_type in ("QuantizeLinear", "Reshape")
-        }
+        self._flat = {n.output[0]: n.input[0] for n in model.graph.node if n.op_type == "Reshape"}
+        self._quantized = {n.output[0]: n for n in model.graph.node if n.op_type == "QuantizeLinear"}
         self._readers: dict[str, list[int]] = {}
         for index, node in enumerate(model.graph.node):
             for name in node.input:
                 self._readers.setdefault(name, []).append(index)
-        self._quantized = {n.output[0] for n in model.graph.node if n.op_type == "QuantizeLinear"}
         self.forms = dict(self._find())
         self._added: dict[str, onnx.TensorProto] = {}
         self._renamed: dict[str, str] = {}
@@ -100,7 +101,11 @@ class _Widener:
         if node.op_type == "DequantizeLinear":
             if constant:
                 return _Form.CONSTANT
-            return _Form.ROUND_TRIP if node.input[0] in self._quantized else None
+            quantizer = self._quantized.get(node.input[0])
+            constant = quantizer is not None and all(name in self._tensors for name in quantizer.input[1:])
+            if constant and math.prod(self._tensors[node.input[1]].dims) == 1:
+                return _Form.ROUND_TRIP
+            return None
         if not constant or self._tensors[node.input[0]].data_type not in _HALVES:
             return None
         if _widens(node):
@@ -139,9 +144,7 @@ class _Widener:
     def _rewritten(self, node: onnx.NodeProto, form: _Form | None) -> list[onnx.NodeProto]:
         """What stands in the place of ``node``."""
         if form is _Form.ROUND_TRIP:
-            source = self._sources[node.input[0]]
-            self._renamed[node.output[0]] = self._renamed.get(source, source)
-            return []
+            return [self._clip(node)]
         if form is _Form.WIDENED_ROWS:
             self._renamed[node.output[0]] = node.input[0]
             return []
@@ -156,6 +159,24 @@ class _Widener:
         if form is _Form.TABLE:
             return [self._table(node)]
         return [node]
+
+    def _clip(self, node: onnx.NodeProto) -> onnx.NodeProto:
+        """A round trip through integers without the rounding."""
+        import onnx
+
+        source = self._quantized[node.input[0]].input[0]
+        scale, zero = self._array(node, 1), self._array(node, 2)
+        assert scale is not None
+        ends = np.iinfo(np.uint8 if zero is None else zero.dtype)
+        middle = 0 if zero is None else int(zero.reshape(()))
+        names = []
+        for label, end in (("least", ends.min), ("largest", ends.max)):
+            names.append(f"{node.output[0]}/{label}")
+            self._add(names[-1], np.array((end - middle) * float(scale.reshape(())), np.float32))
+        inputs = [self._renamed.get(source, source), *names]
+        return onnx.helper.make_node(
+            "Clip", inputs, [node.output[0]], name=node.name or f"{node.output[0]}/clip"
+        )
 
     def _constant(self, node: onnx.NodeProto) -> str:
         """The initializer that the first input of ``node`` becomes."""
@@ -219,7 +240,7 @@ class _Widener:
 
         attributes = {item.name: int(item.i) for item in node.attribute}
         bits, group = attributes.get("bits", 4), attributes.get("block_size", 128)
-        node.input[0] = self._sources.get(node.input[0], node.input[0])
+        node.input[0] = self._flat.get(node.input[0], node.input[0])
         packed = self._array(node, 0)
         assert packed is not None
         if packed.dtype != np.uint8 or attributes.get("gather_axis", 0):

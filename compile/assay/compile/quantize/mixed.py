@@ -213,7 +213,7 @@ def choose_schemes(
         # What the sum of single errors did not foresee is taken off the budget.
         allowed *= min(0.7, wanted / error.noise)
     raise UsageError(
-        f"No mixture of these schemes reaches {budget.sqnr:g} dB; the last one tried has {error.sqnr:.1f} dB.",
+        f"No mixture of these schemes reaches {budget.sqnr:g} dB; the last one has {error.sqnr:.1f} dB.",
         hint="Give --candidate a scheme with more bits, or accept a lower --min-sqnr.",
     )
 

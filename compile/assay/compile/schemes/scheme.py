@@ -63,6 +63,11 @@ class Scheme:
         return False
 
     @property
+    def whole_graph(self) -> bool:
+        """Whether it quantizes a graph, activations and all, and no single weight."""
+        return False
+
+    @property
     def changes_weights(self) -> bool:
         """Whether ``apply`` changes anything."""
         return True

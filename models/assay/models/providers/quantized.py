@@ -18,7 +18,7 @@ from assay.models.spec import Array, ModelSpec
 if TYPE_CHECKING:
     import onnx
 
-__all__ = ["QuantFormat", "Quantized"]
+__all__ = ["QuantFormat", "Quantized", "activation_products", "quiet_quantizer"]
 
 # DequantizeLinear takes one scale a channel from this operator set on; the version that is written.
 _FIRST_OPSET, _OPSET = 13, 17
@@ -76,7 +76,7 @@ class Quantized:
             "weight_type": QuantType.QInt8,
         }
         try:
-            with _quiet():
+            with quiet_quantizer():
                 if self.format is QuantFormat.DYNAMIC:
                     quantize_dynamic(prepared, path, **options)
                 else:
@@ -104,10 +104,10 @@ class Quantized:
         for index, node in enumerate(model.graph.node):
             node.name = node.name or f"{node.op_type}_{index}"
         onnx.save_model(model, target)
-        return [] if self.products else list(_products(model.graph))
+        return [] if self.products else list(activation_products(model.graph))
 
 
-def _products(graph: onnx.GraphProto) -> Iterator[str]:
+def activation_products(graph: onnx.GraphProto) -> Iterator[str]:
     """Names of the matrix products neither of whose operands is a constant."""
     constants = {tensor.name for tensor in graph.initializer}
     for node in graph.node:
@@ -144,7 +144,7 @@ class _Samples:
 
 
 @contextlib.contextmanager
-def _quiet() -> Iterator[None]:
+def quiet_quantizer() -> Iterator[None]:
     """The quantizer prints and warns at length of what we chose on purpose."""
     disabled = logging.root.manager.disable
     logging.disable(logging.WARNING)
