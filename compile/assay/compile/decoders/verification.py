@@ -30,8 +30,9 @@ _SEED = 20
 # Errors of rows of logits over their standard deviation, by what is rounded: see docs/decoders.md.
 _CACHE_ERROR = {"float32": 1e-3, "float16": 5e-3, "int8": 5e-2}
 _ACTIVATION_ERROR = 0.25
-# Of so many logits, single ones are several times further off than their root mean square.
-_OUTLIER = 8.0
+# Of so many logits, single ones are several times further off than their root mean square. Between ONNX
+# Runtime's own with activations in 8 bits and in float32 it is 1.2 standard deviations (SmolLM2 in Q4_K_M).
+_OUTLIER = 12.0
 
 
 @dataclass(kw_only=True)
