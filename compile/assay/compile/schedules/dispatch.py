@@ -14,11 +14,11 @@ from assay.compile.schedules.context import ScheduleContext
 from assay.compile.schedules.conv2d import emit_conv2d
 from assay.compile.schedules.depthwise import emit_depthwise_conv2d
 from assay.compile.schedules.epilogue import Epilogue, split_epilogue
+from assay.compile.schedules.few_elements import emit_stages_for_any_size
 from assay.compile.schedules.gemm import emit_batched_matmul, emit_packed_matmul
 from assay.compile.schedules.in_place import write_in_place
 from assay.compile.schedules.ir import Buffer, Expr, Stmt, seq
 from assay.compile.schedules.shuffled_conv2d import emit_shuffled_conv2d
-from assay.compile.schedules.stages import emit_stages
 from assay.compile.schedules.winograd_loops import emit_winograd_conv2d
 from assay.compile.schedules.workloads import workload_of
 
@@ -50,18 +50,18 @@ def schedule_function(function: Expr, context: ScheduleContext) -> Expr:
     fused = write_in_place(read_function(function))
     anchor = fused.anchor()
     if anchor is None:
-        alone = emit_stages(fused.blocks, fused, context)
+        alone = emit_stages_for_any_size(fused.blocks, fused, context)
         return _assemble(fused, alone.statements, alone.stored)
     whole = _WHOLE.get(str(anchor.annotations["assay.schedule"]))
     if whole is not None:
         return _assemble(fused, [whole(fused, anchor, context)], ())
     position = fused.blocks.index(anchor)
     epilogue, after = split_epilogue(fused, anchor)
-    first = emit_stages(fused.blocks[:position], fused, context)
+    first = emit_stages_for_any_size(fused.blocks[:position], fused, context)
     workload = workload_of(anchor, context)
     chosen = context if workload is None else context.with_choice(context.choice_for(workload))
     own = _ANCHORS[str(anchor.annotations["assay.schedule"])](fused, anchor, epilogue, chosen)
-    last = emit_stages(after, fused, context)
+    last = emit_stages_for_any_size(after, fused, context)
     stored = [*first.stored, *last.stored]
     if not epilogue.blocks:
         stored.append(anchor.output)
