@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from assay.cli.artifacts import is_artifact, model_behind, registered_model, spec_from_manifest
 from assay.cli.failures import as_assay_error, report_failure
 from assay.cli.output import Output
-from assay.errors import ArtifactError, BenchmarkError, MissingDependencyError
+from assay.errors import ArtifactError, BenchmarkError, MissingDependencyError, UsageError
 
 if TYPE_CHECKING:
     from assay.models.export import CanonicalModel
@@ -103,7 +103,8 @@ class Session:
             for profile in self._plan.profiles:
                 profiles()[profile]
             for name in models:
-                find_model(name)
+                if find_model(name).decoder is not None:
+                    raise _language_model(name)
 
     def _measure(self, name: str) -> None:
         from assay.benchmarks.harness import bench, unavailable_engines
@@ -158,6 +159,8 @@ class Session:
         from assay.runtime.artifact import open_artifact
 
         manifest = open_artifact(path).manifest
+        if manifest.decoder is not None:
+            raise _language_model(str(path))
         canonical = None
         peers = [engine for engine in self._plan.engines if engine != "assay"]
         if peers and (self._plan.model is not None or registered_model(manifest) is not None):
@@ -228,3 +231,9 @@ def save_records(records: Sequence[Record], folder: Path | None) -> Path | None:
         checkout = find_checkout()
         folder = (checkout.root if checkout else Path()) / "results" / "runs"
     return write_records(folder, records)
+
+
+def _language_model(name: str) -> UsageError:
+    return UsageError(
+        f"{name} is a language model, which is measured by other figures.", hint=f"assay bench llm {name}"
+    )

@@ -32,6 +32,11 @@ def inputs_or_generated(
         from assay.cli.input_files import read_inputs
 
         return read_inputs(files, manifest, spec)
+    if manifest.decoder is not None:
+        from assay.runtime.generate.example_call import example_call
+
+        output.note(f"no --input: one call on random tokens (seed {seed}); `assay generate` makes text")
+        return example_call(manifest.decoder, sizes, seed)
     from assay.models.inputs import make_inputs
 
     kind = "representative" if spec.representative_inputs is not None else "random"

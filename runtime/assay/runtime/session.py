@@ -158,10 +158,8 @@ class Model:
         when a name, dtype or shape does not fit.
         """
         arrays = self._checked(inputs)
-        decoder, outputs = self.manifest.decoder, self.manifest.outputs
-        if decoder is not None:
-            names = (item.name for item in self.inputs)
-            check_paged_call(decoder, dict(zip(names, arrays, strict=True)))
+        self._check_paging(arrays)
+        outputs = self.manifest.outputs
         results = self._driver_for(arrays).call(arrays, self._threads)
         if len(results) != len(outputs):
             raise ArtifactError(
@@ -185,6 +183,12 @@ class Model:
         self._known_shapes = tuple(array.shape for array in checked)
         return checked
 
+    def _check_paging(self, arrays: Sequence[npt.NDArray[Any]]) -> None:
+        """Raise InterfaceError for a call of a decoder that would touch what is not its own."""
+        if self.manifest.decoder is not None:
+            names = (item.name for item in self.inputs)
+            check_paged_call(self.manifest.decoder, dict(zip(names, arrays, strict=True)))
+
     def kernel_times(self, inputs: Mapping[str, Tensor], *, repeats: int = 10) -> KernelTimes:
         """Seconds of every kernel in ``repeats`` runs on ``inputs``, beside as many runs unobserved.
 
@@ -195,6 +199,7 @@ class Model:
         if repeats < 1:
             raise ValueError(f"repeats must be at least 1, not {repeats}")
         arrays = check_inputs(self.inputs, inputs)
+        self._check_paging(arrays)
         return time_kernels(self._driver_for(arrays), arrays, self._threads, repeats)
 
     def _driver_for(self, arrays: Sequence[npt.NDArray[Any]]) -> TvmVm:
