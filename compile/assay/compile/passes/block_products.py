@@ -189,7 +189,7 @@ class _Converter(PyExprMutator):  # type: ignore[misc]
         """The layout and the packed constant; the same one for the same weights."""
         digest = hashlib.sha256(repr((call.bits, call.block, call.rows, call.columns)).encode())
         for operand in operands[1 : 4 if call.has_zero_points else 3]:
-            digest.update(np.ascontiguousarray(_array(operand)))
+            digest.update(memoryview(np.ascontiguousarray(_array(operand))))
         key = digest.digest()
         if key not in self.packed:
             weights = _weights(call, operands)
@@ -198,9 +198,13 @@ class _Converter(PyExprMutator):  # type: ignore[misc]
         return self.packed[key]
 
     def _product(self, call: BlockCall, operands: list[Any]) -> Any:
-        form, packed = self._pack(call, operands)
-        x = self._quantize(operands[0], form)
-        value = self._call(block_matmul, x, packed, form=form, pattern=_OUT_ELEMENTWISE_FUSABLE)
+        if call.integer:
+            form, packed = self._pack(call, operands)
+            x = self._quantize(operands[0], form)
+            value = self._call(block_matmul, x, packed, form=form, pattern=_OUT_ELEMENTWISE_FUSABLE)
+        else:
+            real = np.ascontiguousarray(_weights(call, operands).dequantized().T)
+            value = relax.op.matmul(operands[0], relax.const(real))
         if not call.has_bias:
             return value
         return relax.op.add(self.builder_.emit(value), operands[-1])

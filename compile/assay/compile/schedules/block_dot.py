@@ -17,11 +17,7 @@ from assay.compile.schedules.ir import Expr, broadcast, const_like
 from assay.compile.schedules.multiply_add import _DPBUSD, _MADDUBSW, _MADDWD
 from assay.compile.targets.target import DotProduct, VectorUnit
 
-__all__ = ["SPAN", "BlockDot", "block_dot"]
-
-# K whose products may be added before they are widened: 8 quads of codes up to 15 give 8 * 2 * 15 * 127 in
-# one 16-bit sum, which is 30480.
-SPAN = 32
+__all__ = ["BlockDot", "block_dot"]
 
 _SIGN = {128: "llvm.x86.ssse3.psign.b.128", 256: "llvm.x86.avx2.psign.b"}
 
@@ -32,6 +28,11 @@ class BlockDot(Protocol):
     @property
     def bias(self) -> int:
         """What the form takes off every code."""
+        ...
+
+    @property
+    def total(self) -> str:
+        """The dtype of the sums of a span while they grow."""
         ...
 
     def prepare(self, codes: Expr) -> Sequence[Expr]:
@@ -55,6 +56,7 @@ def _plus(total: Expr | None, more: Expr) -> Expr:
 class _Form:
     lanes: int
     bias: int = 0
+    total: str = "int32"
 
     @property
     def _bits(self) -> int:
@@ -92,6 +94,8 @@ class _Form:
 @dataclass(frozen=True, kw_only=True)
 class Nibbles(_Form):
     """Codes of 4 bits: ``pmaddubsw``, sums of a span in 16 bits."""
+
+    total: str = "int16"
 
     def add(self, total: Expr | None, weights: Sequence[Expr], x: Expr) -> Expr:
         """total + pmaddubsw(weights, x), 16 bits."""

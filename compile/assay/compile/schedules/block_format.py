@@ -1,4 +1,4 @@
-"""How block-quantized weights lie in memory: panels of columns, each read once from its first byte to its last.
+"""How block-quantized weights lie in memory: panels of columns, each read once from first to last byte.
 
 A weight is ``scale * (code - zero point)``; ``block`` consecutive K of a column share a scale and a zero
 point. A panel holds ``vectors`` times ``lanes`` columns. For each block of K it has the codes, then the
@@ -16,12 +16,15 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-__all__ = ["ActivationFormat", "BlockFormat", "BlockWeights", "Offset", "pack_blocks", "plan_format"]
+__all__ = ["SPAN", "ActivationFormat", "BlockFormat", "BlockWeights", "Offset", "pack_blocks", "plan_format"]
 
 Array = npt.NDArray[Any]
 
 # Half a unit in the last place of float32: -scale * zero point rounds to a minimum that is this near.
 _ROUNDING = 2.0**-23
+# K whose products with codes up to 15 may be added before they are widened: 8 quads in one 16-bit sum are
+# 8 * 2 * 15 * 127, which is 30480.
+SPAN = 32
 # Columns of a panel, about.
 _PANEL_COLUMNS = 32
 
@@ -36,9 +39,9 @@ class Offset(StrEnum):
 
 @dataclass(frozen=True, kw_only=True)
 class BlockWeights:
-    """A matrix ``[N, K]`` of codes with scales and zero points ``[N, ceil(K / block)]`` (None: ``2^(bits-1)``).
+    """A matrix ``[N, K]`` of codes, with scales and zero points ``[N, ceil(K / block)]``.
 
-    ``codes``: uint8, one a byte, below ``2^bits``. ``scales``, ``zero_points``: float32.
+    Without zero points, they are ``2^(bits-1)``. ``codes``: uint8, one a byte, below ``2^bits``. ``scales``, ``zero_points``: float32.
     """
 
     bits: int
@@ -61,7 +64,8 @@ class BlockWeights:
 class ActivationFormat:
     """A row of quantized activations: int8 codes, then float32 scales, float32 scale times sum, int32 sum.
 
-    The last three have one element for each block of ``block`` K; ``depth`` is K before it is filled up.
+    The last three have one element for each block of ``block`` K; ``depth`` is K before it is filled up. An
+    int32 at the end is the number of quads (four K) whose products may be added before they are widened.
     """
 
     block: int
@@ -79,7 +83,7 @@ class ActivationFormat:
 
     @property
     def scaled_sums_at(self) -> int:
-        """The byte of a row at which the products of scale and sum start; the scales start behind the codes."""
+        """The byte of a row at which scales times sums start; the scales start behind the codes."""
         return self.codes + 4 * self.blocks
 
     @property
@@ -88,9 +92,19 @@ class ActivationFormat:
         return self.codes + 8 * self.blocks
 
     @property
+    def quads(self) -> int:
+        """Quads of a span: a block, or a part of one."""
+        return min(self.block, SPAN) // 4
+
+    @property
+    def quads_at(self) -> int:
+        """The byte of a row at which the number of quads is."""
+        return self.codes + 12 * self.blocks
+
+    @property
     def row_bytes(self) -> int:
         """Bytes of a row."""
-        return self.codes + 12 * self.blocks
+        return self.quads_at + 4
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -225,8 +239,9 @@ def pack_blocks(weights: BlockWeights, form: BlockFormat) -> Array:
     shape = (form.panels, form.vectors, form.lanes, form.blocks)
     wide = np.zeros((form.panels * form.width, form.blocks * form.block), np.uint8)
     wide[: codes.shape[0], : codes.shape[1]] = codes
+    quads: Array
     if form.bits == 4:
-        halves = wide.reshape(*shape, form.block // 8, 2, 4)
+        halves: Array = wide.reshape(*shape, form.block // 8, 2, 4)
         quads = halves[..., 0, :] | (halves[..., 1, :] << 4)
     else:
         quads = wide.reshape(*shape, form.block // 4, 4)

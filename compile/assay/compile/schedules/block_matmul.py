@@ -13,8 +13,8 @@ from functools import cached_property
 
 from tvm import tirx
 
-from assay.compile.schedules.block_dot import SPAN, BlockDot, block_dot
-from assay.compile.schedules.block_format import BlockFormat, Offset
+from assay.compile.schedules.block_dot import BlockDot, block_dot
+from assay.compile.schedules.block_format import SPAN, BlockFormat, Offset
 from assay.compile.schedules.block_panel import Lets, Packed, Panel, Spread
 from assay.compile.schedules.blocks import Block, FusedFunction, loads_of
 from assay.compile.schedules.context import ScheduleContext
@@ -55,6 +55,8 @@ _FEW = 8
 _TILE_ROWS = 4
 # Rows that walk one panel after it was spread.
 _CHUNK = 256
+# Sums of a tile whose steps are written out, at most.
+_UNROLLED = 4
 
 
 def emit_block_matmul(
@@ -161,8 +163,8 @@ class _Emitter:
 
     def _tile_shape(self) -> tuple[int, int]:
         """Rows and vectors of a tile of many rows: half of the registers for its sums."""
-        vectors = self._divisor(2)
-        return max(1, self.context.unit.registers // (2 if self.context.unit.fma else 4) // vectors), vectors
+        unit, vectors = self.context.unit, self._divisor(4)
+        return max(1, unit.registers // (2 if unit.fma else 4) // vectors), vectors
 
     def _tile(self, panel: Panel, height: int, first: int, count: int, row: Expr, number: Expr) -> Stmt:
         """``height`` rows from ``row`` times ``count`` vectors of a panel from ``first`` on."""
@@ -259,20 +261,69 @@ class _Tile:
         self, lets: Lets, base: Expr, first: Expr, step: Expr, length: int
     ) -> dict[tuple[int, int], Expr]:
         """int32 sums of ``length`` K: activations from ``first`` on, codes from ``step`` of the block on."""
-        quads = self.panel.quads
+        steps = length // 4 // self.panel.quads
         totals: dict[tuple[int, int], Expr] = {}
-        for s in range(length // 4 // quads):
-            xs = [
-                [lets.keep(self._quad(at + first + (s * quads + q) * 4), "x") for at in self.rows]
-                for q in range(quads)
-            ]
-            for v in self.vectors:
-                for q, codes in enumerate(self.panel.codes(lets, base, step + s, v)):
-                    weights = [lets.keep(part, "weights") for part in self.dot.prepare(codes)]
-                    for i in range(len(self.rows)):
-                        total = self.dot.add(totals.get((i, v)), weights, xs[q][i])
-                        totals[i, v] = lets.keep(total, "total")
+        if len(self.rows) * len(self.vectors) <= _UNROLLED:
+            for s in range(steps):
+                self._step(lets, base, first, step, s, totals)
+        else:
+            totals = self._walk(lets, base, first, step)
         return {place: lets.keep(self.dot.sums(total), "sums") for place, total in totals.items()}
+
+    def _step(
+        self,
+        lets: Lets,
+        base: Expr,
+        first: Expr,
+        step: Expr,
+        s: int | Expr,
+        totals: dict[tuple[int, int], Expr],
+    ) -> None:
+        """One step of a span, added to ``totals``."""
+        quads = self.panel.quads
+        xs = [
+            [lets.keep(self._quad(at + first + (s * quads + q) * 4), "x") for at in self.rows]
+            for q in range(quads)
+        ]
+        for v in self.vectors:
+            for q, codes in enumerate(self.panel.codes(lets, base, step + s, v)):
+                weights = [lets.keep(part, "weights") for part in self.dot.prepare(codes)]
+                for i in range(len(self.rows)):
+                    total = self.dot.add(totals.get((i, v)), weights, xs[q][i])
+                    totals[i, v] = lets.keep(total, "total")
+
+    def _walk(self, lets: Lets, base: Expr, first: Expr, step: Expr) -> dict[tuple[int, int], Expr]:
+        """The steps of a span in a loop whose length LLVM does not know.
+
+        Where it is written out, LLVM finishes one sum after the other, for which it wants all operands of a
+        span in registers.
+        """
+        kind = self.dot.total
+        lanes = self.form.lanes * (2 if kind == "int16" else 1)
+        made = [allocate([lanes * len(self.vectors)], kind, "total", "local") for _ in self.rows]
+        places = {
+            (i, v): (made[i][0], lanes_at((v - self.vectors.start) * lanes, lanes))
+            for i in range(len(self.rows))
+            for v in self.vectors
+        }
+        zero = broadcast(const_like(0, kind), lanes)
+        lets.statements += [declaration for _, declaration in made]
+        lets.statements += [store(buffer, zero, at) for buffer, at in places.values()]
+
+        def one(s: Expr) -> Stmt:
+            inner = Lets()
+            totals = {place: load(buffer, at) for place, (buffer, at) in places.items()}
+            for part in range(together):
+                self._step(inner, base, first, step, s * together + part, totals)
+            return seq(
+                inner.statements,
+                [store(*places[place][:1], total, places[place][1]) for place, total in totals.items()],
+            )
+
+        together = min(2, self.form.activations.quads // self.panel.quads)
+        quads = lets.keep(self._word(self.rows[0], self.form.activations.quads_at, i64(0), "int32"), "quads")
+        lets.statements.append(loop(floordiv(i64(quads), self.panel.quads * together), one, "step"))
+        return {place: load(buffer, at) for place, (buffer, at) in places.items()}
 
     def _quad(self, at: Expr) -> Expr:
         """Four activations in every lane."""

@@ -1,4 +1,4 @@
-"""Where a product with block-quantized weights takes the codes of a panel from: the packed bytes, or a buffer."""
+"""Where a product takes the codes of a panel from: the packed bytes, or buffers that they were spread in."""
 
 from __future__ import annotations
 

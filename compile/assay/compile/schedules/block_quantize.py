@@ -1,4 +1,4 @@
-"""Activations as 8-bit integers with a scale for each block of a row, for products with block-quantized weights.
+"""Activations as 8-bit integers with a scale for each block of a row.
 
 The rule is that of ONNX Runtime's MatMulNBits with accuracy_level 4, and of llama.cpp's Q8_0: the largest
 magnitude of a block becomes 127, and every number the nearest integer, ties to even.
@@ -41,7 +41,7 @@ _LARGEST = 127.0
 
 
 def quantize_function(form: ActivationFormat, shape: list[int | Expr], context: ScheduleContext) -> Expr:
-    """The kernel from float32 ``[..., K]`` of this shape to int8 ``[..., row_bytes]`` (``ActivationFormat``)."""
+    """The kernel from float32 ``[..., K]`` of this shape to int8 ``[..., row_bytes]``: ``form``'s rows."""
     own = own_extents(shape)
     source = tirx.decl_buffer(own, "float32", name="x")
     target = tirx.decl_buffer([*own[:-1], i64(form.row_bytes)], "int8", name="quantized")
@@ -56,7 +56,8 @@ def quantize_function(form: ActivationFormat, shape: list[int | Expr], context: 
         expected *= context.expected(extent)
 
     def row(r: Expr) -> Stmt:
-        return loop(form.blocks, lambda b: _block(form, x, q, r, b, lanes), "block")
+        quads = _store_word(q, const_like(form.quads, "int32"), r * form.row_bytes + form.quads_at)
+        return seq(quads, loop(form.blocks, lambda b: _block(form, x, q, r, b, lanes), "block"))
 
     # A vector of numbers takes about as long as two scalar operations.
     body = parallel(simplify(rows), row, "row", serial=context.is_small(expected * 2 // lanes))

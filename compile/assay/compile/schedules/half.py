@@ -15,7 +15,8 @@ _REBIAS = 2.0**112
 def widened(bits: Expr, dtype: str, lanes: int, *, f16c: bool) -> Expr:
     """``lanes`` uint16 that are the bits of ``dtype`` (float16 or bfloat16) as float32, exactly.
 
-    ``f16c``: whether the CPU converts float16. If not, infinities and NaN of float16 become finite numbers of 65536 and more.
+    ``f16c``: whether the CPU converts float16. If not, its infinities and NaN become finite numbers, of 65536
+    and more.
     """
     if dtype == "float16" and f16c:
         kinds = ("float16", "float32") if lanes == 1 else (f"float16x{lanes}", f"float32x{lanes}")
