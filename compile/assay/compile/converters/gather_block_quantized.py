@@ -33,8 +33,8 @@ def convert_gather_block_quantized(
 ) -> Any:
     """Rows of a constant uint8 table of 4 or 8 bits, quantized along its last axis; ValueError for the rest.
 
-    What arises is ``call_dps_packed("assay.block_gather:" + BlockCall, [indices, codes, scales, zeros])`` with
-    operands as in ``convert_matmul_nbits``. An index outside of the table reads the nearest row.
+    What arises is ``call_dps_packed("assay.block_gather:" + BlockCall, [indices, codes, scales, zeros])``
+    with operands as in ``convert_matmul_nbits``. An index outside of the table reads the nearest row.
     """
     bits, block = int(attributes.get("bits", 4)), int(attributes.get("block_size", 128))
     codes, scales = _constant(builder, inputs[0]), _constant(builder, inputs[2])

@@ -20,7 +20,7 @@ _BITS = (4, 8)
 def unpacked_zero_points(
     values: npt.NDArray[Any], bits: int, rows: int, blocks: int
 ) -> npt.NDArray[np.float32]:
-    """float32 ``[rows, blocks]`` of zero points, which are floats, or integers in whole bytes for each row."""
+    """float32 ``[rows, blocks]`` of zero points: floats, or integers in whole bytes for each row."""
     if values.dtype.kind == "f":
         return values.astype(np.float32).reshape(rows, blocks)
     if values.dtype != np.uint8:
@@ -44,8 +44,8 @@ def _constant(inputs: Any, position: int, name: str) -> npt.NDArray[Any] | None:
 def convert_matmul_nbits(builder: Any, inputs: Any, attributes: Mapping[str, Any], opset: int) -> Any:
     """MatMulNBits with float32 activations and 4 or 8 bits; ValueError names what is missing.
 
-    What arises is ``call_dps_packed("assay.block_matmul:" + BlockCall, [A, codes, scales, zeros, bias])`` (the
-    last two where there are any): float32 ``[..., N]`` of A ``[..., K]``, codes uint8
+    What arises is ``call_dps_packed("assay.block_matmul:" + BlockCall, [A, codes, scales, zeros, bias])``
+    (the last two where there are any): float32 ``[..., N]`` of A ``[..., K]``, codes uint8
     ``[N, blocks, block * bits / 8]``, scales and zero points float32 ``[N, blocks]``, bias float32 ``[N]``.
     ``passes/block_products.py`` joins the calls of one A along N (a concatenation of their results is the
     joint result, without a copy) and makes them kernels: ``block_quantize`` once for each A and block size,

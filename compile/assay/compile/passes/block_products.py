@@ -189,7 +189,7 @@ class _Converter(PyExprMutator):  # type: ignore[misc]
         """The layout and the packed constant; the same one for the same weights."""
         digest = hashlib.sha256(repr((call.bits, call.block, call.rows, call.columns)).encode())
         for operand in operands[1 : 4 if call.has_zero_points else 3]:
-            digest.update(memoryview(np.ascontiguousarray(_array(operand))))
+            digest.update(np.ascontiguousarray(_array(operand)).data)
         key = digest.digest()
         if key not in self.packed:
             weights = _weights(call, operands)

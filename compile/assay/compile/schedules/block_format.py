@@ -41,7 +41,8 @@ class Offset(StrEnum):
 class BlockWeights:
     """A matrix ``[N, K]`` of codes, with scales and zero points ``[N, ceil(K / block)]``.
 
-    Without zero points, they are ``2^(bits-1)``. ``codes``: uint8, one a byte, below ``2^bits``. ``scales``, ``zero_points``: float32.
+    Without zero points, they are ``2^(bits-1)``. ``codes``: uint8, one a byte, below ``2^bits``. The others:
+    float32.
     """
 
     bits: int
