@@ -262,9 +262,9 @@ def _fuzz(path: Path, rounds: int, seed: int) -> tuple[int, int]:
 
 
 def test_changed_bytes_are_read_or_refused(tmp_path: Path) -> None:
-    read, refused = _fuzz(tmp_path / "model.gguf", rounds=2000, seed=1)
-    assert read > 100
-    assert refused > 500
+    read, refused = _fuzz(tmp_path / "model.gguf", rounds=700, seed=1)
+    assert read > 35
+    assert refused > 150
 
 
 @pytest.mark.slow

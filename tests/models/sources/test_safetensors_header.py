@@ -147,9 +147,9 @@ def _fuzz(path: Path, rounds: int, seed: int) -> tuple[int, int]:
 
 
 def test_changed_bytes_are_read_or_refused(tmp_path: Path) -> None:
-    read, refused = _fuzz(tmp_path / "model.safetensors", rounds=1500, seed=1)
-    assert read > 10
-    assert refused > 1000
+    read, refused = _fuzz(tmp_path / "model.safetensors", rounds=600, seed=1)
+    assert read > 5
+    assert refused > 400
 
 
 @pytest.mark.slow

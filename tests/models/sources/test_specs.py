@@ -77,7 +77,7 @@ def write_folder(folder: Path, *, words: int = 256) -> Path:
 
 
 def write_gguf_model(
-    path: Path, kind: str = "F32", *, architecture: str = "llama", tokens: int = 300
+    path: Path, kind: str = "F32", *, architecture: str = "llama", tokens: int = 300, parts: int = 1
 ) -> Path:
     """The same model as llama.cpp's conversion writes it: rows of queries and keys in pairs."""
     writer = GGUFWriter(path, architecture)
@@ -92,6 +92,8 @@ def write_gguf_model(
     }.items():
         writer.add_uint32(f"{architecture}.{key}", value)
     writer.add_float32(f"{architecture}.attention.layer_norm_rms_epsilon", 1e-5)
+    if parts > 1:
+        writer.add_uint16("split.count", parts)
     writer.add_tokenizer_model("llama")
     writer.add_token_list([f"t{number}" for number in range(tokens)])
     writer.add_token_scores([float(-number) for number in range(tokens)])
@@ -218,6 +220,12 @@ def test_weights_that_are_not_finite_leave_nothing_behind(tmp_path: Path) -> Non
     with pytest.raises(ModelError, match=r"'model\.layers\.1\.mlp\.up_proj\.weight' has 1 weights"):
         find_model(str(folder)).provider.onnx_path(out)
     assert not (out / "decoder.onnx").exists()
+
+
+def test_a_part_of_a_model_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(ModelError, match="is one of 3 parts of a model") as raised:
+        find_model(str(write_gguf_model(tmp_path / "x-00001-of-00003.gguf", parts=3)))
+    assert "--merge" in (raised.value.hint or "")
 
 
 def test_truncated_files_are_refused_whole(tmp_path: Path) -> None:

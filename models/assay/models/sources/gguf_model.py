@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
+from assay.errors import ModelError
 from assay.models.decoders.config import DecoderConfig
 from assay.models.decoders.read_config import config_from_gguf
 from assay.models.decoders.spec import DecoderSpec
@@ -50,10 +51,16 @@ class GgufModel:
 def open_gguf(path: Path) -> GgufModel:
     """The model in the GGUF file at ``path``.
 
-    Raises ModelError for a file that is damaged, has types that are not read, or is of an architecture that
-    is not known.
+    Raises ModelError for a file that is damaged, is one of several parts, has types that are not read, or is
+    of an architecture that is not known.
     """
     header = read_gguf_header(path)
+    parts = header.metadata.get("split.count", 1)
+    if parts != 1:
+        raise ModelError(
+            f"The GGUF file {str(path)!r} is one of {parts} parts of a model, which are not read one by one.",
+            hint="Join them with llama.cpp's llama-gguf-split --merge.",
+        )
     weights = GgufWeights(header)
     return GgufModel(
         header=header, config=config_from_gguf(header.metadata, weights.names()), weights=weights
