@@ -122,7 +122,7 @@ def open_artifact(path: Path | str, *, verify: bool = True) -> Artifact:
     elif path.is_dir():
         regions = _walk(path)
     else:
-        raise ArtifactError(f"There is no artifact at {path}.")
+        raise ArtifactError(f"There is no artifact at {path}.", hint="assay build MODEL -o PATH makes one.")
     manifest = _read_manifest(path, regions)
     _check_names(path, manifest, regions)
     artifact = Artifact(location=path, manifest=manifest, packed=packed, regions=regions)

@@ -9,7 +9,7 @@ import sys
 import time
 from pathlib import Path
 
-ABSENT = ("tvm", "torch", "onnx", "onnxruntime")
+ABSENT = ("tvm", "torch", "onnx", "onnxruntime", "tokenizers", "jinja2")
 
 
 def check_absence() -> None:
@@ -43,12 +43,33 @@ def check_command(artifact: Path, folder: Path) -> None:
     subprocess.run([str(assay), "run", str(artifact), "--input", str(folder / "inputs.npz")], check=True)
 
 
+def check_decoder(artifact: Path, folder: Path) -> None:
+    """Generate tokens through both interfaces; raises AssertionError where they are others."""
+    import assay.runtime
+
+    case = json.loads((folder / "text.json").read_text())
+    model = assay.runtime.load_decoder(artifact, threads=1)
+    found = model.generate(case["prompt"], max_new_tokens=len(case["tokens"])).result()
+    assert list(found.tokens) == case["tokens"], found.tokens
+    assay = Path(sys.executable).with_name("assay")
+    prompt = ",".join(map(str, case["prompt"]))
+    command = [str(assay), "generate", str(artifact), "--prompt-ids", prompt, "-n", str(len(case["tokens"]))]
+    done = subprocess.run(command, check=True, capture_output=True, text=True)
+    assert list(map(int, done.stdout.split())) == case["tokens"], done.stdout
+    text = subprocess.run(
+        [str(assay), "generate", str(artifact), "--prompt", "a"], check=False, capture_output=True, text=True
+    )
+    assert text.returncode == 21, text.stderr
+    print(f"{artifact.name}: generates the expected tokens", flush=True)
+
+
 def main(folder: Path) -> None:
-    """Check both forms of the artifact."""
+    """Check both forms of the artifact, and a decoder."""
     check_absence()
     for form in ("artifact", "packed.assay"):
         check_outputs(folder / form, folder)
     check_command(folder / "artifact", folder)
+    check_decoder(folder / "decoder", folder)
     loaded = [name for name in ABSENT if name in sys.modules]
     assert not loaded, f"loaded: {loaded}"
     print(f"{', '.join(ABSENT)} are absent, and the artifact runs.")

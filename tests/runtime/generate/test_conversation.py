@@ -1,8 +1,10 @@
 from __future__ import annotations
 
+import sys
+
 import pytest
 
-from assay.errors import InterfaceError
+from assay.errors import InterfaceError, MissingDependencyError
 from assay.runtime.generate.chat_template import Message, Role
 from assay.runtime.generate.conversation import Conversation
 from assay.runtime.generate.decoder import Decoder
@@ -84,3 +86,15 @@ def test_pieces_are_the_text(decoder):
     pieces = list(generation)
     assert len(pieces) == 20
     assert generation.text == decoder.tokenizer.decode(generation.tokens)
+
+
+def test_tokens_need_no_library(decoder, monkeypatch):
+    expected = decoder.generate([70, 71], max_new_tokens=4).result()
+    assert expected.text
+    monkeypatch.setitem(sys.modules, "tokenizers", None)
+    del decoder.__dict__["tokenizer"]
+    result = decoder.generate([70, 71], max_new_tokens=4).result()
+    assert (result.tokens, result.text) == (expected.tokens, "")
+    for prompt, stop in (("ab", ()), ([70], "a")):
+        with pytest.raises(MissingDependencyError, match="tokenizers"):
+            decoder.generate(prompt, stop=stop)

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, TypeAlias
 
 import numpy as np
 
-from assay.errors import InterfaceError, TokenizerError, UsageError
+from assay.errors import InterfaceError, MissingDependencyError, TokenizerError, UsageError
 from assay.runtime.generate.cache import KvCache
 from assay.runtime.generate.chat_template import ChatTemplate
 from assay.runtime.generate.engine import Engine
@@ -163,7 +163,7 @@ class Decoder:
         )
         request.statistics.tokenize_seconds = seconds
         release = request.close if sequence is None else request.close_drafter
-        return Generation(self.paged, self._writer(request, stop), release)
+        return Generation(self.paged, self._writer(request, stop, prompt), release)
 
     def generate_batch(
         self,
@@ -189,7 +189,7 @@ class Decoder:
             generator = np.random.default_rng(each)
             tokens, drafter = self.encode(prompt), self._drafter(ngram, None)
             request = self._request(tokens, self.sequence(), chain, generator, limits, drafter, draft_tokens)
-            writers.append(self._writer(request, stop))
+            writers.append(self._writer(request, stop, prompt))
         return complete(self.paged, writers, self.sequences)
 
     def encode(self, prompt: Prompt) -> list[int]:
@@ -242,12 +242,20 @@ class Decoder:
             raise UsageError(f"draft_tokens must be at least 1, not {draft_tokens}.")
         return Request(tokens, sequence, chain, generator, limits, drafter=drafter, draft_tokens=draft_tokens)
 
-    def _writer(self, request: Request, stop: Sequence[str]) -> Writer:
+    def _writer(self, request: Request, stop: Sequence[str], prompt: Prompt) -> Writer:
         if isinstance(stop, str):
             stop = (stop,)
         if stop and self._tokenizer_content is None:
             raise TokenizerError(f"{self.name} has no tokenizer, which stop strings need.")
-        return Writer(request, self._readable(), stop)
+        return Writer(request, self._reader(needed=bool(stop) or isinstance(prompt, str)), stop)
 
-    def _readable(self) -> Tokenizer | None:
-        return None if self._tokenizer_content is None else self.tokenizer
+    def _reader(self, *, needed: bool) -> Tokenizer | None:
+        """What makes text of tokens; None where there is nothing for it and it is not ``needed``."""
+        if self._tokenizer_content is None:
+            return None
+        try:
+            return self.tokenizer
+        except MissingDependencyError:
+            if needed:
+                raise
+            return None
