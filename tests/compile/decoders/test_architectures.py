@@ -35,8 +35,12 @@ CASES: dict[str, dict[str, Any]] = {
     "phi": {**SIZES, "hidden_size": 128, "partial_rotary_factor": 0.5, "layer_norm_eps": 1e-5},
     # Soft caps, a window in every other layer, norms behind attention and feed-forward part.
     "gemma2": {
-        **SIZES, "head_dim": 16, "sliding_window": 4, "query_pre_attn_scalar": 20,
-        "attn_logit_softcapping": 2.0, "final_logit_softcapping": 3.0,
+        **SIZES,
+        "head_dim": 16,
+        "sliding_window": 4,
+        "query_pre_attn_scalar": 20,
+        "attn_logit_softcapping": 2.0,
+        "final_logit_softcapping": 3.0,
     },
     # Biases of queries, keys and values; a table that is the head, too.
     "qwen2": {**SIZES, "tie_word_embeddings": True},
