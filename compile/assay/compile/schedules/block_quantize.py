@@ -17,6 +17,7 @@ from assay.compile.schedules.ir import (
     Expr,
     Stmt,
     allocate,
+    as_int,
     bind,
     broadcast,
     const_like,
@@ -60,7 +61,15 @@ def quantize_function(form: ActivationFormat, shape: list[int | Expr], context: 
         return seq(quads, loop(form.blocks, lambda b: _block(form, x, q, r, b, lanes), "block"))
 
     # A vector of numbers takes about as long as two scalar operations.
-    body = parallel(simplify(rows), row, "row", serial=context.is_small(expected * 2 // lanes))
+    rows, costs = simplify(rows), form.depth * 2 // lanes
+    alone = parallel(rows, row, "row", serial=True)
+    if context.is_small(expected * 2 // lanes):
+        body = alone
+    elif as_int(rows) is not None:
+        body = parallel(rows, row, "row")
+    else:
+        small = context.is_small_at_run_time(rows * costs)
+        body = if_then(small, alone, parallel(rows, row, "row"))
     function = tirx.PrimFunc([source, target], seq(first, second, body))
     for key, value in {"tirx.noalias": True, SCHEDULED: True}.items():
         function = function.with_attr(key, value)
