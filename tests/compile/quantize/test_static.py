@@ -73,7 +73,7 @@ def test_minmax_spans_what_was_seen(convolutional: onnx.ModelProto, images: Any,
     assert high == pytest.approx(seen.max(), abs=step)
     inner = np.concatenate([values["b"].ravel() for values in observed(convolutional, ["b"], images)])
     # The quantizer has left out the Relu: the range does what it did.
-    low, high = range_of(quantized, "a", tensors)
+    low, high = range_of(quantized, "b", tensors)
     assert (low, high) == (0, pytest.approx(inner.max(), rel=1e-3))
 
 

@@ -22,17 +22,23 @@ _DISABLED = ["MatMulAddFusion"]
 _HELD_BYTES = 1 << 20
 _HELD_POSITIONS = {"MatMul": (0, 1), "Gemm": (0, 1), "Gather": (0,)}
 
+# Weights in fewer bits than float32 are kept from it too, which would widen them: element types, and what
+# reads such weights.
+_STORED_TYPES = (2, 10, 16)  # onnx.TensorProto.UINT8, FLOAT16, BFLOAT16
+_STORED_READERS = frozenset({"Cast", "Gather", "GatherBlockQuantized", "MatMulNBits", "Reshape"})
+
 
 def optimize(model: onnx.ModelProto, folder: Path) -> onnx.ModelProto:
     """``model`` after ONNX Runtime's basic optimisations, which use standard operators only.
 
-    The large weights of matrix products and tables are not looked at. ``model`` is used up; temporary files
+    The large weights of matrix products and tables are not looked at, and those that are stored in fewer bits
+    than float32 stay so. ``model`` is used up; temporary files
     go into ``folder``. Raises ModelError when ONNX Runtime cannot load the model.
     """
     import onnx
 
     source, result = folder / "source.onnx", folder / "optimized.onnx"
-    held = _held_weights(model)
+    held = _held_weights(model) | _stored_weights(model)
     declared = {value.name for value in model.graph.input}
     save(_with_inputs(model, held), source, "source.bin")
     _run_optimizer(source, result)
@@ -58,6 +64,21 @@ def _held_weights(model: onnx.ModelProto) -> set[str]:
         held -= {name for position, name in enumerate(node.input) if position not in places}
         held -= names_in_subgraphs(node)
     return held
+
+
+def _stored_weights(model: onnx.ModelProto) -> set[str]:
+    """Names of the weights that are stored in fewer bits, and that nothing but their widening reads."""
+    stored = {
+        tensor.name
+        for tensor in model.graph.initializer
+        if tensor.data_type in _STORED_TYPES and len(tensor.dims) >= 2
+    }
+    stored -= {value.name for value in model.graph.output}
+    for node in model.graph.node:
+        if node.op_type not in _STORED_READERS:
+            stored -= set(node.input)
+        stored -= names_in_subgraphs(node)
+    return stored
 
 
 def _with_inputs(model: onnx.ModelProto, names: set[str]) -> onnx.ModelProto:
