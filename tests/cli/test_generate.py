@@ -198,7 +198,7 @@ def test_an_interrupt_keeps_what_came(monkeypatch, decoders):
 
 
 def chat(text: str, *arguments: object, code: int = 0) -> click.testing.Result:
-    command = ["chat", "tiny", "-n", "5", *map(str, arguments)]
+    command = ["chat", "tiny", "-n", "5", "--temperature", "0", *map(str, arguments)]
     result = click.testing.CliRunner().invoke(main, command, input=text)
     assert result.exit_code == code, result.stderr
     assert "Traceback" not in result.stderr
@@ -217,6 +217,18 @@ def test_chat_through_a_pipe():
 def test_chat_prints_answers():
     answers = [json.loads(line)["text"] for line in chat("one\ntwo\n", "--json").stdout.splitlines()]
     assert chat("one\ntwo\n").stdout == "".join(f"{answer}\n" for answer in answers)
+
+
+def test_a_chat_draws_unless_told_otherwise():
+    def answer(*arguments: str) -> str:
+        command = ["chat", "tiny", "-n", "12", *arguments]
+        return click.testing.CliRunner().invoke(main, command, input="one\n").stdout
+
+    greedy = answer("--temperature", "0")
+    drawn = {answer("--seed", str(seed)) for seed in range(4)}
+    assert len(drawn) > 1
+    assert answer("--seed", "1") in drawn
+    assert answer("--top-k", "1") == greedy
 
 
 def test_chat_says_what_is_no_command():

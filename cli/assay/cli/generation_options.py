@@ -22,17 +22,18 @@ __all__ = ["generation_options", "generation_settings", "open_decoder", "rates",
 F = TypeVar("F", bound=Callable[..., Any])
 
 
-def generation_options(function: F) -> F:
+def generation_options(*, max_new_tokens: int) -> Callable[[F], F]:
     """How a decoder is loaded, what is drawn from it, where it stops, and who proposes tokens.
 
     They arrive as ``threads``, ``context``, ``level``, ``draft``, and for ``generation_settings`` the others.
+    ``max_new_tokens`` is the default of that option.
     """
     options = [
         click.option(
             "-n",
             "--max-new-tokens",
             type=click.IntRange(min=1),
-            default=256,
+            default=max_new_tokens,
             show_default=True,
             help="Tokens of an answer, at most.",
         ),
@@ -66,9 +67,13 @@ def generation_options(function: F) -> F:
         level_option,
         click.option("--threads", type=threads_type, help="Threads.  [default: the physical cores]"),
     ]
-    for option in reversed(options):
-        function = option(function)
-    return function
+
+    def decorate(function: F) -> F:
+        for option in reversed(options):
+            function = option(function)
+        return function
+
+    return decorate
 
 
 seed_option = click.option(

@@ -23,6 +23,7 @@ from assay.cli.generation_options import (
 from assay.cli.options import output_options
 from assay.cli.output import Output
 from assay.errors import InterfaceError
+from assay.runtime.generate.samplers import SAMPLERS
 
 if TYPE_CHECKING:
     from assay.runtime.generate.conversation import Conversation
@@ -30,13 +31,15 @@ if TYPE_CHECKING:
 
 __all__ = ["command"]
 
+# The most likely token each time makes small models go in circles.
+_SAMPLING = {"temperature": 0.7, "top_p": 0.9}
 _HELP = "/reset forgets what was said, /exit or Ctrl-D ends, Ctrl-C stops an answer."
 
 
 @click.command("chat")
 @click.argument("artifact", type=click.Path(path_type=Path))
 @click.option("--system", metavar="TEXT", help="What the model is told before the chat.")
-@generation_options
+@generation_options(max_new_tokens=1024)
 @output_options
 @click.pass_obj
 def command(output: Output, /, artifact: Path, system: str | None, **options: Any) -> None:
@@ -44,6 +47,8 @@ def command(output: Output, /, artifact: Path, system: str | None, **options: An
 
     Type a message and read the answer. /reset forgets what was said, /exit or Ctrl-D ends; Ctrl-C stops an
     answer, not the chat. From a pipe, every line is a message; with --json, every answer is a line of JSON.
+    Without --temperature, --top-k, --top-p or --min-p, they are --temperature 0.7 --top-p 0.9; --temperature
+    0 always takes the most likely token.
 
     \b
     Example:
@@ -53,6 +58,8 @@ def command(output: Output, /, artifact: Path, system: str | None, **options: An
     from assay.runtime.generate.conversation import Conversation
 
     settings = generation_settings(options)
+    if all(settings[name] is None for name, kind in SAMPLERS.items() if kind.draws):
+        settings |= _SAMPLING
     decoder, draft = open_decoder(artifact, options, output)
     chat = Conversation(decoder, system=system, **settings, **draft)
     if sys.stdin.isatty() and not output.json:
@@ -113,6 +120,8 @@ def _turn(chat: Conversation, text: str, output: Output) -> None:
         body = {"text": shown, "finish_reason": _reason(answer), **rates_json(answer.statistics)}
         click.echo(json.dumps(body))
         return
+    if answer.finish_reason == "length":
+        output.note(f"cut after {answer.statistics.tokens} tokens: see --max-new-tokens")
     if answer.finish_reason == "context":
         output.warn("The context is full; /reset forgets what was said.")
     if output.verbosity:

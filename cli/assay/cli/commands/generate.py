@@ -41,7 +41,7 @@ __all__ = ["command"]
 @click.option("--chat", is_flag=True, help="Give the prompt as a message of a chat, in the model's template.")
 @click.option("--system", metavar="TEXT", help="With --chat: what the model is told before.")
 @click.option("--ignore-eos", is_flag=True, help="Go on behind the token that ends a text.")
-@generation_options
+@generation_options(max_new_tokens=256)
 @output_options
 @click.pass_obj
 def command(
