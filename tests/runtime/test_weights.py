@@ -10,7 +10,7 @@ from assay.errors import ArtifactError
 from assay.runtime.packing import Region
 from assay.runtime.weights import map_weights, read_header, save_weights
 
-DTYPES = ["float32", "float16", "float64", "int8", "uint8", "int16", "int32", "int64", "bool"]
+DTYPES = ["float32", "float16", "float64", "int8", "uint8", "int16", "uint16", "int32", "int64", "bool"]
 
 
 def tensors() -> dict[str, np.ndarray]:

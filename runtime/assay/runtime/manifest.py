@@ -51,7 +51,8 @@ Size: TypeAlias = Annotated[int, msgspec.Meta(ge=0)]
 DTypeName: TypeAlias = Literal[
     "float16", "float32", "float64", "int8", "int16", "int32", "int64", "uint8", "bool"
 ]
-WeightDTypeName: TypeAlias = DTypeName | Literal["bfloat16"]
+# Kernels take weights of 16 bits that they widen themselves as uint16.
+WeightDTypeName: TypeAlias = DTypeName | Literal["bfloat16", "uint16"]
 
 
 class Struct(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
