@@ -47,7 +47,7 @@ def command(output: Output, /, artifact: Path, system: str | None, **options: An
 
     Type a message and read the answer. /reset forgets what was said, /exit or Ctrl-D ends; Ctrl-C stops an
     answer, not the chat. From a pipe, every line is a message; with --json, every answer is a line of JSON.
-    Without --temperature, --top-k, --top-p or --min-p, they are --temperature 0.7 --top-p 0.9; --temperature
+    Without --temperature, --top-k, --top-p or --min-p, the temperature is 0.7 and top-p 0.9; --temperature
     0 always takes the most likely token.
 
     \b

@@ -168,9 +168,11 @@ def _model(
     if context is not None and context > most:
         raise UsageError(f"The context must be from 1 to the model's {most} tokens, not {context}.")
     tokens = min(most, DEFAULT_CONTEXT) if context is None else context
-    chosen = (
-        [find_scheme(scheme)] if scheme else [each for each in schemes().values() if each.changes_weights]
-    )
+    if scheme:
+        chosen = [find_scheme(scheme)]
+    else:
+        # Those that quantize activations ahead of time are not for decoders.
+        chosen = [each for each in schemes().values() if each.changes_weights and not each.needs_samples]
     estimates = {
         each.name: estimate_unbuilt(config, each, options, context=tokens, sequences=batch) for each in chosen
     }
@@ -194,10 +196,10 @@ def _config(name: str) -> DecoderConfig:
     spec = find_model(name)
     if spec.decoder is None:
         raise UsageError(f"{name} is not a decoder: it generates no text.", hint="assay models lists those.")
-    config: Callable[[], DecoderConfig] | None = getattr(spec.provider, "config", None)
+    config: DecoderConfig | Callable[[], DecoderConfig] | None = getattr(spec.provider, "config", None)
     if config is None:
         raise UsageError(
             f"The shapes of {name} are not known before it is built.",
             hint=f"Build it, and estimate the artifact: assay build {name} -o ARTIFACT",
         )
-    return config()
+    return config() if callable(config) else config
