@@ -91,6 +91,7 @@ def test_json(cli):
     assert data["ttft_seconds"] > data["prefill_seconds"] > 0
     assert data["decode_tokens_per_second"] > 0
     assert data["acceptance_rate"] is None
+    assert data["peak_memory_bytes"] > 1 << 20
 
 
 @pytest.mark.parametrize("how", [["--ngram"], ["--draft", "other"], ["--draft", "tiny", "--draft-tokens", 3]])

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from assay.runtime.free_memory import free_memory
+from assay.runtime.free_memory import free_memory, peak_memory
 
 MIB = 1 << 20
 
@@ -69,3 +69,13 @@ def test_nothing_is_known(tmp_path):
 def test_this_machine():
     free = free_memory()
     assert free is None or free > 1 << 20
+
+
+def test_the_peak_of_this_process(tmp_path):
+    before = peak_memory()
+    assert before is not None
+    block = bytearray(b"x") * (300 * MIB)
+    after = peak_memory()
+    assert after is not None
+    assert after >= max(before, len(block))
+    assert peak_memory(tmp_path) is None

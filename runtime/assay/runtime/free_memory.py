@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from pathlib import Path
 
-__all__ = ["free_memory"]
+__all__ = ["free_memory", "peak_memory"]
 
 _ROOT = Path("/")
 
@@ -18,6 +18,15 @@ def free_memory(root: Path = _ROOT) -> int | None:
     """
     figures = [*_of_system(root / "proc/meminfo"), *_of_groups(root)]
     return max(0, min(figures)) if figures else None
+
+
+def peak_memory(root: Path = _ROOT) -> int | None:
+    """The most bytes that this process has had resident so far; None if unknown."""
+    for line in _lines(root / "proc/self/status"):
+        name, _, value = line.partition(":")
+        if name == "VmHWM":
+            return int(value.split()[0]) * 1024
+    return None
 
 
 def _of_system(meminfo: Path) -> Iterator[int]:

@@ -152,6 +152,8 @@ def _message(decoder: Decoder, text: Prompt, system: str | None) -> list[int]:
 def _print_json(
     output: Output, decoder: Decoder, generation: Generation, seed: int, load_seconds: float
 ) -> None:
+    from assay.runtime.free_memory import peak_memory
+
     result = generation.result()
     output.print_json(
         {
@@ -164,6 +166,7 @@ def _print_json(
             "tokens": list(result.tokens),
             "finish_reason": str(result.finish_reason),
             "load_seconds": load_seconds,
+            "peak_memory_bytes": peak_memory(),
             **rates_json(result.statistics),
         }
     )

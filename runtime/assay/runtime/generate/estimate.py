@@ -25,7 +25,7 @@ __all__ = [
 DEFAULT_CONTEXT = 4096
 """Tokens of context that a model is loaded with unless told otherwise, where it can have as many."""
 
-# Measured: docs/generate.md has the command.
+# Measured; docs/generate.md compares the sum with what a process takes.
 _RUNTIME_BYTES = 64 << 20  # Python, NumPy and TVM's runtime
 _TOKENIZER_FACTOR = 32  # memory of a tokenizer over the bytes of its file
 _TOKEN_BYTES = 1000  # of a token in the tokenizer's memory, where there is no file yet
