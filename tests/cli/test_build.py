@@ -135,3 +135,11 @@ def test_two_models_of_one_name_are_refused(cli, builds, tmp_path):
         onnx.save(helper.make_model(graph, ir_version=10), path)
     assert "same name" in cli.error("build", *paths, "-o", tmp_path, code=2)["message"]
     assert builds.calls == []
+
+
+def test_options_of_language_models(cli, builds):
+    cli("build", "gpt2-lm", "--cache-dtype", "int8", "--max-tokens", "64")
+    chosen = builds.calls[0]["decoder"]
+    assert (chosen.cache_dtype, chosen.max_tokens, chosen.max_sequences) == ("int8", 64, 16)
+    error = cli.error("build", "silero-vad", "--max-sequences", "4", code=2)
+    assert "--max-sequences is for language models; silero-vad generates no text" in error["message"]

@@ -4,6 +4,8 @@ import json
 
 import msgspec
 
+from assay.runtime.manifest import DecoderInfo
+
 
 def test_the_manifest_as_json(cli, make_artifact):
     path = make_artifact()
@@ -57,3 +59,34 @@ def test_a_flipped_bit_is_found(cli, make_artifact):
     library = path / "lib" / "model.so"
     library.write_bytes(b"nOne")
     assert "lib/model.so" in cli.error("inspect", path, code=9)["message"]
+
+
+def test_what_a_language_model_is(cli, make_artifact):
+    decoder = DecoderInfo(
+        architecture="llama",
+        vocabulary=49152,
+        context_length=8192,
+        layers=30,
+        heads=9,
+        kv_heads=3,
+        head_dim=64,
+        page_tokens=32,
+        cache_dtype="float16",
+        window=4096,
+        max_tokens=512,
+        max_sequences=16,
+        max_rows=64,
+        bos_ids=(1,),
+        eos_ids=(2, 3),
+    )
+    text = " ".join(cli("inspect", make_artifact(decoder=decoder)).stdout.split())
+    for part in (
+        "llama, 30 layers",
+        "9, 3 of keys and values, 64 elements each",
+        "float16, 737,280 bytes for 32 tokens",
+        "up to 512 tokens, 16 sequences, logits of 64 tokens",
+        "4,096 tokens",
+        "2, 3",
+    ):
+        assert part in text
+    assert "Language model" not in cli("inspect", make_artifact()).stdout
