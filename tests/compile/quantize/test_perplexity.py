@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import itertools
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
 import pytest
 
-from assay.compile.quantize.perplexity import cross_entropy, perplexity
+from assay.compile.quantize.perplexity import ArtifactLanguageModel, cross_entropy, perplexity
 from assay.compile.quantize.samples import Purpose, read_text
 from assay.errors import UsageError
 
@@ -65,3 +66,35 @@ def test_the_texts_are_of_a_fitting_length_and_differ() -> None:
     assert len(calibration) > 5_000
     shared = {part for part in calibration.split("\n\n") if len(part) > 60} & set(evaluation.split("\n\n"))
     assert not shared
+
+
+class FakeDecoder:
+    """The part of a loaded decoder that perplexity uses: the logits of a token name that token."""
+
+    def __init__(self, add_bos: bool) -> None:
+        self.info = SimpleNamespace(add_bos=add_bos, bos_ids=(9,))
+        self.open = 0
+        self.calls: list[list[int]] = []
+
+    def sequence(self) -> Any:
+        self.open += 1
+        return SimpleNamespace(close=self.close)
+
+    def close(self) -> None:
+        self.open -= 1
+
+    def forward(self, parts: Any, logits: Any) -> Any:
+        ((_, tokens),) = parts
+        assert logits == "all"
+        self.calls.append(tokens)
+        return np.eye(10, dtype=np.float32)[tokens]
+
+
+@pytest.mark.parametrize("add_bos", [True, False])
+def test_a_compiled_decoder_starts_as_its_texts_do(add_bos: bool) -> None:
+    decoder = FakeDecoder(add_bos)
+    model = ArtifactLanguageModel(decoder)  # type: ignore[arg-type]
+    found = model.logits(np.array([3, 1, 4]))
+    assert found.argmax(1).tolist() == [3, 1, 4]
+    assert decoder.calls == [[9, 3, 1, 4] if add_bos else [3, 1, 4]]
+    assert decoder.open == 0

@@ -18,7 +18,7 @@ __all__ = ["command"]
 
 
 @click.command("quantize")
-@click.argument("model", required=False, metavar="[MODEL|FILE.onnx]")
+@click.argument("model", required=False, metavar="[MODEL|FILE.onnx|ARTIFACT]")
 @click.option(
     "--scheme",
     default="int4",
@@ -75,8 +75,8 @@ def command(
 
     Shows for each weight and for all: bytes, bits per weight, signal to quantization noise, cosine
     similarity; then the error of the outputs, and what it does to the task: the share of same answers of
-    classifiers, the cosine similarity of embeddings, perplexity of language models. Without a model, only
-    the sizes that the schemes imply.
+    classifiers, the cosine similarity of embeddings, perplexity of language models. Of an artifact that
+    generates text it measures the perplexity. Without a model, only the sizes that the schemes imply.
 
     \b
     Example:
@@ -103,6 +103,18 @@ def command(
             output.print_json({"sizes": sizes_json()})
         else:
             output.print(sizes_table())
+        return
+    from assay.cli.artifacts import is_artifact
+
+    if is_artifact(model):
+        from assay.compile.quantize.tasks import artifact_perplexity
+
+        with output.progress().step("measure perplexity"):
+            effect = artifact_perplexity(Path(model))
+        if output.json:
+            output.print_json({"path": model, "perplexity": effect.after, "tokens": effect.count})
+        else:
+            output.print_line(f"perplexity {effect.after:.4f} over {effect.count} tokens")
         return
     from assay.compile.quantize.session import quantize_spec
     from assay.models.registry import find_model

@@ -17,12 +17,28 @@ if TYPE_CHECKING:
     import numpy.typing as npt
 
     from assay.models.spec import ModelSpec
+    from assay.runtime.generate.decoder import Decoder
 
-__all__ = ["LanguageModel", "OnnxLanguageModel", "Perplexity", "cross_entropy", "perplexity"]
+__all__ = [
+    "WINDOW",
+    "ArtifactLanguageModel",
+    "LanguageModel",
+    "OnnxLanguageModel",
+    "Perplexity",
+    "cross_entropy",
+    "perplexity",
+]
+
+
+WINDOW = 512
+"""Tokens that perplexity is measured over at a time, unless a model's context is shorter."""
 
 
 class LanguageModel(Protocol):
-    """Whatever gives logits: ONNX Runtime on canonical ONNX, or a compiled decoder."""
+    """Whatever gives logits: ONNX Runtime on canonical ONNX, or a compiled decoder.
+
+    The token that every text of a model begins with, if it has one, is put before the sequence.
+    """
 
     def logits(self, tokens: npt.NDArray[np.int64]) -> npt.NDArray[np.float32]:
         """Logits [tokens, vocabulary] of a sequence [tokens] that starts with nothing before it."""
@@ -50,9 +66,39 @@ class OnnxLanguageModel:
         """Logits [tokens, vocabulary]. Raises ModelError where ONNX Runtime refuses the model."""
         from assay.compile.verify import run_reference
 
-        outputs = run_reference(self._session, decoder_inputs(self._spec, tokens))
-        found: npt.NDArray[np.float32] = outputs["logits"][0]
+        decoder = self._spec.decoder
+        assert decoder is not None
+        first = _first_tokens(decoder.add_bos, decoder.bos_id)
+        ids = np.concatenate([first, tokens])
+        outputs = run_reference(self._session, decoder_inputs(self._spec, ids))
+        found: npt.NDArray[np.float32] = outputs["logits"][0, len(first) :]
         return found
+
+
+class ArtifactLanguageModel:
+    """A compiled decoder, as ``assay.runtime.load_decoder`` gives it."""
+
+    def __init__(self, decoder: Decoder) -> None:
+        self._decoder = decoder
+
+    def logits(self, tokens: npt.NDArray[np.int64]) -> npt.NDArray[np.float32]:
+        """Logits [tokens, vocabulary]. Raises what ``Decoder.forward`` does."""
+        from assay.runtime.generate.paged_decoder import LogitsOf
+
+        info = self._decoder.info
+        first = _first_tokens(info.add_bos, next(iter(info.bos_ids), None))
+        sequence = self._decoder.sequence()
+        try:
+            parts = [(sequence, [*first.tolist(), *tokens.tolist()])]
+            # The next call may write into what this one gave.
+            return self._decoder.forward(parts, LogitsOf.ALL)[len(first) :].copy()
+        finally:
+            sequence.close()
+
+
+def _first_tokens(add_bos: bool, bos: int | None) -> npt.NDArray[np.int64]:
+    """What stands before every text of a model."""
+    return np.array([bos] if add_bos and bos is not None else [], np.int64)
 
 
 def cross_entropy(logits: npt.NDArray[Any], wanted: npt.NDArray[np.int64]) -> float:
@@ -64,7 +110,7 @@ def cross_entropy(logits: npt.NDArray[Any], wanted: npt.NDArray[np.int64]) -> fl
 
 
 def perplexity(
-    model: LanguageModel, tokens: npt.NDArray[np.int64], *, window: int = 512, most: int | None = None
+    model: LanguageModel, tokens: npt.NDArray[np.int64], *, window: int = WINDOW, most: int | None = None
 ) -> Perplexity:
     """Perplexity on ``tokens``, read in windows that overlap by half and each start anew.
 

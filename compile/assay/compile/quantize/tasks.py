@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from assay.compile.quantize.distortion import Distortion, distortion
-from assay.compile.quantize.perplexity import OnnxLanguageModel, perplexity
+from assay.compile.quantize.perplexity import WINDOW, OnnxLanguageModel, perplexity
 from assay.compile.quantize.samples import Purpose, read_text, tokenized
 
 if TYPE_CHECKING:
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
     from assay.models.spec import Array, ModelSpec
 
-__all__ = ["Effect", "measure_effects"]
+__all__ = ["Effect", "artifact_perplexity", "measure_effects"]
 
 _PREDICTIONS = 1000
 
@@ -87,9 +87,31 @@ def _cosines(actual: npt.NDArray[Any], wanted: npt.NDArray[Any]) -> npt.NDArray[
     return cosines.ravel()
 
 
+def artifact_perplexity(path: Path, *, threads: int | None = None, predictions: int = _PREDICTIONS) -> Effect:
+    """Perplexity of the compiled decoder at ``path`` on the text of the reports.
+
+    Raises UsageError for an artifact that is no decoder, TokenizerError for one without a tokenizer.
+    """
+    from assay.compile.quantize.perplexity import ArtifactLanguageModel
+    from assay.runtime.artifact import open_artifact
+    from assay.runtime.generate.loading import decoder_info, load_decoder
+
+    info = decoder_info(open_artifact(path).manifest, path)
+    context = min(WINDOW + 1, info.context_length)
+    decoder = load_decoder(path, threads=threads, context=context)
+    ids = decoder.tokenizer.encode(read_text(Purpose.EVALUATION), begin=False)
+    found = perplexity(
+        ArtifactLanguageModel(decoder), np.array(ids, np.int64), window=context - 1, most=predictions
+    )
+    return Effect(measure="perplexity", before=None, after=found.value, count=found.tokens)
+
+
 def _perplexities(spec: ModelSpec, before: Path, after: Path, tokenizer: Path) -> Effect:
     tokens = tokenized(tokenizer, read_text(Purpose.EVALUATION))
+    assert spec.decoder is not None
+    window = min(WINDOW, spec.decoder.context_length - 1)
     values = [
-        perplexity(OnnxLanguageModel(path, spec), tokens, most=_PREDICTIONS) for path in (before, after)
+        perplexity(OnnxLanguageModel(path, spec), tokens, window=window, most=_PREDICTIONS)
+        for path in (before, after)
     ]
     return Effect(measure="perplexity", before=values[0].value, after=values[1].value, count=values[0].tokens)
