@@ -13,6 +13,7 @@ import os
 import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import cache
 from time import perf_counter, thread_time
 from typing import TYPE_CHECKING, Any, get_args
 
@@ -30,6 +31,8 @@ __all__ = ["CASES", "SHAPES", "Case", "Result", "Shape", "measure"]
 _ROUNDS = 12
 _SECONDS_PER_ROUND = 0.01
 _PAGE = 32
+# Rows of the tables of angles, and the longest past and rows together.
+_POSITIONS = 8192
 # The largest difference of outputs, beside values of about 1.
 _TOLERANCES = {"float32": 1e-4, "float16": 5e-3, "int8": 5e-2}
 
@@ -65,7 +68,7 @@ CASES = tuple(
 
 @dataclass(frozen=True, kw_only=True)
 class Result:
-    """Seconds of a call of both engines, bytes of keys and values in the cache, operations of the products."""
+    """Seconds of a call of both engines; bytes of keys and values cached; operations of the products."""
 
     seconds: float
     peer_seconds: float
@@ -85,7 +88,7 @@ def measure(shape: Shape, case: Case, dtype: str, threads: int) -> Result:
         kv_heads=shape.kv_heads,
         head_dim=shape.head_dim,
         rotary_dim=shape.head_dim,
-        positions=case.past + case.rows,
+        positions=_POSITIONS,
         scale=shape.head_dim**-0.5,
         softcap=0.0,
         layers=1,
@@ -126,7 +129,8 @@ class _Operands:
         frequencies = 10000.0 ** (-np.arange(dim // 2) / (dim // 2))
         angles = np.arange(problem.positions)[:, None] * frequencies
         self.cosines, self.sines = np.cos(angles).astype(np.float32), np.sin(angles).astype(np.float32)
-        self.pages = -(-problem.positions // _PAGE)
+        self.length = case.past + case.rows
+        self.pages = -(-self.length // _PAGE)
         self.table = generator.permutation(self.pages).astype(np.int32)
 
     def _cache(self) -> list[npt.NDArray[Any]]:
@@ -148,17 +152,10 @@ class _Operands:
 
     def kernel(self) -> tuple[Callable[[], Any], Callable[[], npt.NDArray[Any]]]:
         """A call of the kernel, and its output."""
-        from assay.compile.lower import llvm_target
-        from assay.compile.schedules.context import ScheduleContext
-        from assay.compile.schedules.paged_attention import paged_attention
         from assay.compile.schedules.paged_problem import Place
-        from assay.compile.targets import find_target
         from assay.compile.tvm_import import import_tvm
 
-        tvm = import_tvm()
-        target = find_target("native")
-        kernel = paged_attention(self.p, ScheduleContext(unit=target.vector_unit))
-        compiled = tvm.compile(kernel, target=llvm_target(target))["paged_attention"]
+        tvm, compiled = import_tvm(), _compiled(self.p)
         past, rows = self.case.past, self.case.rows
         arrays = [
             self.qkv,
@@ -181,7 +178,7 @@ class _Operands:
         import onnxruntime
         from onnx import TensorProto, helper
 
-        p, length = self.p, self.p.positions
+        p, length = self.p, self.length
         node = helper.make_node(
             "GroupQueryAttention",
             ["qkv", "", "", "past_key", "past_value", "last", "length", "cosines", "sines"],
@@ -231,6 +228,22 @@ class _Operands:
         return lambda: session.run_with_iobinding(binding), lambda: np.asarray(result.numpy())
 
 
+@cache
+def _compiled(problem: PagedProblem) -> Callable[..., None]:
+    """The kernel for this machine."""
+    from assay.compile.lower import llvm_target
+    from assay.compile.schedules.context import ScheduleContext
+    from assay.compile.schedules.paged_attention import paged_attention
+    from assay.compile.targets import find_target
+    from assay.compile.tvm_import import import_tvm
+
+    target = find_target("native")
+    kernel = paged_attention(problem, ScheduleContext(unit=target.vector_unit))
+    built = import_tvm().compile(kernel, target=llvm_target(target))
+    entry: Callable[..., None] = built["paged_attention"]
+    return entry
+
+
 def _in_turn(calls: Sequence[Callable[[], Any]], clock: Callable[[], float]) -> list[float]:
     """The least seconds of each call: batches of calls in turn."""
     best = [float("inf")] * len(calls)
@@ -262,7 +275,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             r = measure(shape, case, options.cache_dtype, options.threads)
             rate = f"{r.cache_bytes / r.seconds / 1e9:.1f}" if case.rows == 1 else ""
             print(
-                f"| {shape.name} | {case.past} | {case.rows} | {r.seconds * 1e6:.3g} µs | "
+                f"| {shape.name} | {case.past} | {case.rows} | {r.seconds * 1e6:.1f} µs | "
                 f"{r.peer_seconds / r.seconds:.2f} | {rate} | {r.operations / r.seconds / 1e9:.3g} |",
                 flush=True,
             )
