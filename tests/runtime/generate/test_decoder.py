@@ -228,6 +228,7 @@ def test_full_cache_tells(make):
         ([3], {"max_new_tokens": 0}, UsageError, "max_new_tokens must be at least 1"),
         ([3], {"draft_tokens": 0, "ngram": True}, UsageError, "draft_tokens must be at least 1"),
         ([3], {"top_p": 3}, UsageError, "top_p must be"),
+        ([3], {"seed": -1}, UsageError, "seed must be 0 or above"),
     ],
 )
 def test_wrong_arguments(make, prompt, options, error, message):
@@ -248,12 +249,23 @@ def test_no_chat_template(make):
         _ = make().chat_template
 
 
-def test_logits_that_are_not_finite(make):
+@pytest.mark.parametrize(
+    "settings",
+    [{}, {"temperature": 1.0}, {"top_k": 3}, {"top_p": 0.5}, {"min_p": 0.1}, {"repetition_penalty": 2}],
+)
+@pytest.mark.parametrize("which", [slice(None), slice(5, 6)])
+def test_logits_that_are_not_finite(make, settings, which):
     decoder = make()
     run = decoder.paged._engine.run
-    decoder.paged._engine.run = lambda *arguments: run(*arguments) * np.float32("nan")
+
+    def damaged(*arguments):
+        logits = run(*arguments)
+        logits[:, which] = np.nan
+        return logits
+
+    decoder.paged._engine.run = damaged
     with pytest.raises(ArtifactError, match="not finite"):
-        decoder.generate([3]).result()
+        decoder.generate([3], **settings).result()
     assert decoder.paged.pool.free == decoder.paged.pool.size
 
 

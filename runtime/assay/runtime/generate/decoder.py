@@ -156,7 +156,7 @@ class Decoder:
             tokens,
             self.sequence() if sequence is None else sequence,
             chain,
-            np.random.default_rng(seed),
+            np.random.default_rng(_seeds(seed)),
             self._limits(max_new_tokens, ignore_eos),
             self._drafter(ngram, draft),
             draft_tokens,
@@ -183,7 +183,7 @@ class Decoder:
         """
         chain = make_chain(sampling)
         limits = self._limits(max_new_tokens, ignore_eos)
-        seeds = np.random.SeedSequence(seed).spawn(len(prompts))
+        seeds = _seeds(seed).spawn(len(prompts))
         writers = []
         for prompt, each in zip(prompts, seeds, strict=True):
             generator = np.random.default_rng(each)
@@ -259,3 +259,9 @@ class Decoder:
             if needed:
                 raise
             return None
+
+
+def _seeds(seed: int | None) -> np.random.SeedSequence:
+    if seed is not None and seed < 0:
+        raise UsageError(f"seed must be 0 or above, not {seed}.")
+    return np.random.SeedSequence(seed)

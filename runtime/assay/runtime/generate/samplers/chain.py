@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from assay.errors import UsageError
+from assay.errors import ArtifactError, UsageError
 from assay.runtime.generate.samplers import SAMPLERS
 from assay.runtime.generate.samplers.candidates import Candidates, Distribution
 from assay.runtime.generate.samplers.greedy import Greedy
@@ -33,7 +33,15 @@ class Chain:
         return any(isinstance(sampler, Greedy) for sampler in self.samplers)
 
     def distribution(self, logits: npt.NDArray[np.float32], history: npt.NDArray[np.int64]) -> Distribution:
-        """What the next token is drawn from: logits are float32 ``[vocabulary]``, history is all tokens."""
+        """What the next token is drawn from: logits are float32 ``[vocabulary]``, history is all tokens.
+
+        Raises ArtifactError where the highest logit is not finite, or some are NaN.
+        """
+        if not math.isfinite(logits.max()):
+            raise ArtifactError(
+                "The model gave logits that are not finite.",
+                hint="Its weights may be damaged; compare it with ONNX Runtime's: assay verify ARTIFACT.",
+            )
         candidates = Candidates(logits=logits)
         for sampler in self.samplers:
             candidates = sampler.apply(candidates, history)
