@@ -10,6 +10,7 @@ import pytest
 from tokenizers.pre_tokenizers import ByteLevel
 
 from assay.errors import TokenizerError
+from assay.models.sources import gguf_tokenizer as gguf_tokenizer_module
 from assay.models.sources import text as text_module
 from assay.models.sources.gguf_tokenizer import gguf_text_side, gguf_tokenizer
 from assay.models.sources.pretokenizers import PRETOKENIZERS
@@ -197,6 +198,7 @@ def test_a_file_may_have_no_vocabulary(metadata: dict[str, Any]) -> None:
             9,
             "vocabulary is damaged",
         ),
+        (pieces({"a" * 513: 0.0}), 400, "its tokens are too long"),
         (_gguf(model=7), 9, "not of type str"),
         (byte_level([], eos_token_id="x"), 256, "not of type int"),
     ],
@@ -207,3 +209,10 @@ def test_a_damaged_vocabulary_is_refused(
     with pytest.raises(TokenizerError, match=message) as raised:
         gguf_text_side(metadata, vocabulary, "'x'")
     assert "\n" not in raised.value.message
+
+
+def test_pieces_that_merge_in_millions_of_ways_are_refused_early(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(gguf_tokenizer_module, "_MOST_MERGES", 1000)
+    with pytest.raises(TokenizerError, match="merge in over 1000 ways"):
+        gguf_tokenizer(pieces({"a" * (length + 1): float(-length) for length in range(60)}))
+    gguf_tokenizer(pieces({"a" * (length + 1): float(-length) for length in range(40)}))

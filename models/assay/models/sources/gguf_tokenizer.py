@@ -22,6 +22,12 @@ __all__ = ["gguf_text_side", "gguf_tokenizer"]
 
 _PREFIX = "tokenizer.ggml."
 _SPACE = "\u2581"
+# The largest vocabularies have 262,144 tokens, of some two million characters, and 600,000 merges. A hostile
+# one of eight megabytes can have millions of merges of thousands of characters.
+_MOST_TOKENS = 1 << 20
+_MOST_CHARACTERS = 1 << 24
+_LONGEST = 512
+_MOST_MERGES = 1 << 21
 # Texts that end a turn by convention. Files name one end; models write others too.
 _ENDS = frozenset(
     {
@@ -149,26 +155,17 @@ def _pieces(metadata: Mapping[str, GgufValue], tokens: Sequence[str], types: Seq
     from tokenizers import Tokenizer, decoders, models, normalizers
 
     scores = metadata.get(_PREFIX + "scores")
-    if scores is None or len(scores) != len(tokens) or isinstance(scores, str):  # type: ignore[arg-type]
+    if scores is None or isinstance(scores, bool | int | float | str | list) or len(scores) != len(tokens):
         raise TokenizerError("The file's vocabulary is damaged: it does not have one score a token.")
     if not np.isfinite(scores).all():
         raise TokenizerError("The file's vocabulary is damaged: a score of it is not finite.")
     vocabulary = {token: number for number, token in enumerate(tokens)}
-    merges: list[tuple[float, int, int, str, str]] = []
-    for number, token in enumerate(tokens):
-        if types[number] not in (_Type.NORMAL, _Type.USER_DEFINED, _Type.UNUSED):
-            continue
-        for cut in range(1, len(token)):
-            left, right = token[:cut], token[cut:]
-            if left in vocabulary and right in vocabulary:
-                score = -float(scores[number])  # type: ignore[index]
-                merges.append((score, vocabulary[left], vocabulary[right], left, right))
-    merges.sort()
+    merges = _piece_merges(tokens, types, (-scores.astype(np.float64)).tolist(), vocabulary)
     unknown = _id(metadata, "unknown")
     tokenizer = Tokenizer(
         models.BPE(
             vocabulary,
-            [(left, right) for *_, left, right in merges],
+            [(tokens[left], tokens[right]) for _, left, right in merges],
             unk_token=tokens[unknown if unknown is not None else 0],
             fuse_unk=True,
             byte_fallback=True,
@@ -190,9 +187,34 @@ def _pieces(metadata: Mapping[str, GgufValue], tokens: Sequence[str], types: Seq
     return tokenizer
 
 
+def _piece_merges(
+    tokens: Sequence[str], types: Sequence[int], ranks: Sequence[float], vocabulary: Mapping[str, int]
+) -> list[tuple[float, int, int]]:
+    """Rank and ids of each way to make a token of two others, lowest rank first; raises TokenizerError."""
+    if sum(map(len, tokens)) > _MOST_CHARACTERS or max(map(len, tokens)) > _LONGEST:
+        raise TokenizerError(f"The file's vocabulary is damaged: its tokens are too long (over {_LONGEST}).")
+    merges: list[tuple[float, int, int]] = []
+    for token, kind, rank in zip(tokens, types, ranks, strict=True):
+        if kind not in (_Type.NORMAL, _Type.USER_DEFINED, _Type.UNUSED):
+            continue
+        for cut in range(1, len(token)):
+            left = vocabulary.get(token[:cut])
+            right = None if left is None else vocabulary.get(token[cut:])
+            if left is not None and right is not None:
+                merges.append((rank, left, right))
+        if len(merges) > _MOST_MERGES:
+            raise TokenizerError(
+                f"The file's vocabulary is damaged: its pieces merge in over {_MOST_MERGES} ways."
+            )
+    merges.sort()
+    return merges
+
+
 def _tokens(metadata: Mapping[str, GgufValue]) -> tuple[list[str], list[int]]:
     """Tokens and their types by id."""
     tokens = _texts(metadata, "tokens")
+    if len(tokens) > _MOST_TOKENS:
+        raise TokenizerError(f"The file's vocabulary is damaged: it has {len(tokens)} tokens.")
     if not tokens or len(set(tokens)) != len(tokens):
         raise TokenizerError("The file's vocabulary is damaged: it is empty, or has a token twice.")
     types = metadata.get(_PREFIX + "token_type")

@@ -14,6 +14,8 @@ if TYPE_CHECKING:
 
 __all__ = ["TextSide", "check_special_ids", "check_vocabulary", "keep_tokenizer", "load_tokenizer"]
 
+_MOST_BYTES = 1 << 27  # four times the largest
+
 
 @dataclass(frozen=True, kw_only=True)
 class TextSide:
@@ -36,6 +38,8 @@ def load_tokenizer(path: Path) -> Tokenizer:
     except ImportError:
         raise MissingDependencyError("tokenizers", "compile") from None
     try:
+        if path.stat().st_size > _MOST_BYTES:
+            raise ValueError(f"it has over {_MOST_BYTES} bytes")
         return Tokenizer.from_str(path.read_text(encoding="utf-8"))
     # The library raises Exception itself.
     except Exception as error:
