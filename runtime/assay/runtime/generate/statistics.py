@@ -14,7 +14,7 @@ class Statistics:
     ``reused_tokens`` of the prompt were in the cache already. ``prefill_seconds`` are from the prompt's
     tokens to the first new one, ``decode_seconds`` are those of all others, sampling included and what the
     caller does between tokens not. ``first_token_seconds`` also counts the prompt's tokenization. ``passes``
-    through the model gave the tokens after the first one. The time of a draft model, for its prompt too, is in
+    through the model gave the tokens after the first one. The time of a draft model, its prompt's too, is in
     ``decode_seconds``.
     """
 
