@@ -184,3 +184,15 @@ def test_no_sequences_and_no_rows(paged_cases: ModuleType, needs_avx2: None) -> 
     before = call["cache"].copy()
     assert kernel(problem, call).shape == (1, 0, 192)
     np.testing.assert_array_equal(call["cache"], before)
+
+
+def test_positions_outside_the_tables_are_clamped(paged_cases: ModuleType, needs_avx2: None) -> None:
+    problem = make_problem(paged_cases, 3, 32, "float16")
+    kernel = build(paged_cases, problem, EIGHT_LANES, "x86-64-v3")
+    results = []
+    for positions in ([-5, 10_000], [0, problem.positions - 1]):
+        call = paged_cases.make_call(problem, Place(layer=0), [(3, 2)])
+        call["position_ids"][:] = positions
+        results.append((kernel(problem, call), call["cache"]))
+    for one, two in zip(*results, strict=True):
+        np.testing.assert_array_equal(one, two)
