@@ -145,6 +145,7 @@ def _fused(
     from assay.compile.passes.quantized import convert_quantized
     from assay.compile.passes.recurrences import convert_recurrences
     from assay.compile.passes.shuffle import sink_shuffles
+    from assay.compile.passes.tied_tables import share_tied_tables
     from assay.compile.schedules.legalize import legalizations
 
     transform = relax.transform
@@ -159,7 +160,7 @@ def _fused(
     with _step(progress, "pack weights"):
         module = convert_recurrences(module, context)
         module = convert_block_products(module, context)
-        module = convert_contractions(module, context, winograd=profile.winograd)
+        module = share_tied_tables(convert_contractions(module, context, winograd=profile.winograd))
         if bound:
             module = bind_sizes(module, bound)
     with _step(progress, "fuse"):
