@@ -21,7 +21,7 @@ VERBS = {
     "models": "List the models that Assay knows by name.",
     "targets": "List what can be compiled for, and what this CPU runs.",
     "export": "Export a model to canonical ONNX.",
-    "quantize": "Store a model's weights in fewer bits, and report what it costs.",
+    "quantize": "Quantize a model, and report what it costs.",
     "build": "Compile models to artifacts, each verified against ONNX Runtime.",
     "verify": "Compare an artifact's outputs with ONNX Runtime's again.",
     "run": "Run an artifact on files, or on generated inputs.",
