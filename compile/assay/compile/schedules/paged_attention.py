@@ -7,6 +7,8 @@ inside a task are in ``paged_rows.py``, those that write the cache in ``paged_ap
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from tvm import tirx
 
 from assay.compile.schedules.context import ScheduleContext
@@ -49,14 +51,9 @@ _TASKS, _FEWEST_PAGES = 64, 16
 _MULTIPLY_ADDS = 4
 
 
-def paged_attention(
-    problem: PagedProblem, context: ScheduleContext, tokens: int | None = None, sequences: int | None = None
-) -> Expr:
-    """A PrimFunc of the parameters of ``PagedBuffers``: writes the new keys and values, then attends.
-
-    ``tokens`` and ``sequences`` where they are known.
-    """
-    buffers = PagedBuffers.declare(problem, tokens, sequences)
+def paged_attention(problem: PagedProblem, context: ScheduleContext) -> Expr:
+    """A PrimFunc of the parameters of ``PagedBuffers``: writes the new keys and values, then attends."""
+    buffers = PagedBuffers.declare(problem)
     views = PagedViews.of(problem, context.unit, buffers)
     body = seq(list(views.declarations), emit_append(views, context), _Tasks(views, context).emit())
     function = tirx.PrimFunc(buffers.params(), body)
@@ -115,7 +112,7 @@ class _Tasks:
             span, statements = self._single(s)
 
             def head(h: Expr) -> Stmt:
-                own = _of_head(span, h)
+                own = replace(span, head=h)
                 return seq(rows.attend(own), rows.finish(own))
 
             body = seq(statements, loop(self.p.kv_heads, head, "head"))
@@ -287,9 +284,3 @@ class _Tasks:
             return if_then(several, heads)
 
         return seq(one, two, loop(self.sequences, sequence, "sequence"))
-
-
-def _of_head(span: Span, head: Expr) -> Span:
-    from dataclasses import replace
-
-    return replace(span, head=head)
