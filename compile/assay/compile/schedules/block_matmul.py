@@ -49,10 +49,8 @@ from assay.compile.schedules.tile_store import store_tile
 
 __all__ = ["emit_block_matmul"]
 
-# Rows that are multiplied with codes straight from memory, at most.
-_FEW = 8
-# Rows of a tile of few.
-_TILE_ROWS = 4
+# Rows that are multiplied with codes straight from memory, at most, and how many of them at once.
+_FEW, _TILE_ROWS = 8, 4
 # Rows that walk one panel after it was spread.
 _CHUNK = 256
 # Sums of a tile whose steps are written out, at most.
@@ -153,7 +151,10 @@ class _Emitter:
             body = [if_then(tirx.EQ(which, i64(n)), part(n)) for n in range(parts)]
             return seq(first, second, third, fourth, fifth, body)
 
-        return parallel(simplify(chunks * (self.form.panels * parts)), unit, "unit")
+        # A vector has the products of 32 numbers and takes about two cycles with all that belongs to it.
+        products = max(self.context.expected(self.rows), _FEW) * self.form.cols * self.form.depth
+        units = simplify(chunks * (self.form.panels * parts))
+        return parallel(units, unit, "unit", serial=self.context.is_small(products // 16))
 
     def _divisor(self, most: int) -> int:
         """The most vectors of a panel, not above ``most``, that share it evenly."""
@@ -315,10 +316,8 @@ class _Tile:
             totals = {place: load(buffer, at) for place, (buffer, at) in places.items()}
             for part in range(together):
                 self._step(inner, base, first, step, s * together + part, totals)
-            return seq(
-                inner.statements,
-                [store(*places[place][:1], total, places[place][1]) for place, total in totals.items()],
-            )
+            stores = [store(places[p][0], total, places[p][1]) for p, total in totals.items()]
+            return seq(inner.statements, stores)
 
         together = min(2, self.form.activations.quads // self.panel.quads)
         quads = lets.keep(self._word(self.rows[0], self.form.activations.quads_at, i64(0), "int32"), "quads")
