@@ -154,6 +154,6 @@ def test_changed_bytes_are_read_or_refused(tmp_path: Path) -> None:
 
 @pytest.mark.slow
 def test_many_changed_bytes_are_read_or_refused(tmp_path: Path) -> None:
-    read, refused = _fuzz(tmp_path / "model.safetensors", rounds=12000, seed=2)
-    assert read > 80
-    assert refused > 8000
+    read, refused = _fuzz(tmp_path / "model.safetensors", rounds=5000, seed=2)
+    assert read > 30
+    assert refused > 3000

@@ -267,6 +267,6 @@ def test_changed_headers_are_opened_or_refused(tmp_path: Path) -> None:
 
 @pytest.mark.slow
 def test_many_changed_headers_are_opened_or_refused(tmp_path: Path) -> None:
-    opened, refused = _fuzz(write_gguf_model(tmp_path / "x.gguf"), rounds=5000, seed=2)
-    assert opened > 200
-    assert refused > 500
+    opened, refused = _fuzz(write_gguf_model(tmp_path / "x.gguf"), rounds=2500, seed=2)
+    assert opened > 100
+    assert refused > 250
