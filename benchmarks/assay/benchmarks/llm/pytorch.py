@@ -10,26 +10,29 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from assay.benchmarks.llm.engine import LanguageFiles, LanguageSession
+from assay.errors import BenchmarkError
 
 if TYPE_CHECKING:
     import numpy.typing as npt
+
+    from assay.models.providers import RandomDecoder
 
 __all__ = ["PyTorchDecoder"]
 
 
 @dataclass(frozen=True, kw_only=True)
 class PyTorchDecoder:
-    """The transformers model with float32 weights, those of a GGUF file dequantized at load."""
+    """The transformers model with float32 weights: dequantized at load, or drawn as the zoo draws them."""
 
     name: str = "torch"
     note: str = "transformers in eager mode, float32 weights and cache"
 
     def unavailable(self, files: LanguageFiles) -> str | None:
-        """Needs torch and transformers, and a model that came as GGUF or as a Hugging Face folder."""
+        """Needs torch and transformers, and a GGUF file, a Hugging Face folder or a GPT-2 of the zoo."""
         for package in ("torch", "transformers"):
             if importlib.util.find_spec(package) is None:
                 return f"{package} is not installed (extra: torch)"
-        if files.gguf is None and files.folder is None:
+        if files.gguf is None and files.folder is None and _random_gpt2(files) is None:
             return "the model came neither as a GGUF file nor as a Hugging Face folder"
         return None
 
@@ -46,6 +49,9 @@ class PyTorchDecoder:
         torch.set_num_threads(threads)
         transformers.logging.set_verbosity_error()
         transformers.logging.disable_progress_bar()
+        drawn = _random_gpt2(files)
+        if drawn is not None:
+            return _Session(_gpt2(drawn))
         options: dict[str, Any] = {"local_files_only": True, "dtype": torch.float32}
         place = files.folder
         if files.gguf is not None:
@@ -60,6 +66,48 @@ class PyTorchDecoder:
             return files.gguf.stat().st_size
         folder: Path | None = files.folder
         return None if folder is None else sum(path.stat().st_size for path in folder.glob("*.safetensors"))
+
+
+def _random_gpt2(files: LanguageFiles) -> RandomDecoder | None:
+    """The provider of a GPT-2 that the registry knows by its name and whose weights are drawn."""
+    from assay.models.providers import RandomDecoder
+    from assay.models.registry import models
+
+    if files.gguf is not None or files.folder is not None or files.name not in models():
+        return None
+    provider = models()[files.name].provider
+    drawn = isinstance(provider, RandomDecoder) and provider.config.architecture == "gpt2"
+    return provider if drawn else None
+
+
+def _gpt2(provider: RandomDecoder) -> Any:
+    """transformers' GPT-2 with the weights of ``provider``. Raises BenchmarkError for variations of it."""
+    import torch
+    import transformers
+
+    from assay.models.decoders.torch_source import config_from_torch
+    from assay.models.providers.random_decoder import RandomWeightsOf
+
+    sizes = provider.config
+    config = transformers.GPT2Config(
+        vocab_size=sizes.vocabulary,
+        n_positions=sizes.context_length,
+        n_embd=sizes.hidden,
+        n_layer=sizes.layers,
+        n_head=sizes.heads,
+        n_inner=sizes.ffn,
+        layer_norm_epsilon=sizes.norm_epsilon,
+    )
+    if config_from_torch(config) != sizes:
+        raise BenchmarkError("transformers has no GPT-2 of these variations.")
+    weights = RandomWeightsOf(sizes, provider.seed)
+    model = transformers.GPT2LMHeadModel(config).eval()
+    state = {name: torch.from_numpy(weights.read(name)) for name in weights.names()}
+    found = model.load_state_dict(state, strict=False)
+    # The head is the embedding, and its name is one more name of it.
+    if found.unexpected_keys or set(found.missing_keys) - {"lm_head.weight"}:
+        raise BenchmarkError("The weights are not those of transformers' GPT-2.")
+    return model
 
 
 class _Session:
