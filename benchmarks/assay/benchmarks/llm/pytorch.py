@@ -29,7 +29,9 @@ class PyTorchDecoder:
 
     def unavailable(self, files: LanguageFiles) -> str | None:
         """Needs torch and transformers, and a GGUF file, a Hugging Face folder or a GPT-2 of the zoo."""
-        for package in ("torch", "transformers"):
+        # transformers reads GGUF files through accelerate.
+        readers = () if files.gguf is None else ("accelerate",)
+        for package in ("torch", "transformers", *readers):
             if importlib.util.find_spec(package) is None:
                 return f"{package} is not installed (extra: torch)"
         if files.gguf is None and files.folder is None and _random_gpt2(files) is None:
@@ -76,8 +78,9 @@ def _random_gpt2(files: LanguageFiles) -> RandomDecoder | None:
     if files.gguf is not None or files.folder is not None or files.name not in models():
         return None
     provider = models()[files.name].provider
-    drawn = isinstance(provider, RandomDecoder) and provider.config.architecture == "gpt2"
-    return provider if drawn else None
+    if isinstance(provider, RandomDecoder) and provider.config.architecture == "gpt2":
+        return provider
+    return None
 
 
 def _gpt2(provider: RandomDecoder) -> Any:
