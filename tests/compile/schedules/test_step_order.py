@@ -26,9 +26,10 @@ def test_every_step_is_taken_once_and_no_sum_saturates(deviation: int) -> None:
                 assert 255 * np.minimum(together, 0).sum((0, 3)).min() >= -32768
 
 
-def test_small_weights_go_four_at_a_time() -> None:
-    found = order_steps(np.ones((2, 9, 8, 4), np.int8))
-    assert found.sizes == ((4, 2), (1, 1))
+def test_small_weights_go_together() -> None:
+    panels = np.ones((2, 10, 8, 4), np.int8)
+    assert order_steps(panels).sizes == ((3, 3), (1, 1))
+    assert order_steps(panels, (4, 3, 2)).sizes == ((4, 2), (1, 2))
 
 
 def test_large_weights_stay_alone() -> None:

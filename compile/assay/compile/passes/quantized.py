@@ -119,6 +119,7 @@ class _Quantized(PyExprMutator):  # type: ignore[misc]
             return self._emit(
                 requantize.add_integers, a.q, b.q, scales=(a.scale / scale, b.scale / scale),
                 zeros=(a.zero, b.zero), zero=zero, low=addition.low / scale, high=addition.high / scale,
+                fits=self.kernels.rounds(512 * (a.scale + b.scale) / scale),
             )  # fmt: skip
         if sums is None:
             return self._emit(requantize.quantize, x, scale=scale, zero=zero, dtype="uint8")
@@ -295,6 +296,7 @@ class _Quantized(PyExprMutator):  # type: ignore[misc]
         call = self._call(
             requantize.rescale, sums.total, *vectors, relax.const(sums.factor),
             zero=zero, low=sums.low, high=sums.high,
+            fits=self.kernels.rounds(2.0**31 * float(np.abs(sums.factor).max(initial=0))),
         )  # fmt: skip
         return self.builder_.emit(call) if emit else call
 

@@ -35,6 +35,7 @@ from assay.compile.schedules.multiply_add import (
 from assay.compile.schedules.step_order import order_steps
 from assay.compile.schedules.tiles import choose_panel_width
 from assay.compile.schedules.winograd import integer_winograd_conv2d, pack_integer_winograd_filters
+from assay.compile.targets.target import DotProduct
 
 __all__ = ["IntegerKernels"]
 
@@ -50,6 +51,12 @@ class IntegerKernels:
     context: ScheduleContext
     contract: Callable[..., Any]
     winograd: bool
+
+    def rounds(self, largest: float) -> bool:
+        """Whether numbers of magnitude up to ``largest`` are rounded to int32 by the target's instruction."""
+        plain = self.context.unit.dot in (DotProduct.WIDENED, DotProduct.TILES)
+        # Far enough inside int32 for a zero point to be added.
+        return not plain and largest < 2.0**30
 
     def conv2d(
         self, x: Integers, filters: npt.NDArray[Any], zero: npt.NDArray[Any], geometry: ConvGeometry, out: Any

@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+import numpy as np
 from tvm import te, tirx
 
 __all__ = ["add_dequantized", "dequantize", "less_zero", "quantize", "rescale", "round_to_even", "to_integer"]
@@ -28,13 +29,32 @@ def round_to_even(value: Any) -> Any:
 
 
 def to_integer(
-    value: Any, zero: int, dtype: str, low: float = float("-inf"), high: float = float("inf")
+    value: Any,
+    zero: int,
+    dtype: str,
+    low: float = float("-inf"),
+    high: float = float("inf"),
+    *,
+    fits: bool = False,
 ) -> Any:
-    """round(value) + zero within the limits of ``dtype`` and [low, high] before it, as ``dtype``."""
+    """round(value) + zero within the limits of ``dtype`` and [low, high] before it, as ``dtype``.
+
+    ``fits``: whether |value| is below 2^30 whatever the input is, and the target's vectors are those that the
+    kernel is scheduled for. Then it is bounded as an integer, which for the limits of ``dtype`` is a part of
+    the instructions that narrow, and what reads the result in the same kernel need not widen it again.
+    """
     smallest, largest = (0, 255) if dtype == "uint8" else (-128, 127)
-    bounded = tirx.max(value, _f32(max(smallest - zero, low)))
-    bounded = tirx.min(bounded, _f32(min(largest - zero, high)))
-    return tirx.Cast(dtype, round_to_even(bounded) + tirx.const(zero, "int32"))
+    least, most = max(smallest - zero, low), min(largest - zero, high)
+    if not fits:
+        bounded = tirx.min(tirx.max(value, _f32(least)), _f32(most))
+        return tirx.Cast(dtype, round_to_even(bounded) + tirx.const(zero, "int32"))
+    # Rounding keeps the order: the bounds are rounded instead of what they bound. LLVM cannot split a vector
+    # of this intrinsic that is longer than the target's.
+    whole = tirx.call_llvm_pure_intrin("int32", "llvm.lrint", value)
+    bounds = [tirx.const(round(float(np.float32(bound))) + zero, "int32") for bound in (least, most)]
+    if zero:
+        whole = whole + tirx.const(zero, "int32")
+    return tirx.Cast(dtype, tirx.min(tirx.max(whole, bounds[0]), bounds[1]))
 
 
 def _along(values: Any, index: Sequence[Any], axis: int | None) -> Any:
@@ -66,7 +86,7 @@ def add_dequantized(x: Any, q: Any, scale: float, zero: int) -> Any:
 
 def add_integers(
     a: Any, b: Any, *, scales: tuple[float, float], zeros: tuple[int, int], zero: int | None, low: float,
-    high: float,
+    high: float, fits: bool = False,
 ) -> Any:  # fmt: skip
     """TE: the sum of two tensors of integers, each dequantized, bounded, and quantized as by ``rescale``."""
     constant = -sum(scale * point for scale, point in zip(scales, zeros, strict=True))
@@ -76,15 +96,15 @@ def add_integers(
             tirx.Cast("float32", tirx.Cast("int32", q[i])) * _f32(scale)
             for q, scale in zip((a, b), scales, strict=True)
         ]
-        return _bounded(parts[0] + (parts[1] + _f32(constant)), zero, low, high)
+        return _bounded(parts[0] + (parts[1] + _f32(constant)), zero, low, high, fits=fits)
 
     return te.compute(a.shape, element, name="add_integers")
 
 
-def _bounded(value: Any, zero: int | None, low: float, high: float) -> Any:
+def _bounded(value: Any, zero: int | None, low: float, high: float, *, fits: bool) -> Any:
     """``value`` between two bounds; rounded to uint8 about ``zero`` where that is given."""
     if zero is not None:
-        return to_integer(value, zero, "uint8", low, high)
+        return to_integer(value, zero, "uint8", low, high, fits=fits)
     if low != float("-inf"):
         value = tirx.max(value, _f32(low))
     return tirx.min(value, _f32(high)) if high != float("inf") else value
@@ -97,16 +117,16 @@ def less_zero(total: Any, zero: Any, columns: Any) -> Any:
     )
 
 
-def rescale(total: Any, *vectors: Any, zero: int | None, low: float, high: float) -> Any:
+def rescale(total: Any, *vectors: Any, zero: int | None, low: float, high: float, fits: bool = False) -> Any:
     """TE: (total + bias) * factor, bias and factor along the last axis, between ``low`` and ``high``.
 
     ``vectors``: int32 bias (may be left out), then float32 factor. float32 where ``zero`` is None, else
-    rounded to uint8 about ``zero``.
+    rounded to uint8 about ``zero``; ``fits``: as for ``to_integer``.
     """
     *bias, factor = vectors
 
     def element(*i: Any) -> Any:
         whole = total[i] + bias[0][i[-1]] if bias else total[i]
-        return _bounded(tirx.Cast("float32", whole) * factor[i[-1]], zero, low, high)
+        return _bounded(tirx.Cast("float32", whole) * factor[i[-1]], zero, low, high, fits=fits)
 
     return te.compute(total.shape, element, name="rescale")

@@ -33,7 +33,7 @@ class OrderedPanels:
     sizes: tuple[tuple[int, int], ...]
 
 
-def order_steps(panels: npt.NDArray[np.int8], sizes: tuple[int, ...] = (4, 3, 2)) -> OrderedPanels:
+def order_steps(panels: npt.NDArray[np.int8], sizes: tuple[int, ...] = (3, 2)) -> OrderedPanels:
     """Reorder the steps of each panel so that as many as can be are taken ``sizes`` at a time.
 
     ``panels``: int8 [P, steps, NR, 4], of which no two neighbouring weights of one sign exceed 128 together.

@@ -126,7 +126,7 @@ def transform_integer_filters(filters: npt.NDArray[Any], outputs: int) -> npt.ND
     """OHWI filters ``[O, 3, 3, I]`` of integers in the domain of the products, ``[n, n, I, O]``; exact."""
     g = np.array(integer_filtering(outputs).filters, np.int64)
     along = np.einsum("pr,orsi->psio", g, filters.astype(np.int64))
-    return np.einsum("psio,qs->pqio", along, g)
+    return np.asarray(np.einsum("psio,qs->pqio", along, g), np.int64)
 
 
 def combine(matrix: Matrix, values: Sequence[Expr], keep: Callable[[Expr], Expr]) -> list[Expr]:
