@@ -88,12 +88,13 @@ def compile_decoder(tvm: Any, needs_avx2: None, monkeypatch: pytest.MonkeyPatch)
 
     Attention is in plain loops, unless ``scheduled``: its schedule takes seconds to compile.
     """
+    from tests.compile.schedules.paged_loops import paged_loops
+
     from assay.compile.decoders.paged_graph import to_paged
     from assay.compile.importer import import_onnx
     from assay.compile.lower import lower
     from assay.compile.passes import paged_cache
     from assay.compile.profiles import profiles
-    from assay.compile.schedules.paged_loops import paged_loops
 
     def run(
         tiny: Any, *, pages: int = 12, profile: str = "release", scheduled: bool = False, **options: Any

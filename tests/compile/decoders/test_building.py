@@ -24,8 +24,9 @@ Build = Callable[..., BuildResult]
 @pytest.fixture
 def plain_loops(monkeypatch: pytest.MonkeyPatch) -> None:
     """Attention in plain loops, which compile fast."""
+    from tests.compile.schedules.paged_loops import paged_loops
+
     from assay.compile.passes import paged_cache
-    from assay.compile.schedules.paged_loops import paged_loops
 
     monkeypatch.setattr(paged_cache, "paged_attention", lambda problem, context: paged_loops(problem))
 

@@ -10,7 +10,8 @@ from assay.compile.tvm_import import import_tvm
 
 import_tvm()
 
-from assay.compile.schedules.paged_loops import paged_loops  # noqa: E402
+from tests.compile.schedules.paged_loops import paged_loops  # noqa: E402
+
 from assay.compile.schedules.paged_problem import PagedProblem, Place  # noqa: E402
 
 SPANS = [(0, 1), (31, 1), (32, 5), (70, 3), (0, 40)]
