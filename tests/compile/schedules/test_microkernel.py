@@ -44,7 +44,8 @@ def loops(text: str) -> Iterator[list[str]]:
     """The instructions of each innermost loop: from a label to the jump back to it, no label between."""
     label, body = "", list[str]()
     for line in text.splitlines():
-        if found := re.match(r"(\.\w+):", line):
+        # Other labels mark places for the debugger, to which nothing jumps.
+        if found := re.match(r"(\.LBB\w+):", line):
             label, body = found[1], []
         elif line.startswith("\t") and not line.startswith("\t."):
             body.append(line.strip())
