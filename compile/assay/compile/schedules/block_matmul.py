@@ -53,8 +53,9 @@ __all__ = ["emit_block_matmul"]
 _FEW, _TILE_ROWS = 8, 4
 # Rows that walk one panel after it was spread.
 _CHUNK = 256
-# Sums of a tile whose steps are written out, at most.
+# Sums of a tile whose steps are written out, at most; quads of a step of larger tiles, by bits of a code.
 _UNROLLED = 4
+_QUADS = {4: 4, 8: 2}
 
 
 def emit_block_matmul(
@@ -319,7 +320,7 @@ class _Tile:
             stores = [store(places[p][0], total, places[p][1]) for p, total in totals.items()]
             return seq(inner.statements, stores)
 
-        together = min(2, self.form.activations.quads // self.panel.quads)
+        together = min(_QUADS[self.form.bits], self.form.activations.quads) // self.panel.quads
         quads = lets.keep(self._word(self.rows[0], self.form.activations.quads_at, i64(0), "int32"), "quads")
         lets.statements.append(loop(floordiv(i64(quads), self.panel.quads * together), one, "step"))
         return {place: load(buffer, at) for place, (buffer, at) in places.items()}
