@@ -1,4 +1,4 @@
-"""What is compiled for on a GPU: an API, an architecture, and the limits that kernels keep to. No heavy imports."""
+"""What is compiled for on a GPU: an API, an architecture, and the limits of kernels. No heavy imports."""
 
 from __future__ import annotations
 
