@@ -57,8 +57,8 @@ def llvm_target(target: Target) -> Any:
     """TVM's form of a target."""
     tvm = import_tvm()
     config: dict[str, Any] = {"kind": "llvm", "mtriple": target.triple, "mcpu": target.cpu}
-    # It would sum steps of an integer contraction apart, which takes registers that the tile has not left.
-    config["cl-opt"] = ["-x86-machine-combiner:bool=0"]
+    if target.llvm_options:
+        config["cl-opt"] = list(target.llvm_options)
     if target.attributes:
         config["mattr"] = list(target.attributes)
     return tvm.target.Target(config)

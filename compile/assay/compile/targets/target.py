@@ -15,6 +15,7 @@ class DotProduct(StrEnum):
     VNNI = "vpdpbusd"  # four products and the sum at once, exact
     WIDENED = "widened"  # plain 32-bit arithmetic on the panels of vpdpbusd: any CPU
     AMX = "tdpbusd"  # tiles of sums for products of enough rows; else as with VNNI
+    PAIRS = "dot_i16x8"  # WebAssembly's i32x4.dot_i16x8_s: two products of 16 bits and their sum, exact
     TILES = "tiles"  # plain loops in the place of the instructions of AMX: any CPU
 
 
@@ -47,6 +48,7 @@ class Target:
     """One target: LLVM's triple and CPU, the CPU features that its code needs, its vector unit.
 
     ``features`` are named as in Linux's /proc/cpuinfo; an artifact is refused on a CPU that lacks one.
+    ``llvm_options`` are switches of LLVM's code generator.
     """
 
     name: str
@@ -56,4 +58,5 @@ class Target:
     features: tuple[str, ...]
     vector_unit: VectorUnit
     attributes: tuple[str, ...] = ()
+    llvm_options: tuple[str, ...] = ()
     aliases: tuple[str, ...] = ()

@@ -15,6 +15,7 @@ TARGET = Target(
     cpu="x86-64-v3",
     features=(*X86_64_V2.features, "abm", "avx", "avx2", "bmi1", "bmi2", "f16c", "fma", "movbe", "xsave"),
     vector_unit=VectorUnit(bits=256, registers=16),
+    llvm_options=X86_64_V2.llvm_options,
     aliases=(
         "haswell", "broadwell", "skylake", "kabylake", "cometlake", "alderlake", "raptorlake", "meteorlake",
         "arrowlake", "lunarlake", "gracemont", "znver1", "znver2", "znver3",

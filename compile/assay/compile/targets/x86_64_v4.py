@@ -17,5 +17,6 @@ TARGET = Target(
     vector_unit=VectorUnit(bits=512, registers=32, l2_bytes=1024 * 1024),
     # LLVM splits wide loops into 256-bit halves on some AVX-512 cores unless told otherwise.
     attributes=("-prefer-256-bit",),
+    llvm_options=X86_64_V3.llvm_options,
     aliases=("skylake-avx512", "cannonlake"),
 )

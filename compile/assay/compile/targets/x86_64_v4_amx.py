@@ -17,5 +17,6 @@ TARGET = Target(
     features=(*X86_64_V4_VNNI.features, "amx_int8", "amx_tile"),
     vector_unit=replace(X86_64_V4_VNNI.vector_unit, dot=DotProduct.AMX, l2_bytes=2 * 1024 * 1024),
     attributes=(*X86_64_V4_VNNI.attributes, "+amx-tile", "+amx-int8"),
+    llvm_options=X86_64_V4_VNNI.llvm_options,
     aliases=("sapphirerapids", "emeraldrapids", "graniterapids", "diamondrapids"),
 )

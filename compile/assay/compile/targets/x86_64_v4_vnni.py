@@ -17,6 +17,7 @@ TARGET = Target(
     features=(*X86_64_V4.features, "avx512_vnni"),
     vector_unit=replace(X86_64_V4.vector_unit, dot=DotProduct.VNNI),
     attributes=(*X86_64_V4.attributes, "+avx512vnni"),
+    llvm_options=X86_64_V4.llvm_options,
     aliases=(
         "cascadelake", "cooperlake", "icelake", "icelake-client", "icelake-server", "tigerlake", "rocketlake",
         "znver4", "znver5",
