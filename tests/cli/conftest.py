@@ -122,6 +122,25 @@ def make_artifact(tmp_path: Path, manifest: Manifest) -> Callable[..., Path]:
     return make
 
 
+@pytest.fixture
+def product_file(tmp_path: Path) -> str:
+    """The path of y = x @ w with w [128, 64]."""
+    import onnx
+    from onnx import TensorProto, helper, numpy_helper
+
+    weight = np.linspace(-1, 1, 8192, dtype=np.float32).reshape(128, 64)
+    graph = helper.make_graph(
+        [helper.make_node("MatMul", ["x", "w"], ["y"])],
+        "product",
+        [helper.make_tensor_value_info("x", TensorProto.FLOAT, [2, 128])],
+        [helper.make_tensor_value_info("y", TensorProto.FLOAT, [2, 64])],
+        [numpy_helper.from_array(weight, "w")],
+    )
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=10)
+    onnx.save(model, tmp_path / "product.onnx")
+    return str(tmp_path / "product.onnx")
+
+
 class FakeModel:
     """Stands in for a loaded artifact: y = x + n, after the checks that a real one makes."""
 

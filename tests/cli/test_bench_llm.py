@@ -19,3 +19,8 @@ def test_what_does_not_fit_is_one_error(cli, arguments, message):
 
 def test_an_unknown_engine_is_named_before_anything_is_built(cli):
     assert "Did you mean llama.cpp?" in cli("bench", "llm", "x", "--engine", "lama.cpp", code=3).stderr
+
+
+def test_an_artifact_of_another_model_is_not_measured(cli, make_artifact, product_file):
+    result = cli("bench", "llm", make_artifact(), "--model", product_file, code=9)
+    assert "was built from another model" in result.stderr

@@ -9,10 +9,12 @@ from typing import TYPE_CHECKING
 from assay.errors import ModelError, UsageError
 
 if TYPE_CHECKING:
+    from assay.models.export import CanonicalModel
     from assay.models.spec import Dim, InputSpec, ModelSpec
+    from assay.progress import Progress
     from assay.runtime.manifest import Input, Manifest
 
-__all__ = ["is_artifact", "model_behind", "registered_model", "spec_from_manifest"]
+__all__ = ["canonical_behind", "is_artifact", "model_behind", "registered_model", "spec_from_manifest"]
 
 _MANIFEST = "manifest.json"
 
@@ -61,6 +63,22 @@ def model_behind(manifest: Manifest, given: str | None) -> ModelSpec:
             hint="Give the ONNX file that it was built from with --model.",
         )
     return spec
+
+
+def canonical_behind(
+    path: Path, manifest: Manifest, given: str | None, cache: Path | None, progress: Progress
+) -> CanonicalModel | None:
+    """The model behind the artifact at ``path``, for peers to run with the weights that the artifact has.
+
+    None where none is ``given`` and none of its name is registered. Raises ArtifactError where the artifact
+    was built from another model.
+    """
+    if given is None and registered_model(manifest) is None:
+        return None
+    from assay.compile.cache import BuildCache
+    from assay.compile.origin import model_of
+
+    return model_of(path, manifest, model_behind(manifest, given), BuildCache(cache), progress)
 
 
 def spec_from_manifest(manifest: Manifest) -> ModelSpec:

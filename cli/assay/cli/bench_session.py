@@ -8,10 +8,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from assay.cli.artifacts import is_artifact, model_behind, registered_model, spec_from_manifest
+from assay.cli.artifacts import canonical_behind, is_artifact, spec_from_manifest
 from assay.cli.failures import as_assay_error, report_failure
 from assay.cli.output import Output
-from assay.errors import ArtifactError, BenchmarkError, MissingDependencyError, UsageError
+from assay.errors import BenchmarkError, MissingDependencyError, UsageError
 
 if TYPE_CHECKING:
     from assay.models.export import CanonicalModel
@@ -161,24 +161,11 @@ class Session:
         manifest = open_artifact(path).manifest
         if manifest.decoder is not None:
             raise _language_model(str(path))
-        canonical = None
-        peers = [engine for engine in self._plan.engines if engine != "assay"]
-        if peers and (self._plan.model is not None or registered_model(manifest) is not None):
-            from assay.compile.cache import BuildCache
-            from assay.compile.quantize.prepare import apply_plan, find_plan
-
-            spec = model_behind(manifest, self._plan.model)
-            store = BuildCache(self._plan.cache)
+        spec, canonical = spec_from_manifest(manifest), None
+        if any(engine != "assay" for engine in self._plan.engines):
             progress = self._output.progress(f"{self._prefix}{spec.name}: ")
-            canonical = store.canonical(spec, progress)
-            if canonical.digest != manifest.model.canonical_digest:
-                raise ArtifactError(
-                    f"{path} was built from another model than {spec.name!r} is now.",
-                    hint="Build it again, or name the model that it was built from with --model.",
-                )
-            # Peers run the weights as the artifact has them.
-            canonical, _ = apply_plan(store, canonical, find_plan(manifest.scheme), progress)
-        return _Subject(spec=spec_from_manifest(manifest), artifacts={path: None}, canonical=canonical)
+            canonical = canonical_behind(path, manifest, self._plan.model, self._plan.cache, progress)
+        return _Subject(spec=spec, artifacts={path: None}, canonical=canonical)
 
     def _note_problem(self, model: str, engine: str, problem: str) -> None:
         from assay.results.report import Row

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from assay.cli.artifacts import is_artifact, model_behind, registered_model, spec_from_manifest
+from assay.cli.artifacts import canonical_behind, is_artifact, spec_from_manifest
 from assay.cli.output import Output
 from assay.errors import BenchmarkError, MissingDependencyError, UsageError
 
@@ -32,7 +32,7 @@ class LanguagePlan:
     engines: tuple[str, ...] | None
     seed: int
     targets: tuple[str, ...]
-    scheme: str
+    scheme: str | None
     cache: Path | None
 
 
@@ -121,19 +121,16 @@ class LanguageSession:
         return _Subject(spec=spec, files=files, build_seconds=result.build_seconds)
 
     def _open(self, path: Path) -> _Subject:
-        """An artifact that is there; peers run the model behind it, where that is known."""
+        """An artifact that is there; peers run the model behind it, where that is known and the same."""
         from assay.runtime.artifact import open_artifact
 
         manifest = open_artifact(path).manifest
-        spec, canonical = spec_from_manifest(manifest), None
-        if self._plan.model is not None or registered_model(manifest) is not None:
-            from assay.compile.cache import BuildCache
-
-            found = BuildCache(self._plan.cache).canonical(
-                model_behind(manifest, self._plan.model), self._output.progress(f"{spec.name}: ")
-            )
-            spec, canonical = found.spec, found.path
-        return _Subject(spec=spec, files=self._files(spec, path, canonical), build_seconds=None)
+        spec, place = spec_from_manifest(manifest), None
+        progress = self._output.progress(f"{spec.name}: ")
+        canonical = canonical_behind(path, manifest, self._plan.model, self._plan.cache, progress)
+        if canonical is not None:
+            spec, place = canonical.spec, canonical.path
+        return _Subject(spec=spec, files=self._files(spec, path, place), build_seconds=None)
 
     @staticmethod
     def _files(spec: ModelSpec, artifact: Path, canonical: Path | None) -> LanguageFiles:

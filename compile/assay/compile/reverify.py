@@ -12,9 +12,9 @@ import msgspec
 from assay.compile.cache import BuildCache
 from assay.compile.decoders.interface import DecoderOptions, options_of
 from assay.compile.decoders.verification import cases_with_tolerance
-from assay.compile.quantize.prepare import apply_plan, find_plan
+from assay.compile.origin import model_of
 from assay.compile.verify import Case, compare_outputs, reference_version, verify_artifact
-from assay.errors import ArtifactError, CpuFeatureError
+from assay.errors import CpuFeatureError
 from assay.models.export import CanonicalModel
 from assay.models.spec import ModelSpec, Tolerance
 from assay.progress import Progress, SilentProgress
@@ -41,8 +41,8 @@ def verify_again(
     CpuFeatureError where this machine can run none of it.
     """
     progress = progress or SilentProgress()
-    artifact, canonical = _of_model(path, spec, BuildCache(cache), progress)
-    manifest = artifact.manifest
+    manifest = open_artifact(path).manifest
+    canonical = model_of(path, manifest, spec, BuildCache(cache), progress)
     chosen = choose_level(manifest, level)
     levels = [each for each in manifest.levels if fits(each)] if level is None else [chosen]
     cases, tolerance = _cases(canonical, manifest, levels, progress)
@@ -71,7 +71,8 @@ def verify_emulated(
     from assay.compile.emulation import describe_emulator, run_emulated
 
     progress = progress or SilentProgress()
-    artifact, canonical = _of_model(path, spec, BuildCache(cache), progress)
+    artifact = open_artifact(path)
+    canonical = model_of(path, artifact.manifest, spec, BuildCache(cache), progress)
     chosen = _levels_to_emulate(artifact.manifest, level)
     cases, tolerance = _cases(canonical, artifact.manifest, chosen, progress)
     note = f"Executed under {describe_emulator()}: the machine lacks the target's instructions."
@@ -106,21 +107,6 @@ def _levels_to_emulate(manifest: Manifest, name: str | None) -> list[Level]:
             hint="`assay inspect` shows the levels and what each needs.",
         )
     return chosen
-
-
-def _of_model(
-    path: Path, spec: ModelSpec, store: BuildCache, progress: Progress
-) -> tuple[Artifact, CanonicalModel]:
-    """The artifact at ``path``, which must be of that model, and the model stored as its scheme says."""
-    canonical = store.canonical(spec, progress)
-    artifact = open_artifact(path)
-    if artifact.manifest.model.canonical_digest != canonical.digest:
-        raise ArtifactError(
-            f"The artifact was built from another model than {canonical.spec.name!r} is now.",
-            hint="Build it again, or name the model that it was built from with --model.",
-        )
-    canonical, _ = apply_plan(store, canonical, find_plan(artifact.manifest.scheme), progress)
-    return artifact, canonical
 
 
 def _cases(
