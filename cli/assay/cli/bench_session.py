@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-import importlib.util
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from assay.cli.artifacts import canonical_behind, is_artifact, spec_from_manifest
+from assay.cli.engine_choice import check_plan, choose_engines
 from assay.cli.failures import as_assay_error, report_failure
 from assay.cli.output import Output
-from assay.errors import BenchmarkError, MissingDependencyError, UsageError
+from assay.errors import UsageError
 
 if TYPE_CHECKING:
     from assay.models.export import CanonicalModel
@@ -82,15 +82,9 @@ class Session:
                 self.exit_code = self.exit_code or code
 
     def _check_names(self, names: list[str]) -> None:
-        from assay.benchmarks.machine import choose_cpus
         from assay.benchmarks.peers import engines
 
-        if importlib.util.find_spec("scipy") is None:
-            # It would be missed only when everything is measured.
-            raise MissingDependencyError("scipy", "compile")
-        for engine in self._plan.engines:
-            engines()[engine]
-        choose_cpus(max(self._plan.threads))
+        check_plan(engines(), self._plan.engines, self._plan.threads)
         models = [name for name in names if not is_artifact(name)]
         if models:
             from assay.compile.profiles import profiles
@@ -115,10 +109,7 @@ class Session:
         missing = unavailable_engines(plan.engines, subject.spec.name, artifact, subject.canonical)
         for engine, reason in missing.items():
             self._note_problem(subject.spec.name, engine, f"not available: {reason}")
-            self._output.note(f"{engine} is left out: {reason}")
-        chosen = [engine for engine in plan.engines if engine not in missing]
-        if not chosen:
-            raise BenchmarkError(f"No engine that was asked for can run {subject.spec.name}.")
+        chosen = choose_engines(plan.engines, missing.get, self._output, subject.spec.name)
         for threads in plan.threads:
             self.records += bench(
                 subject.spec,

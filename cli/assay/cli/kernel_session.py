@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import importlib.util
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from assay.cli.engine_choice import check_plan, choose_engines
 from assay.cli.output import Output
-from assay.errors import BenchmarkError, MissingDependencyError
 
 if TYPE_CHECKING:
     from assay.benchmarks.kernels import KernelSpec
@@ -44,22 +43,23 @@ class KernelSession:
     def measure(self) -> None:
         """Build and measure. Wrong names raise before anything is built."""
         from assay.benchmarks.kernels import choose_kernels
-        from assay.benchmarks.machine import choose_cpus
         from assay.benchmarks.peers import engines
         from assay.results.record import new_run_id
 
-        if importlib.util.find_spec("scipy") is None:
-            raise MissingDependencyError("scipy", "compile")
         plan = self._plan
         self._kernels = choose_kernels(plan.only)
-        for name in plan.engines or ():
-            engines()[name]
-        choose_cpus(max(plan.threads))
-        from assay.benchmarks.kernel_bench import bench_kernels, build_kernels
+        check_plan(engines(), plan.engines or (), plan.threads)
+        from assay.benchmarks.kernel_bench import KERNEL_ENGINES, bench_kernels, build_kernels
 
         progress = self._output.progress(animated=False)
         built = build_kernels(self._kernels, target=plan.target, cache=plan.cache, progress=progress)
-        chosen = self._engines(built[0].files)
+        files = built[0].files
+        chosen = choose_engines(
+            plan.engines or KERNEL_ENGINES,
+            lambda name: engines()[name].unavailable(files),
+            self._output,
+            "reference kernels",
+        )
         run_id = new_run_id()
         for threads in plan.threads:
             self.records += bench_kernels(
@@ -72,23 +72,6 @@ class KernelSession:
                 seed=plan.seed,
                 progress=progress,
             )
-
-    def _engines(self, files: object) -> list[str]:
-        """The engines to measure; one that is not installed is left out with a word."""
-        from assay.benchmarks.kernel_bench import KERNEL_ENGINES
-        from assay.benchmarks.peers import ModelFiles, engines
-
-        assert isinstance(files, ModelFiles)
-        chosen = []
-        for name in self._plan.engines or KERNEL_ENGINES:
-            reason = engines()[name].unavailable(files)
-            if reason is None:
-                chosen.append(name)
-            else:
-                self._output.note(f"{name} is left out: {reason}")
-        if not chosen:
-            raise BenchmarkError("No engine that was asked for can run reference kernels.")
-        return chosen
 
     def show(self, *, markdown: bool) -> None:
         """Print the records as JSON, or as a table of our time and every other engine's over it."""

@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-import importlib.util
 import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from assay.cli.artifacts import canonical_behind, is_artifact, spec_from_manifest
+from assay.cli.engine_choice import check_plan, choose_engines
 from assay.cli.output import Output
-from assay.errors import BenchmarkError, MissingDependencyError, UsageError
+from assay.errors import UsageError
 
 if TYPE_CHECKING:
     from assay.benchmarks.llm import LanguageFiles
@@ -57,17 +57,12 @@ class LanguageSession:
         from assay.benchmarks.llm import language_engines
         from assay.benchmarks.llm.harness import bench_language
         from assay.benchmarks.llm.onnx_runtime import OnnxRuntimeDecoder, with_fast_products
-        from assay.benchmarks.machine import choose_cpus
         from assay.results.record import new_run_id
 
-        if importlib.util.find_spec("scipy") is None:
-            raise MissingDependencyError("scipy", "compile")
         plan = self._plan
         if not plan.names:
             raise UsageError("There is no language model to measure.", hint="assay bench llm smollm2-135m")
-        for name in plan.engines or ():
-            language_engines()[name]
-        choose_cpus(max(plan.threads))
+        check_plan(language_engines(), plan.engines or (), plan.threads)
         run_id = new_run_id()
         for name in plan.names:
             subject = self._open(Path(name)) if is_artifact(name) else self._build(name)
@@ -93,16 +88,13 @@ class LanguageSession:
         """The engines to measure; one that cannot run the model is left out with a word."""
         from assay.benchmarks.llm import language_engines
 
-        chosen = []
-        for name in self._plan.engines or tuple(language_engines()):
-            reason = language_engines()[name].unavailable(files)
-            if reason is None:
-                chosen.append(name)
-            else:
-                self._output.note(f"{name} is left out: {reason}")
-        if not chosen:
-            raise BenchmarkError(f"No engine that was asked for can run {files.name}.")
-        return chosen
+        known = language_engines()
+        return choose_engines(
+            self._plan.engines or tuple(known),
+            lambda name: known[name].unavailable(files),
+            self._output,
+            files.name,
+        )
 
     def _build(self, name: str) -> _Subject:
         from assay.compile.build import build_artifact
