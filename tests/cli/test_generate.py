@@ -251,6 +251,7 @@ def test_a_chat_needs_a_template():
 
 def test_an_interrupt_stops_the_answer_and_not_the_chat(monkeypatch):
     original = chat_command.click.echo
+    before = signal.getsignal(signal.SIGINT)
     shown = []
 
     def echo(*arguments: object, **options: object) -> None:
@@ -263,7 +264,7 @@ def test_an_interrupt_stops_the_answer_and_not_the_chat(monkeypatch):
     result = chat("one\ntwo\n", "-v")
     assert "2 new" in result.stderr  # of the first answer
     assert "5 new" in result.stderr  # of the second
-    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+    assert signal.getsignal(signal.SIGINT) is before
 
 
 def test_the_second_interrupt_ends_the_answer_at_once(monkeypatch):
