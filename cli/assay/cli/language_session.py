@@ -97,6 +97,7 @@ class LanguageSession:
         )
 
     def _build(self, name: str) -> _Subject:
+        from assay.benchmarks.llm.files import language_files
         from assay.compile.build import build_artifact
         from assay.models.registry import find_model
 
@@ -109,11 +110,12 @@ class LanguageSession:
             progress=self._output.progress(f"{name}: "),
         )
         spec = result.canonical.spec
-        files = self._files(spec, result.path, result.canonical.path)
+        files = language_files(spec, result.path, result.canonical.path)
         return _Subject(spec=spec, files=files, build_seconds=result.build_seconds)
 
     def _open(self, path: Path) -> _Subject:
         """An artifact that is there; peers run the model behind it, where that is known and the same."""
+        from assay.benchmarks.llm.files import language_files
         from assay.runtime.artifact import open_artifact
 
         manifest = open_artifact(path).manifest
@@ -122,22 +124,7 @@ class LanguageSession:
         canonical = canonical_behind(path, manifest, self._plan.model, self._plan.cache, progress)
         if canonical is not None:
             spec, place = canonical.spec, canonical.path
-        return _Subject(spec=spec, files=self._files(spec, path, place), build_seconds=None)
-
-    @staticmethod
-    def _files(spec: ModelSpec, artifact: Path, canonical: Path | None) -> LanguageFiles:
-        from assay.benchmarks.llm import LanguageFiles
-        from assay.models.providers.gguf_file import GgufFile
-        from assay.models.providers.hugging_face_folder import HuggingFaceFolder
-
-        provider = spec.provider
-        return LanguageFiles(
-            name=spec.name,
-            artifact=artifact,
-            canonical=canonical,
-            gguf=provider.path() if isinstance(provider, GgufFile) else None,
-            folder=provider.path if isinstance(provider, HuggingFaceFolder) else None,
-        )
+        return _Subject(spec=spec, files=language_files(spec, path, place), build_seconds=None)
 
     def show(self, *, markdown: bool) -> None:
         """Print the records as JSON, or as a table of every engine."""

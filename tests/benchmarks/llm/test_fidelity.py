@@ -1,11 +1,13 @@
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 import pytest
 
+from assay.benchmarks.llm import LanguageFiles, fidelity
 from assay.benchmarks.llm.fidelity import compare_greedy, main
 
 
@@ -55,3 +57,19 @@ def test_a_difference_has_the_margins_of_both():
 def test_says_that_there_is_no_artifact(tmp_path, capsys):
     assert main([str(tmp_path / "none"), "--engine", "torch"]) != 0
     assert "There is no artifact at" in capsys.readouterr().err
+
+
+def test_onnxruntime_is_given_the_form_that_it_is_fast_with(tmp_path, monkeypatch):
+    """Whatever else it is compared with; the other engines read the same model."""
+    plain = LanguageFiles(name="m", artifact=tmp_path, canonical=tmp_path / "m.onnx", gguf=None, folder=None)
+    shown = []
+    monkeypatch.setattr(fidelity, "_files", lambda artifact: plain)
+    monkeypatch.setattr(fidelity, "_show_greedy", lambda files, *_: shown.append(files.canonical.name))
+    monkeypatch.setattr("assay.runtime.load_decoder", lambda *_, **__: None)
+    monkeypatch.setattr(
+        "assay.benchmarks.llm.onnx_runtime.with_fast_products",
+        lambda files, folder: dataclasses.replace(files, canonical=folder / "fast.onnx"),
+    )
+    for engines in (["torch"], ["torch", "onnxruntime"]):
+        assert main([str(tmp_path), *(part for name in engines for part in ("--engine", name))]) == 0
+    assert shown == ["m.onnx", "fast.onnx"]

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import argparse
 import sys
+import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -100,9 +101,8 @@ def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
 
 def _files(artifact: Path) -> LanguageFiles:
     """The forms of the model behind an artifact."""
-    from assay.benchmarks.llm.engine import LanguageFiles
+    from assay.benchmarks.llm.files import language_files
     from assay.compile.cache import BuildCache
-    from assay.models.providers import GgufFile
     from assay.models.registry import find_model
     from assay.progress import SilentProgress
     from assay.runtime.artifact import open_artifact
@@ -110,9 +110,7 @@ def _files(artifact: Path) -> LanguageFiles:
     canonical = BuildCache().canonical(
         find_model(open_artifact(artifact, verify=False).manifest.model.name), SilentProgress()
     )
-    spec = canonical.spec
-    gguf = spec.provider.path() if isinstance(spec.provider, GgufFile) else None
-    return LanguageFiles(name=spec.name, artifact=artifact, canonical=canonical.path, gguf=gguf, folder=None)
+    return language_files(canonical.spec, artifact, canonical.path)
 
 
 def _show_greedy(files: LanguageFiles, decoder: Decoder, options: argparse.Namespace) -> None:
@@ -143,13 +141,17 @@ def _show_greedy(files: LanguageFiles, decoder: Decoder, options: argparse.Names
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Print what was asked for; 0, or the code of an error whose line is on stderr."""
+    from assay.benchmarks.llm.onnx_runtime import OnnxRuntimeDecoder, with_fast_products
     from assay.runtime import load_decoder
 
     options = _parse(arguments)
     try:
         files = _files(options.artifact)
         decoder = load_decoder(options.artifact, threads=options.threads, context=1024)
-        _show_greedy(files, decoder, options)
+        with tempfile.TemporaryDirectory(prefix="assay-llm-") as folder:
+            if OnnxRuntimeDecoder.name in options.engine:
+                files = with_fast_products(files, Path(folder))
+            _show_greedy(files, decoder, options)
     except AssayError as error:
         print(error, file=sys.stderr)
         return error.exit_code
