@@ -2,21 +2,18 @@
 
 from __future__ import annotations
 
-import importlib.metadata
-import importlib.util
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from assay.benchmarks.llm.engine import LanguageFiles, LanguageSession
+from assay.benchmarks.peers import onnx_runtime
 
 if TYPE_CHECKING:
     import numpy.typing as npt
 
 __all__ = ["OnnxRuntimeDecoder", "with_fast_products"]
-
-_QUIET = 3  # errors only: its warnings would hide the line that tells why a worker failed
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -31,15 +28,11 @@ class OnnxRuntimeDecoder:
 
     def unavailable(self, files: LanguageFiles) -> str | None:
         """Needs the package, and the canonical ONNX."""
-        if importlib.util.find_spec("onnxruntime") is None:
-            return "onnxruntime is not installed (extra: compile)"
-        if files.canonical is None:
-            return "the model that the artifact was built from is not known"
-        return None
+        return onnx_runtime.missing(files.canonical)
 
     def version(self) -> str:
         """ONNX Runtime's version."""
-        return importlib.metadata.version("onnxruntime")
+        return onnx_runtime.version()
 
     def load(self, files: LanguageFiles, threads: int, context: int, sequences: int) -> LanguageSession:
         """A session with its cache allocated."""
@@ -47,9 +40,7 @@ class OnnxRuntimeDecoder:
 
     def size_bytes(self, files: LanguageFiles) -> int | None:
         """The canonical ONNX with its external data."""
-        if files.canonical is None:
-            return None
-        return sum(path.stat().st_size for path in files.canonical.parent.glob(f"{files.canonical.stem}.*"))
+        return onnx_runtime.file_size(files.canonical)
 
 
 def with_fast_products(files: LanguageFiles, folder: Path) -> LanguageFiles:
@@ -70,12 +61,7 @@ class _Session:
         import numpy as np
         import onnxruntime
 
-        options = onnxruntime.SessionOptions()
-        options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_ENABLE_ALL
-        options.intra_op_num_threads = threads
-        options.inter_op_num_threads = 1
-        options.log_severity_level = _QUIET
-        self._session = onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
+        self._session = onnx_runtime.open_session(path, threads)
         self._binding = self._session.io_binding()
         # First, so that it is the first of the outputs.
         self._binding.bind_output("logits", "cpu")
