@@ -6,12 +6,15 @@ import os
 import signal
 import subprocess
 import sys
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
+from typing import Protocol, TypeVar
 
-from assay.errors import BenchmarkError
+import msgspec
 
-__all__ = ["limit_threads", "peak_memory", "run_module"]
+from assay.errors import AssayError, BenchmarkError
+
+__all__ = ["limit_threads", "peak_memory", "run_module", "serve"]
 
 _THREAD_VARIABLES = ("OMP_NUM_THREADS", "TVM_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
 
@@ -53,6 +56,38 @@ def limit_threads(threads: int, cpus: Iterable[int]) -> None:
         os.environ[variable] = str(threads)
     if hasattr(os, "sched_setaffinity"):
         os.sched_setaffinity(0, cpus)
+
+
+class _Job(Protocol):
+    """What every job says: its threads, the CPUs to stay on, and the path for its report."""
+
+    @property
+    def threads(self) -> int: ...
+
+    @property
+    def cpus(self) -> tuple[int, ...]: ...
+
+    @property
+    def report(self) -> str: ...
+
+
+_J = TypeVar("_J", bound=_Job)
+
+
+def serve(jobs: Sequence[_J], measure: Callable[[_J], object]) -> int:
+    """Do the jobs, all with the threads of the first: 0, or 1 with one line on stderr where one fails.
+
+    What ``measure`` gives is written as JSON to the path that its job names.
+    """
+    limit_threads(jobs[0].threads, jobs[0].cpus)
+    for job in jobs:
+        try:
+            report = measure(job)
+        except AssayError as error:
+            print(" ".join(str(error).split()), file=sys.stderr)
+            return 1
+        Path(job.report).write_bytes(msgspec.json.encode(report))
+    return 0
 
 
 def peak_memory() -> int | None:

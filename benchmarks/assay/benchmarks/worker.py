@@ -17,7 +17,7 @@ from time import perf_counter
 import msgspec
 
 from assay.benchmarks.job import Job, Report
-from assay.benchmarks.process import limit_threads, peak_memory
+from assay.benchmarks.process import peak_memory, serve
 
 __all__ = ["main", "take_samples"]
 
@@ -29,18 +29,7 @@ _MOST_SAMPLES = 400
 
 def main() -> int:
     """Do the jobs on stdin; 0, or 1 with one line on stderr."""
-    jobs = msgspec.json.decode(sys.stdin.buffer.read(), type=list[Job])
-    limit_threads(jobs[0].threads, jobs[0].cpus)
-    from assay.errors import AssayError
-
-    for job in jobs:
-        try:
-            report = _measure(job)
-        except AssayError as error:
-            print(" ".join(str(error).split()), file=sys.stderr)
-            return 1
-        Path(job.report).write_bytes(msgspec.json.encode(report))
-    return 0
+    return serve(msgspec.json.decode(sys.stdin.buffer.read(), type=list[Job]), _measure)
 
 
 def _measure(job: Job) -> Report:

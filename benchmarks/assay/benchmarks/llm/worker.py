@@ -17,7 +17,7 @@ import msgspec
 
 from assay.benchmarks.llm.engine import LanguageFiles, LanguageSession
 from assay.benchmarks.llm.job import DecodeSteps, LanguageJob, LanguageReport
-from assay.benchmarks.process import limit_threads, peak_memory
+from assay.benchmarks.process import peak_memory, serve
 
 if TYPE_CHECKING:
     import numpy as np
@@ -30,17 +30,7 @@ _WARM_UP_STEPS = 4
 
 def main() -> int:
     """Do the job on stdin; 0, or 1 with one line on stderr."""
-    job = msgspec.json.decode(sys.stdin.buffer.read(), type=LanguageJob)
-    limit_threads(job.threads, job.cpus)
-    from assay.errors import AssayError
-
-    try:
-        report = _measure(job)
-    except AssayError as error:
-        print(" ".join(str(error).split()), file=sys.stderr)
-        return 1
-    Path(job.report).write_bytes(msgspec.json.encode(report))
-    return 0
+    return serve([msgspec.json.decode(sys.stdin.buffer.read(), type=LanguageJob)], _measure)
 
 
 def _measure(job: LanguageJob) -> LanguageReport:
