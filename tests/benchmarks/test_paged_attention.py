@@ -2,7 +2,9 @@ from __future__ import annotations
 
 import pytest
 
+from assay.benchmarks import paged_attention
 from assay.benchmarks.paged_attention import Case, Shape, measure
+from assay.errors import BenchmarkError
 
 
 @pytest.mark.slow
@@ -13,3 +15,13 @@ def test_agrees_with_onnxruntime_and_counts() -> None:
     assert result.peer_seconds > 0
     assert result.cache_bytes == 2 * 40 * 2 * 16 * 2
     assert result.operations == 4 * 4 * 16 * (38 + 39 + 40)
+
+
+def test_an_error_is_told_without_a_traceback(monkeypatch, capsys):
+    def fail(*_: object) -> None:
+        raise BenchmarkError("They differ.")
+
+    monkeypatch.setattr(paged_attention, "measure", fail)
+    monkeypatch.setenv("TVM_NUM_THREADS", "1")
+    assert paged_attention.main([]) == BenchmarkError.exit_code
+    assert "They differ." in capsys.readouterr().err

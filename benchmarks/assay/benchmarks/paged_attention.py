@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any, get_args
 
 import numpy as np
 
-from assay.errors import BenchmarkError
+from assay.errors import AssayError, BenchmarkError
 
 if TYPE_CHECKING:
     import numpy.typing as npt
@@ -260,7 +260,7 @@ def _in_turn(calls: Sequence[Callable[[], Any]], clock: Callable[[], float]) -> 
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Measure all shapes and cases, and print the table."""
+    """Print the table of all shapes and cases; 0, or the code of an error whose line is on stderr."""
     from assay.compile.schedules.paged_problem import CacheDType
 
     parser = argparse.ArgumentParser(prog="python -m assay.benchmarks.paged_attention", description=__doc__)
@@ -268,18 +268,26 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--threads", type=int, default=1)
     options = parser.parse_args(arguments)
     os.environ["TVM_NUM_THREADS"] = str(options.threads)
+    try:
+        _print_table(options.cache_dtype, options.threads)
+    except AssayError as error:
+        print(error, file=sys.stderr)
+        return error.exit_code
+    return 0
+
+
+def _print_table(dtype: str, threads: int) -> None:
     print("| heads of | past | rows | ours | ONNX Runtime / ours | cache read, GB/s | GFLOP/s |")
     print("| --- | ---: | ---: | ---: | ---: | ---: | ---: |")
     for shape in SHAPES:
         for case in CASES:
-            r = measure(shape, case, options.cache_dtype, options.threads)
+            r = measure(shape, case, dtype, threads)
             rate = f"{r.cache_bytes / r.seconds / 1e9:.1f}" if case.rows == 1 else ""
             print(
                 f"| {shape.name} | {case.past} | {case.rows} | {r.seconds * 1e6:.1f} µs | "
                 f"{r.peer_seconds / r.seconds:.2f} | {rate} | {r.operations / r.seconds / 1e9:.3g} |",
                 flush=True,
             )
-    return 0
 
 
 if __name__ == "__main__":
