@@ -32,14 +32,7 @@ class GgufFile:
         Raises ModelError for a file that is damaged or holds no decoder, CapacityError for one that memory
         cannot hold.
         """
-        from assay.models.decoders.export import export_decoder
-        from assay.models.decoders.mapping import Naming
-
-        model = self._open()
-        model.check_memory()
-        path = folder / "decoder.onnx"
-        export_decoder(model.config, model.weights, path, naming=Naming.GGUF)
-        return path
+        return self._open().export(folder)
 
     def path(self) -> Path:
         """Where the file lies."""

@@ -31,14 +31,7 @@ class HuggingFaceFolder:
         Raises ModelError for files that are damaged or hold no decoder, CapacityError for a model that memory
         cannot hold.
         """
-        from assay.models.decoders.export import export_decoder
-        from assay.models.decoders.mapping import Naming
-
-        model = self._open()
-        model.check_memory()
-        path = folder / "decoder.onnx"
-        export_decoder(model.config, model.weights, path, naming=Naming.HF)
-        return path
+        return self._open().export(folder)
 
     def decoder(self) -> DecoderSpec:
         """The sizes and the text side, as the folder has them.

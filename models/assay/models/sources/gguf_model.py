@@ -4,25 +4,26 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import ClassVar
 
 from assay.errors import ModelError
-from assay.models.decoders.config import DecoderConfig
+from assay.models.decoders.mapping import Naming
 from assay.models.decoders.read_config import config_from_gguf
-from assay.models.decoders.spec import DecoderSpec
-from assay.models.sources.capacity import check_memory
 from assay.models.sources.gguf_header import GgufHeader, read_gguf_header
 from assay.models.sources.gguf_tokenizer import gguf_text_side
 from assay.models.sources.gguf_weights import GgufWeights
+from assay.models.sources.model import SourceModel
+from assay.models.sources.text import TextSide
 
 __all__ = ["GgufModel", "open_gguf"]
 
 
 @dataclass(frozen=True, kw_only=True)
-class GgufModel:
+class GgufModel(SourceModel):
     """A file whose header is read and checked, and whose weights are not yet."""
 
+    naming: ClassVar[Naming] = Naming.GGUF
     header: GgufHeader
-    config: DecoderConfig
     weights: GgufWeights
 
     @property
@@ -30,22 +31,13 @@ class GgufModel:
         """The file's name."""
         return self.header.path.name
 
-    def decoder(self) -> DecoderSpec:
-        """The sizes and the text side; raises TokenizerError."""
-        side = gguf_text_side(self.header.metadata, self.config.vocabulary, repr(self.name))
-        return self.config.spec(
-            bos_id=side.bos_id,
-            eos_ids=side.eos_ids,
-            add_bos=side.add_bos,
-            tokenizer=side.tokenizer,
-            chat_template=side.chat_template,
-        )
+    def text_side(self) -> TextSide:
+        """What the header says; raises TokenizerError."""
+        return gguf_text_side(self.header.metadata, self.config.vocabulary, repr(self.name))
 
-    def check_memory(self) -> None:
-        """Raises CapacityError where this machine's memory cannot hold the weights as they are read."""
-        check_memory(
-            repr(self.name), sum(self.weights.canonical_bytes(name) for name in self.weights.names())
-        )
+    def size(self) -> int:
+        """Bytes of all weights in their canonical form."""
+        return sum(self.weights.canonical_bytes(name) for name in self.weights.names())
 
 
 def open_gguf(path: Path) -> GgufModel:

@@ -4,24 +4,25 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import ClassVar
 
-from assay.models.decoders.config import DecoderConfig
+from assay.models.decoders.mapping import Naming
 from assay.models.decoders.read_config import config_from_hf
-from assay.models.decoders.spec import DecoderSpec
-from assay.models.sources.capacity import check_memory
 from assay.models.sources.hf_folder import HfFolder, open_folder
 from assay.models.sources.hf_text import hf_text_side
+from assay.models.sources.model import SourceModel
 from assay.models.sources.safetensors_weights import SafetensorsWeights
+from assay.models.sources.text import TextSide
 
 __all__ = ["HfModel", "open_hf"]
 
 
 @dataclass(frozen=True, kw_only=True)
-class HfModel:
+class HfModel(SourceModel):
     """A folder whose configuration and headers are read and checked, and whose weights are not yet read."""
 
+    naming: ClassVar[Naming] = Naming.HF
     folder: HfFolder
-    config: DecoderConfig
     weights: SafetensorsWeights
 
     @property
@@ -29,20 +30,13 @@ class HfModel:
         """The folder's name."""
         return self.folder.path.name
 
-    def decoder(self) -> DecoderSpec:
-        """The sizes and the text side; raises TokenizerError, and ModelError for damaged settings."""
-        side = hf_text_side(self.folder.path, self.folder.config, self.config.vocabulary)
-        return self.config.spec(
-            bos_id=side.bos_id,
-            eos_ids=side.eos_ids,
-            add_bos=side.add_bos,
-            tokenizer=side.tokenizer,
-            chat_template=side.chat_template,
-        )
+    def text_side(self) -> TextSide:
+        """What the folder's files say; raises TokenizerError, and ModelError for damaged settings."""
+        return hf_text_side(self.folder.path, self.folder.config, self.config.vocabulary)
 
-    def check_memory(self) -> None:
-        """Raises CapacityError where this machine's memory cannot hold the weights."""
-        check_memory(repr(self.name), sum(self.weights.size(name) for name in self.weights.names()))
+    def size(self) -> int:
+        """Bytes of all tensors."""
+        return sum(self.weights.size(name) for name in self.weights.names())
 
 
 def open_hf(path: Path) -> HfModel:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from assay.models.decoders.interface import decoder_inputs, representative_inputs
 from assay.models.providers.gguf_file import GgufFile
@@ -12,8 +12,7 @@ from assay.models.providers.hugging_face_folder import HuggingFaceFolder
 from assay.models.spec import ModelSpec, Provider, Weights
 
 if TYPE_CHECKING:
-    from assay.models.decoders.config import DecoderConfig
-    from assay.models.decoders.spec import DecoderSpec
+    from assay.models.sources.model import SourceModel
 
 __all__ = ["DECODER_TAGS", "spec_from_folder", "spec_from_gguf"]
 
@@ -32,8 +31,7 @@ def spec_from_gguf(path: Path) -> ModelSpec:
         path.stem,
         f"The GGUF file {path.name}.",
         GgufFile(source=path.absolute(), sha256=_digest(path)),
-        model.config,
-        model.decoder(),
+        model,
         model.header.metadata.get("general.license"),
     )
 
@@ -54,30 +52,23 @@ def spec_from_folder(path: Path, name: str | None = None) -> ModelSpec:
         name or path.resolve().name,
         f"The Hugging Face folder {path.name}.",
         HuggingFaceFolder(path=path.absolute(), sha256=hashlib.sha256("".join(digests).encode()).hexdigest()),
-        model.config,
-        model.decoder(),
-        None,
+        model,
     )
 
 
 def _spec(
-    name: str,
-    description: str,
-    provider: Provider,
-    config: DecoderConfig,
-    decoder: DecoderSpec,
-    licence: Any,
+    name: str, description: str, provider: Provider, model: SourceModel, licence: object = None
 ) -> ModelSpec:
     # Weights of a file count as trained: nobody keeps random ones.
     return ModelSpec(
         name=name,
         description=description,
         provider=provider,
-        inputs=decoder_inputs(config),
+        inputs=decoder_inputs(model.config),
         weights=Weights.TRAINED,
         licence=licence if isinstance(licence, str) else "unknown",
-        representative_inputs=representative_inputs(config),
-        decoder=decoder,
+        representative_inputs=representative_inputs(model.config),
+        decoder=model.decoder(),
         tags=DECODER_TAGS,
     )
 
