@@ -7,14 +7,21 @@ from __future__ import annotations
 
 import ctypes
 import os
+from collections.abc import Collection
 
 from assay.errors import CpuFeatureError
 
-__all__ = ["request_tiles"]
+__all__ = ["request_tiles", "request_tiles_for"]
 
 _ARCH_PRCTL = 158  # number of the system call on x86-64
 _REQUEST_PERMISSION = 0x1023  # ARCH_REQ_XCOMP_PERM
 _TILE_DATA = 18  # XFEATURE_XTILEDATA
+
+
+def request_tiles_for(features: Collection[str]) -> None:
+    """Ask for the permission where code with these CPU features is about to be loaded and needs it."""
+    if "amx_tile" in features:
+        request_tiles()
 
 
 def request_tiles() -> None:

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, Protocol, TypeAlias
 import numpy as np
 
 from assay.errors import ArtifactError, InterfaceError
+from assay.runtime.amx import request_tiles_for
 from assay.runtime.artifact import open_artifact
 from assay.runtime.cpu import available_cores
 from assay.runtime.levels import choose_level
@@ -72,10 +73,7 @@ def load(
 def _load(path: Path | str, threads: int | None, verify: bool, name: str | None) -> Model:
     artifact = open_artifact(path, verify=verify)
     level = choose_level(artifact.manifest, name)
-    if "amx_tile" in level.target.features:
-        from assay.runtime import amx
-
-        amx.request_tiles()
+    request_tiles_for(level.target.features)
     from assay.runtime.drivers.tvm_vm import TvmVm
 
     special = {

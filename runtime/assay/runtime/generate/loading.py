@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from assay.errors import UsageError
+from assay.runtime.amx import request_tiles_for
 from assay.runtime.artifact import open_artifact
 from assay.runtime.cpu import available_cores
 from assay.runtime.generate.decoder import Decoder
@@ -44,10 +45,7 @@ def load_decoder(
     context = choose_context(info, context)
     chosen = choose_level(manifest, level)
     check_fits(manifest, chosen, context=context, sequences=sequences)
-    if "amx_tile" in chosen.target.features:
-        from assay.runtime import amx
-
-        amx.request_tiles()
+    request_tiles_for(chosen.target.features)
     from assay.runtime.drivers.tvm_vm import TvmVm
 
     driver = TvmVm(artifact, chosen.entry)
