@@ -11,7 +11,7 @@ import msgspec
 
 from assay.compile.decoders.interface import DecoderOptions, paged_dims
 from assay.compile.profiles.profile import Profile
-from assay.compile.targets.target import Target
+from assay.compile.targets.target import Launcher, Target
 from assay.compile.tvm_import import import_tvm
 from assay.errors import AssayError
 from assay.progress import Progress, SilentProgress
@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from assay.compile.schedules.choices import Tuning, Workload
     from assay.compile.schedules.context import ScheduleContext
     from assay.models.export import CanonicalModel
+    from assay.runtime.plan import Plan
 
 __all__ = [
     "Lowered",
@@ -43,7 +44,8 @@ _NEEDLESS = ("s_tir.CompactBufferAllocation", "tirx.CommonSubexprElim")
 class Lowered:
     """An executable, its weights in the order in which ``main`` takes them, and the kernels left to TVM.
 
-    ``kernels`` describes what each kernel computes; ``workspace`` is the peak of memory as planned.
+    ``kernels`` describes what each kernel computes; ``workspace`` is the peak of memory as planned. With a
+    ``plan`` the executable is the kernels alone.
     """
 
     executable: Any
@@ -51,6 +53,7 @@ class Lowered:
     unscheduled: tuple[str, ...]
     kernels: dict[str, Kernel]
     workspace: Workspace
+    plan: Plan | None = None
 
 
 def llvm_target(target: Target) -> Any:
@@ -96,8 +99,13 @@ def lower(
         workspace = plan_workspace(module, sizes, maxima)
     free = {name: value for name, value in maxima.items() if name not in (bound or {})}
     module = with_upper_bounds(module, free)
+    plan = None
     with _step(progress, "generate code"), tvm.transform.PassContext(disabled_pass=list(_NEEDLESS)):
-        executable = tvm.compile(module, target=llvm_target(target), relax_pipeline=_build_pipeline(tvm))
+        if target.launcher is Launcher.PLAN:
+            executable, plan, constants = _planned(module, target)
+            weights |= constants
+        else:
+            executable = tvm.compile(module, target=llvm_target(target), relax_pipeline=_build_pipeline(tvm))
     for name in unscheduled:
         if name in kernels:
             kernels[name] = msgspec.structs.replace(kernels[name], scheduled=False)
@@ -107,7 +115,20 @@ def lower(
         unscheduled=tuple(unscheduled),
         kernels=kernels,
         workspace=workspace,
+        plan=plan,
     )
+
+
+def _planned(module: Any, target: Target) -> tuple[Any, Plan, dict[str, npt.NDArray[Any]]]:
+    """The kernels as code, the plan that calls them, and further weights that it takes."""
+    import tvm
+
+    from assay.compile.memory_plan import planning_passes
+    from assay.compile.plan.cpu import build_kernels, extract_cpu_plan
+
+    planned = tvm.transform.Sequential(planning_passes())(module)
+    extracted = extract_cpu_plan(planned)
+    return build_kernels(planned, llvm_target(target)), extracted.plan, extracted.constants
 
 
 def _without_weights(module: Any, profile: Profile) -> tuple[Any, dict[str, npt.NDArray[Any]]]:

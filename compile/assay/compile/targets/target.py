@@ -5,7 +5,14 @@ from __future__ import annotations
 from dataclasses import dataclass
 from enum import StrEnum
 
-__all__ = ["DotProduct", "Target", "VectorUnit"]
+__all__ = ["DotProduct", "Launcher", "Target", "VectorUnit"]
+
+
+class Launcher(StrEnum):
+    """What calls the kernels; named as the drivers of the runtime are."""
+
+    VIRTUAL_MACHINE = "tvm-vm"  # TVM's, compiled into the library
+    PLAN = "plan-cpu"  # a launch plan beside the library: nothing of TVM's but a few functions
 
 
 class DotProduct(StrEnum):
@@ -48,7 +55,7 @@ class Target:
     """One target: LLVM's triple and CPU, the CPU features that its code needs, its vector unit.
 
     ``features`` are named as in Linux's /proc/cpuinfo; an artifact is refused on a CPU that lacks one.
-    ``llvm_options`` are switches of LLVM's code generator.
+    ``llvm_options`` are switches of LLVM's code generator. ``launcher``: what calls the kernels.
     """
 
     name: str
@@ -59,4 +66,5 @@ class Target:
     vector_unit: VectorUnit
     attributes: tuple[str, ...] = ()
     llvm_options: tuple[str, ...] = ()
+    launcher: Launcher = Launcher.VIRTUAL_MACHINE
     aliases: tuple[str, ...] = ()
