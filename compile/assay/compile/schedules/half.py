@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from tvm import tirx
 
-from assay.compile.schedules.ir import Expr, broadcast, const_like
+from assay.compile.schedules.ir import Expr, constant, vector_dtype
 
 __all__ = ["widened", "widened_bits"]
 
@@ -19,8 +19,8 @@ def widened(bits: Expr, dtype: str, lanes: int, *, f16c: bool) -> Expr:
     and more.
     """
     if dtype == "float16" and f16c:
-        kinds = ("float16", "float32") if lanes == 1 else (f"float16x{lanes}", f"float32x{lanes}")
-        return tirx.Cast(kinds[1], tirx.reinterpret(kinds[0], bits))
+        half = tirx.reinterpret(vector_dtype("float16", lanes), bits)
+        return tirx.Cast(vector_dtype("float32", lanes), half)
     return _widened(bits, dtype, lanes)
 
 
@@ -31,10 +31,10 @@ def widened_bits(value: Expr, dtype: str) -> Expr:
 
 def _widened(bits: Expr, dtype: str, lanes: int) -> Expr:
     def every(value: float, kind: str) -> Expr:
-        return broadcast(const_like(value, kind), lanes)
+        return constant(value, kind, lanes)
 
     def typed(kind: str) -> str:
-        return kind if lanes == 1 else f"{kind}x{lanes}"
+        return vector_dtype(kind, lanes)
 
     wide = tirx.Cast(typed("uint32"), bits)
     if dtype == "bfloat16":

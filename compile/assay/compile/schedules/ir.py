@@ -20,6 +20,7 @@ __all__ = [
     "ceildiv",
     "children",
     "const_like",
+    "constant",
     "flat_view",
     "floordiv",
     "floormod",
@@ -40,6 +41,7 @@ __all__ = [
     "simplify",
     "store",
     "substitute",
+    "vector_dtype",
     "vectorized",
     "walk",
 ]
@@ -220,6 +222,16 @@ def lanes_at(start: int | Expr, lanes: int) -> Expr:
 def broadcast(value: Expr, lanes: int) -> Expr:
     """A scalar in every lane."""
     return value if lanes == 1 else tirx.Broadcast(value, lanes)
+
+
+def vector_dtype(dtype: str, lanes: int) -> str:
+    """The dtype of ``lanes`` elements; of one it is the element's own."""
+    return dtype if lanes == 1 else f"{dtype}x{lanes}"
+
+
+def constant(value: float, dtype: str, lanes: int) -> Expr:
+    """``value`` in every lane."""
+    return broadcast(const_like(value, dtype), lanes)
 
 
 def const_like(value: float, dtype: str) -> Expr:

@@ -34,6 +34,7 @@ from assay.compile.schedules.ir import (
     seq,
     simplify,
     store,
+    vector_dtype,
 )
 from assay.compile.schedules.math import with_registers
 from assay.compile.schedules.microkernel import emit_rows_of_panel
@@ -45,7 +46,6 @@ from assay.compile.schedules.winograd_matrices import (
     filtering,
     integer_filtering,
     keeper,
-    vector_type,
 )
 
 __all__ = ["emit_winograd_conv2d"]
@@ -240,7 +240,7 @@ class _Emitter:
         """Elements of x less their zero point, in the type of the transformed input."""
         if self.form is FLOAT32:
             return value
-        wide = tirx.Cast(vector_type(self._dtype, lanes), value)
+        wide = tirx.Cast(vector_dtype(self._dtype, lanes), value)
         return wide - broadcast(const_like(self.zero, self._dtype), lanes) if self.zero else wide
 
     def _multiply(self, data: Buffer, products: Buffer, group: Expr) -> Stmt:

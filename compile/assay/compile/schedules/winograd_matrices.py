@@ -37,7 +37,6 @@ __all__ = [
     "keeper",
     "transform_filters",
     "transform_integer_filters",
-    "vector_type",
 ]
 
 Matrix = tuple[tuple[Fraction, ...], ...]
@@ -193,11 +192,6 @@ def _like(factor: Fraction, vector: Expr) -> Expr:
     dtype, _, lanes = str(vector.ty.dtype).partition("x")
     number = float(factor) if dtype == "float32" else int(factor)
     return broadcast(const_like(number, dtype), int(lanes or 1))
-
-
-def vector_type(dtype: str, lanes: int) -> str:
-    """The type of ``lanes`` elements."""
-    return dtype if lanes == 1 else f"{dtype}x{lanes}"
 
 
 def keeper(lanes: int, statements: list[Stmt]) -> Callable[[Expr], Expr]:
