@@ -54,7 +54,7 @@ class IntegerKernels:
 
     def rounds(self, largest: float) -> bool:
         """Whether numbers of magnitude up to ``largest`` are rounded to int32 by the target's instruction."""
-        plain = self.context.unit.dot in (DotProduct.WIDENED, DotProduct.TILES)
+        plain = self.context.unit.dot in (DotProduct.WIDENED, DotProduct.TILES, DotProduct.PAIRS)
         # Far enough inside int32 for a zero point to be added.
         return not plain and largest < 2.0**30
 

@@ -35,6 +35,11 @@ class BlockDot(Protocol):
         """The dtype of the sums of a span while they grow."""
         ...
 
+    @property
+    def total_lanes(self) -> int:
+        """How many of them a vector of columns has."""
+        ...
+
     def prepare(self, codes: Expr) -> Sequence[Expr]:
         """What of a vector of codes (uint8) serves all rows."""
         ...
@@ -61,6 +66,11 @@ class _Form:
     @property
     def _bits(self) -> int:
         return 32 * self.lanes
+
+    @property
+    def total_lanes(self) -> int:
+        """Those of one register."""
+        return self.lanes * (2 if self.total == "int16" else 1)
 
     def _typed(self, dtype: str) -> str:
         return f"{dtype}x{self._bits // int(''.join(c for c in dtype if c.isdigit()))}"
@@ -158,8 +168,43 @@ class Widened(_Form):
         return total
 
 
+@dataclass(frozen=True, kw_only=True)
+class Pairs(_Form):
+    """WebAssembly's ``i32x4.dot_i16x8_s`` of codes widened to 16 bits: two sums for each of four columns."""
+
+    @property
+    def total_lanes(self) -> int:
+        """Two registers: those of the low columns and those of the high ones."""
+        return 2 * self.lanes
+
+    def prepare(self, codes: Expr) -> Sequence[Expr]:
+        """The codes of the low and of the high columns in 16 bits."""
+        quarter = 2 * self.lanes
+        return tuple(
+            tirx.Cast(
+                f"int16x{quarter}", tirx.Shuffle([codes], [half * quarter + i for i in range(quarter)])
+            )
+            for half in range(2)
+        )
+
+    def add(self, total: Expr | None, weights: Sequence[Expr], x: Expr) -> Expr:
+        """total + (dot_i16x8(low, x), dot_i16x8(high, x))."""
+        lanes = 2 * self.lanes
+        bytes_of_two = tirx.Shuffle([self._as(x, "int8")], list(range(lanes)))
+        wide = tirx.Cast(f"int16x{lanes}", bytes_of_two)
+        products = [self._call("llvm.wasm.dot", "int32", part, wide) for part in weights]
+        return _plus(total, tirx.Shuffle(products, list(range(lanes))))
+
+    def sums(self, total: Expr) -> Expr:
+        """The even elements plus the odd ones."""
+        even, odd = (tirx.Shuffle([total], list(range(first, 2 * self.lanes, 2))) for first in range(2))
+        return even + odd
+
+
 def block_dot(unit: VectorUnit, bits: int, lanes: int) -> BlockDot:
     """The form for codes of ``bits`` bits in vectors of ``lanes`` columns."""
+    if unit.dot is DotProduct.PAIRS:
+        return Pairs(lanes=lanes)
     if unit.dot in (DotProduct.WIDENED, DotProduct.TILES):
         return Widened(lanes=lanes)
     if unit.dot in (DotProduct.VNNI, DotProduct.AMX):

@@ -300,8 +300,7 @@ class _Tile:
         Where it is written out, LLVM finishes one sum after the other, for which it wants all operands of a
         span in registers.
         """
-        kind = self.dot.total
-        lanes = self.form.lanes * (2 if kind == "int16" else 1)
+        kind, lanes = self.dot.total, self.dot.total_lanes
         made = [allocate([lanes * len(self.vectors)], kind, "total", "local") for _ in self.rows]
         places = {
             (i, v): (made[i][0], lanes_at((v - self.vectors.start) * lanes, lanes))

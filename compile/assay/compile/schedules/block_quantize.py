@@ -84,6 +84,15 @@ def _reduced(name: str, value: Expr, dtype: str) -> Expr:
     return tirx.call_llvm_pure_intrin(dtype, f"llvm.vector.reduce.{name}", value)
 
 
+def _largest(value: Expr, lanes: int) -> Expr:
+    """The largest element of a vector, by halves: LLVM's own reduction minds NaN, which not every CPU does."""
+    while lanes > 1:
+        lanes //= 2
+        low, high = (tirx.Shuffle([value], [first + i for i in range(lanes)]) for first in (0, lanes))
+        value = tirx.max(low, high)
+    return value
+
+
 def _store_word(q: Buffer, value: Expr, at: Expr) -> Stmt:
     """Four bytes of a row."""
     return store(q, tirx.reinterpret("int8x4", value), lanes_at(at, 4))
@@ -123,7 +132,7 @@ def _elements(
         return store(largest, tirx.max(load(largest, everywhere), magnitude), everywhere)
 
     statements.append(loop(vectors, measure, "vector") if vectors else seq())
-    highest: Expr = _reduced("fmax", load(largest, everywhere), "float32")
+    highest = _largest(load(largest, everywhere), lanes)
     highest = reduce(tirx.max, [tirx.abs(load(x, source + e)) for e in rest], highest)
     highest, more = bind("highest", highest)
     scale, last = bind("scale", highest / _float(_LARGEST))

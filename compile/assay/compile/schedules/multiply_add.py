@@ -24,6 +24,7 @@ __all__ = [
     "Float32",
     "MultiplyAdd",
     "PairsOf16",
+    "PairsOf16Simd128",
     "PairsOf16Widened",
     "QuadsOf8",
     "QuadsOf8Saturating",
@@ -285,11 +286,24 @@ class PairsOf16Widened(PairsOf16):
         return total
 
 
+@dataclass(frozen=True, kw_only=True)
+class PairsOf16Simd128(PairsOf16):
+    """``PairsOf16`` by WebAssembly's ``i32x4.dot_i16x8_s``."""
+
+    def add(self, total: Expr, left: Sequence[Expr], right: Sequence[Expr], lanes: int) -> Expr:
+        """total + dot_i16x8 of each pair."""
+        for a, b in zip(left, right, strict=True):
+            wide = _bits(a, _vector("int16", 2 * lanes))
+            total = total + _intrinsic("llvm.wasm.dot", _vector("int32", lanes), wide, b)
+        return total
+
+
 _FORMS: Mapping[str, MultiplyAdd] = {
     form.__class__.__name__: form
     for form in (
         FLOAT32,
         PairsOf16(),
+        PairsOf16Simd128(),
         PairsOf16Widened(),
         QuadsOf8Saturating(),
         QuadsOf8(),
@@ -321,6 +335,8 @@ def integer_form(unit: VectorUnit, weights: npt.NDArray[Any]) -> MultiplyAdd:
 
     Weights that are not int8, or that could saturate, are multiplied in 16 bits.
     """
+    if unit.dot is DotProduct.PAIRS:
+        return PairsOf16Simd128()
     widened = unit.dot in (DotProduct.WIDENED, DotProduct.TILES)
     if weights.dtype != np.int8:
         return PairsOf16Widened() if widened else PairsOf16()
