@@ -181,9 +181,7 @@ class Pairs(_Form):
         """The codes of the low and of the high columns in 16 bits."""
         quarter = 2 * self.lanes
         return tuple(
-            tirx.Cast(
-                f"int16x{quarter}", tirx.Shuffle([codes], [half * quarter + i for i in range(quarter)])
-            )
+            tirx.Cast(f"int16x{quarter}", tirx.Shuffle([codes], [half * quarter + i for i in range(quarter)]))
             for half in range(2)
         )
 

@@ -85,7 +85,7 @@ def _reduced(name: str, value: Expr, dtype: str) -> Expr:
 
 
 def _largest(value: Expr, lanes: int) -> Expr:
-    """The largest element of a vector, by halves: LLVM's own reduction minds NaN, which not every CPU does."""
+    """The largest element of a vector, by halves: LLVM's own reduction minds NaN, which takes longer."""
     while lanes > 1:
         lanes //= 2
         low, high = (tirx.Shuffle([value], [first + i for i in range(lanes)]) for first in (0, lanes))
