@@ -40,6 +40,7 @@ __all__ = [
     "BenchmarkError",
     "CapacityError",
     "CpuFeatureError",
+    "DeviceError",
     "EmulatorError",
     "ExternalDataError",
     "InterfaceError",
@@ -204,3 +205,9 @@ class TokenizerError(AssayError):
     """A tokenizer or chat template that is missing, damaged, or does not fit the model."""
 
     exit_code = 21
+
+
+class DeviceError(AssayError):
+    """A GPU or another device that is missing, lacks what the code needs, refuses it, or was lost."""
+
+    exit_code = 22

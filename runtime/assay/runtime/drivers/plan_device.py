@@ -1,0 +1,191 @@
+"""The driver of launch plans on a device: uploads, launches, downloads."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from assay.errors import ArtifactError, CapacityError, InterfaceError
+from assay.runtime.bound_plan import BoundPlan, Shape, bind
+from assay.runtime.devices.device import Buffer, Device, Launch, Program
+from assay.runtime.plan import ITEM_BYTES, Flavour, Place, Plan
+
+if TYPE_CHECKING:
+    import numpy.typing as npt
+
+__all__ = ["DeviceCalls"]
+
+_MOST_BOUND = 4  # sets of input shapes whose memory and launches are kept
+
+
+class _Prepared:
+    """Memory and launches at given shapes of the inputs."""
+
+    def __init__(self, bound: BoundPlan, device: Device, program: Program, weights: Sequence[Buffer]) -> None:
+        self.bound = bound
+        self.device = device
+        self.own: list[Buffer] = []
+        plan = bound.plan
+        try:
+            self.storages = [self._allocate(size) for size in bound.storages]
+            self.inputs = [self._allocate(bound.tensors[number].nbytes) for number in plan.inputs]
+            self.buffers = {Place.STORAGE: self.storages, Place.INPUT: self.inputs, Place.WEIGHT: weights}
+            self.recording = device.record(program, [self._launch(i) for i in range(len(bound.steps))])
+        except BaseException:
+            self.free()
+            raise
+
+    def free(self) -> None:
+        """Give the memory back."""
+        for buffer in self.own:
+            self.device.free(buffer)
+        self.own = []
+
+    def buffer(self, number: int) -> Buffer:
+        """The memory that a tensor lies in, whose start it must be at."""
+        tensor = self.bound.tensors[number]
+        if tensor.offset:
+            raise ArtifactError("The launch plan is damaged: a tensor starts inside the memory of a device.")
+        return self.buffers[tensor.place][tensor.index]
+
+    def _allocate(self, nbytes: int) -> Buffer:
+        buffer = self.device.allocate(-(-max(1, nbytes) // 4) * 4)
+        self.own.append(buffer)
+        return buffer
+
+    def _launch(self, number: int) -> Launch:
+        step = self.bound.steps[number]
+        x, y, z = step.grid
+        arguments = [self.buffer(each) if isinstance(each, int) else each[1] for each in step.arguments]
+        return Launch(kernel=step.kernel, arguments=tuple(arguments), grid=(x, y, z))
+
+
+class DeviceCalls:
+    """A plan on a device, ready to be called; weights are uploaded when it is made.
+
+    ``files``: source or code of the kernels by name. ``weights``: contiguous, in the order of the plan.
+    ``dtypes``: of the outputs as the manifest has them; those of the plan may be narrower, where the device
+    has no such memory, and so may those of the inputs. Raises ArtifactError for a plan of another flavour or
+    other weights, DeviceError and CapacityError where the device refuses.
+    """
+
+    def __init__(
+        self,
+        plan: Plan,
+        device: Device,
+        files: Mapping[str, bytes],
+        weights: Sequence[npt.NDArray[Any]],
+        dtypes: Sequence[str],
+    ) -> None:
+        if plan.flavour is not Flavour.DEVICE:
+            raise ArtifactError(f"The launch plan is for the {plan.flavour}, not for a device.")
+        if len(weights) != len(plan.weights) or len(dtypes) != len(plan.outputs):
+            raise ArtifactError(
+                "The launch plan takes other weights or gives other outputs than the manifest."
+            )
+        self.device = device
+        self._plan, self._dtypes = plan, [np.dtype(each) for each in dtypes]
+        self._program = device.compile(plan.kernels, files)
+        self._weights = [self._uploaded(array) for array in weights]
+        self._host_weights = list(weights)
+        self._prepared: dict[tuple[Shape, ...], _Prepared] = {}
+        self._lock = threading.Lock()
+
+    def call(self, arrays: Sequence[npt.NDArray[Any]]) -> list[npt.NDArray[Any]]:
+        """Outputs for ``arrays``; those that the plan calls written hold afterwards what kernels wrote.
+
+        Calls from several threads take turns. Raises DeviceError and CapacityError.
+        """
+        with self._lock:
+            prepared = self._upload(arrays)
+            prepared.recording.run()
+            outputs = [self._download(prepared, number) for number in self._plan.outputs]
+            for index in self._plan.written_inputs:
+                np.copyto(arrays[index], self._download(prepared, self._plan.inputs[index]), casting="unsafe")
+        return [output.astype(dtype, copy=False) for output, dtype in zip(outputs, self._dtypes, strict=True)]
+
+    def times(self, arrays: Sequence[npt.NDArray[Any]]) -> list[tuple[str, float]]:
+        """The kernel and the seconds of every launch of one run, each by itself."""
+        with self._lock:
+            prepared = self._upload(arrays)
+            seconds = prepared.recording.times()
+        names = [self._plan.kernels[step.kernel].name for step in self._plan.steps]
+        return list(zip(names, seconds, strict=True))
+
+    def close(self) -> None:
+        """Give back the device's memory; nothing may be called after this."""
+        with self._lock:
+            for prepared in self._prepared.values():
+                prepared.free()
+            self._prepared = {}
+            for buffer in self._weights:
+                self.device.free(buffer)
+            self._weights = []
+
+    def _upload(self, arrays: Sequence[npt.NDArray[Any]]) -> _Prepared:
+        prepared = self._ready(tuple(array.shape for array in arrays))
+        for index, (array, buffer) in enumerate(zip(arrays, prepared.inputs, strict=True)):
+            dtype = prepared.bound.tensors[self._plan.inputs[index]].dtype
+            self.device.upload(buffer, _narrowed(array, numpy_dtype(dtype), index))
+        return prepared
+
+    def _ready(self, shapes: tuple[Shape, ...]) -> _Prepared:
+        prepared = self._prepared.pop(shapes, None)
+        if prepared is None:
+            bound = bind(self._plan, shapes)
+            while len(self._prepared) >= _MOST_BOUND:
+                self._prepared.pop(next(iter(self._prepared))).free()
+            try:
+                prepared = _Prepared(bound, self.device, self._program, self._weights)
+            except CapacityError:
+                if not self._prepared:
+                    raise
+                while self._prepared:
+                    self._prepared.popitem()[1].free()
+                prepared = _Prepared(bound, self.device, self._program, self._weights)
+        self._prepared[shapes] = prepared  # the one used last comes last
+        return prepared
+
+    def _uploaded(self, array: npt.NDArray[Any]) -> Buffer:
+        padded = -(-max(1, array.nbytes) // 4) * 4
+        buffer = self.device.allocate(padded)
+        if array.nbytes % 4:
+            whole = np.zeros(padded, np.uint8)
+            whole[: array.nbytes] = array.reshape(-1).view(np.uint8)
+            array = whole
+        self.device.upload(buffer, np.ascontiguousarray(array))
+        return buffer
+
+    def _download(self, prepared: _Prepared, number: int) -> npt.NDArray[Any]:
+        tensor = prepared.bound.tensors[number]
+        room = -(-tensor.nbytes // 4) * 4
+        memory = np.empty(room, np.uint8)
+        self.device.download(prepared.buffer(number), memory)
+        return memory[: tensor.nbytes].view(numpy_dtype(tensor.dtype)).reshape(tensor.shape)
+
+
+def numpy_dtype(name: str) -> np.dtype[Any]:
+    """NumPy's dtype of a plan's; bfloat16 comes as uint16 with the same bits."""
+    assert name in ITEM_BYTES
+    return np.dtype("uint16" if name == "bfloat16" else name)
+
+
+def _narrowed(array: npt.NDArray[Any], dtype: np.dtype[Any], index: int) -> npt.NDArray[Any]:
+    """``array`` in the dtype that the device's memory has for it, contiguous, its bytes a multiple of 4.
+
+    Raises InterfaceError for integers that do not fit.
+    """
+    if array.dtype != dtype:
+        converted = array.astype(dtype)
+        if array.dtype.kind in "iu" and not np.array_equal(converted, array):
+            raise InterfaceError(f"Input number {index} has integers that do not fit the device's {dtype}.")
+        array = converted
+    array = np.ascontiguousarray(array)
+    if array.nbytes % 4 == 0:
+        return array
+    padded = np.zeros(-(-array.nbytes // 4) * 4, np.uint8)
+    padded[: array.nbytes] = array.reshape(-1).view(np.uint8)
+    return padded
