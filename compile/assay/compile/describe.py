@@ -24,6 +24,7 @@ from assay.runtime.manifest import (
     Verification,
     Weight,
 )
+from assay.runtime.plan import plan_file
 
 if TYPE_CHECKING:
     from assay.compile.lower import Lowered
@@ -60,7 +61,13 @@ def describe(
     level = Level(
         target=target_info(target),
         executed=Execution.NEVER,
-        entry=Entry(function="main", library=LIBRARY, weights=tuple(lowered.weights)),
+        entry=Entry(
+            function="main",
+            library=LIBRARY,
+            driver=target.launcher.value,
+            plan=None if lowered.plan is None else plan_file(LIBRARY),
+            weights=tuple(lowered.weights),
+        ),
         unscheduled_kernels=lowered.unscheduled,
         workspace=lowered.workspace,
         verification=Verification(reference=reference_version(), note="Not verified yet."),
@@ -85,7 +92,7 @@ def describe(
         ),
         weights=weights_of(lowered),
         levels=(level,),
-        tvm_runtime=RUNTIME,
+        tvm_runtime=RUNTIME if lowered.plan is None else None,
         decoder=None if decoder is None else decoder_info(decoder, options),
         tools=installed_versions(TOOLS + (("torch", "transformers") if spec.needs_torch else ())),
     )

@@ -1,4 +1,4 @@
-"""From an executable to one shared library, linked with LLD against nothing; the same bytes every time."""
+"""From compiled code to one shared library, linked with LLD against nothing; the same bytes every time."""
 
 from __future__ import annotations
 
@@ -8,6 +8,8 @@ import signal
 import subprocess
 import sys
 import tempfile
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +17,7 @@ from assay.compile.targets.target import Target
 from assay.compile.tvm_import import import_tvm
 from assay.errors import AssayError, MissingDependencyError, StorageError
 
-__all__ = ["emit_library", "runtime_library"]
+__all__ = ["emit_kernels", "emit_library", "link_library", "runtime_library"]
 
 # Several times what the object files and the library of a large model take.
 _ROOM_BYTES = 16 << 20
@@ -30,16 +32,40 @@ def emit_library(executable: Any, target: Target, folder: Path) -> Path:
     version. Raises MissingDependencyError where the linker is not installed, StorageError where there is
     no room, and AssayError with the linker's message.
     """
+
+    def link(output: str, objects: list[str], options: Any = None, **_: Any) -> None:
+        link_library([Path(each) for each in objects], target, Path(output))
+
+    link.object_format = "o"  # type: ignore[attr-defined]
     library = folder / "model.so"
+    with _scratch(folder) as scratch:
+        executable.export_library(str(library), fcompile=link, workspace_dir=str(scratch))
+    return library
+
+
+def emit_kernels(module: Any, target: Target, folder: Path) -> Path:
+    """Write ``model.so`` into ``folder``: the kernels of TVM's LLVM ``module`` that a launch plan calls.
+
+    Raises what ``emit_library`` does.
+    """
+    library = folder / "model.so"
+    with _scratch(folder) as scratch:
+        module.write_to_file(str(scratch / "kernels.o"), "o")
+        link_library([scratch / "kernels.o"], target, library)
+    return library
+
+
+@contextmanager
+def _scratch(folder: Path) -> Iterator[Path]:
+    """A folder for object files; what goes wrong in writing them becomes StorageError."""
     try:
         _ensure_room(folder)
         with tempfile.TemporaryDirectory(dir=folder) as scratch:
-            executable.export_library(str(library), fcompile=_linker(target), workspace_dir=scratch)
+            yield Path(scratch)
     except OSError as error:
         raise StorageError(
             f"The library cannot be written to {folder}: {error.strerror or error}."
         ) from error
-    return library
 
 
 def _ensure_room(folder: Path) -> None:
@@ -54,20 +80,17 @@ def _ensure_room(folder: Path) -> None:
                 raise
 
 
-def _linker(target: Target) -> Any:
+def link_library(objects: Sequence[Path], target: Target, output: Path) -> None:
+    """Link ``objects`` into the shared library ``output``. Raises what ``emit_library`` does."""
     emulation = _EMULATIONS[target.triple.partition("-")[0]]
-
-    def link(output: str, objects: list[str], options: Any = None, **_: Any) -> None:
-        command = [sys.executable, "-m", "ziglang", "ld.lld", "-shared", "-m", emulation]
-        command += ["--build-id=none", "--strip-debug", "-z", "noexecstack", "-o", output, *objects]
-        result = subprocess.run(command, capture_output=True, text=True, check=False)
-        if "No module named ziglang" in result.stderr:
-            raise MissingDependencyError("ziglang", "compile")
-        if result.returncode:
-            raise _failure(output, result)
-
-    link.object_format = "o"  # type: ignore[attr-defined]
-    return link
+    command = [sys.executable, "-m", "ziglang", "ld.lld", "-shared", "-m", emulation]
+    command += ["--build-id=none", "--strip-debug", "-z", "noexecstack", "-o", str(output)]
+    command += [str(each) for each in objects]
+    result = subprocess.run(command, capture_output=True, text=True, check=False)
+    if "No module named ziglang" in result.stderr:
+        raise MissingDependencyError("ziglang", "compile")
+    if result.returncode:
+        raise _failure(output.name, result)
 
 
 def _failure(output: str, result: subprocess.CompletedProcess[str]) -> AssayError:
@@ -79,7 +102,7 @@ def _failure(output: str, result: subprocess.CompletedProcess[str]) -> AssayErro
     )
     if no_room:
         return StorageError(
-            f"The linker cannot write {Path(output).name}: {reason}.",
+            f"The linker cannot write {output}: {reason}.",
             hint="Free some room on the disk, or choose another folder with --cache.",
         )
     return AssayError(f"The linker failed: {reason}")

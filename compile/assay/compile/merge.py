@@ -12,6 +12,7 @@ import msgspec
 from assay.runtime.artifact import WEIGHTS, Artifact, open_artifact, write_artifact
 from assay.runtime.kernels import kernels_file
 from assay.runtime.manifest import Entry, Level, Manifest, Weight
+from assay.runtime.plan import plan_file
 from assay.runtime.weights import save_weights
 
 if TYPE_CHECKING:
@@ -55,7 +56,10 @@ def write_levels(destination: Path, artifacts: Sequence[Path], scratch: Path) ->
     if manifest.decoder is not None:
         text = (manifest.decoder.tokenizer, manifest.decoder.chat_template)
         files.update({name: opened[0].path(name) for name in text if name is not None})
-    files[manifest.tvm_runtime] = opened[0].path(manifest.tvm_runtime)
+    runtimes = {name: each for each in opened if (name := each.manifest.tvm_runtime) is not None}
+    for name, each in runtimes.items():
+        manifest = msgspec.structs.replace(manifest, tvm_runtime=name)
+        files[name] = each.path(name)
     if pool.weights:
         save_weights(scratch / WEIGHTS, pool.arrays)
         files[WEIGHTS] = scratch / WEIGHTS
@@ -75,8 +79,12 @@ def _add_level(artifact: Artifact, pool: _Pool, files: dict[str, bytes | Path]) 
         library = f"lib/{name}/{PurePosixPath(entry.library).name}"
         files[library] = artifact.path(entry.library)
         files[kernels_file(library)] = artifact.path(kernels_file(entry.library))
+        plan = None
+        if entry.plan is not None:
+            plan = plan_file(library)
+            files[plan] = artifact.path(entry.plan)
         weights = tuple(pool.add(described[weight], arrays[weight], name) for weight in entry.weights)
-        return msgspec.structs.replace(entry, library=library, weights=weights)
+        return msgspec.structs.replace(entry, library=library, plan=plan, weights=weights)
 
     special = tuple(msgspec.structs.replace(each, entry=moved(each.entry)) for each in level.specializations)
     return msgspec.structs.replace(level, entry=moved(level.entry), specializations=special)

@@ -15,6 +15,7 @@ from assay.compile.tvm_import import import_tvm
 from assay.progress import Progress
 from assay.runtime.artifact import WEIGHTS
 from assay.runtime.kernels import encode_kernels, kernels_file
+from assay.runtime.plan import encode_plan, plan_file
 from assay.runtime.weights import save_weights
 
 if TYPE_CHECKING:
@@ -48,7 +49,7 @@ def compile_variant(
     variant: Variant,
 ) -> tuple[dict[str, bytes | Path], Lowered]:
     """The files of an artifact, made in ``folder``, and what they were made from."""
-    from assay.compile.emit import emit_library, runtime_library
+    from assay.compile.emit import emit_kernels, emit_library, runtime_library
 
     with progress.step("start the compiler"):
         import_tvm()
@@ -62,13 +63,17 @@ def compile_variant(
         decoder=variant.decoder,
     )
     with progress.step("link"):
-        library = emit_library(lowered.executable, target, folder)
+        emit = emit_library if lowered.plan is None else emit_kernels
+        library = emit(lowered.executable, target, folder)
     files: dict[str, bytes | Path] = {
         variant.library: library,
-        RUNTIME: runtime_library(),
         kernels_file(variant.library): encode_kernels(lowered.kernels),
         **text_files(canonical.spec.decoder),
     }
+    if lowered.plan is None:
+        files[RUNTIME] = runtime_library()
+    else:
+        files[plan_file(variant.library)] = encode_plan(lowered.plan)
     if lowered.weights:
         with progress.step("write weights"):
             save_weights(folder / WEIGHTS, lowered.weights)

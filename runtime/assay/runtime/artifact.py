@@ -266,9 +266,10 @@ def _check_names(path: Path, manifest: Manifest, regions: Mapping[str, Region]) 
     extra = sorted(regions.keys() - manifest.files.keys() - {MANIFEST, MANIFEST_DIGEST})
     if extra:
         raise ArtifactError(f"{extra[0]} in {path.name} is not listed in {MANIFEST}.", hint=_AGAIN)
-    libraries = [entry.library for level in manifest.levels for entry in level.entries()]
-    for name in [*libraries, manifest.tvm_runtime, *([WEIGHTS] if manifest.weights else [])]:
-        if name not in manifest.files:
+    entries = [entry for level in manifest.levels for entry in level.entries()]
+    needed = [name for entry in entries for name in (entry.library, entry.plan)]
+    for name in [*needed, manifest.tvm_runtime, WEIGHTS if manifest.weights else None]:
+        if name is not None and name not in manifest.files:
             raise ArtifactError(f"{MANIFEST} needs the file {name} but does not list it.")
     weights = {weight.name for weight in manifest.weights}
     symbolic = {dim.name for item in manifest.inputs for dim in item.shape if not isinstance(dim, int)}

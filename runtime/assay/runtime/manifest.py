@@ -117,10 +117,16 @@ class TargetInfo(Struct, frozen=True, kw_only=True):
 
 
 class Entry(Struct, frozen=True, kw_only=True):
-    """Where execution starts: a function of ``library``, and its weights in the order in which they go in."""
+    """Where execution starts: a function of ``library``, and its weights in the order in which they go in.
+
+    ``driver`` names what executes it. ``plan``: the launch plan that calls the kernels of ``library``, where
+    the driver follows one.
+    """
 
     function: Name
     library: Name
+    driver: Name = "tvm-vm"
+    plan: Name | None = None
     weights: tuple[Name, ...] = ()
 
 
@@ -262,10 +268,10 @@ class Manifest(Struct, frozen=True, kw_only=True):
     """Everything about an artifact but its code and weights.
 
     ``levels`` are ordered from plain to capable: the last one that a CPU has is the one to run. All take
-    their ``weights`` from one file and run on one ``tvm_runtime`` library. ``files`` maps the relative path
-    of every other file to its digest. ``decoder`` is there for language models with a paged cache,
-    ``quantization`` where the scheme changed how weights are stored. No field
-    depends on the time or on the machine of the build, so that the same inputs give the same bytes.
+    their ``weights`` from one file; those that run on TVM's virtual machine share one ``tvm_runtime``.
+    ``files`` maps the relative path of every other file to its digest. ``decoder`` is there for
+    language models with a paged cache, ``quantization`` where the scheme changed how weights are stored. No
+    field depends on the time or on the machine of the build, so that the same inputs give the same bytes.
     """
 
     schema_version: int = SCHEMA_VERSION
@@ -277,7 +283,7 @@ class Manifest(Struct, frozen=True, kw_only=True):
     outputs: tuple[Output, ...]
     weights: tuple[Weight, ...]
     levels: Annotated[tuple[Level, ...], msgspec.Meta(min_length=1)]
-    tvm_runtime: Name
+    tvm_runtime: Name | None = None
     decoder: DecoderInfo | None = None
     quantization: Quantization | None = None
     files: dict[str, FileDigest] = {}

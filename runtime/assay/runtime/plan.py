@@ -37,6 +37,7 @@ __all__ = [
     "decode_plan",
     "encode_plan",
     "evaluate",
+    "plan_file",
 ]
 
 SCHEMA_VERSION = 1
@@ -187,6 +188,11 @@ class Plan(Struct, frozen=True, kw_only=True):
 
 class _Version(msgspec.Struct):
     schema_version: int
+
+
+def plan_file(library: str) -> str:
+    """The name, in an artifact, of the plan for ``library``: ``lib/model.plan.json`` for ``lib/model.so``."""
+    return library.rpartition(".")[0] + ".plan.json"
 
 
 def encode_plan(plan: Plan) -> bytes:

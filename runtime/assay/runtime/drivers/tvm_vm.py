@@ -178,6 +178,8 @@ def _load_runtime(artifact: Artifact) -> None:
     Kernels find both there: they are linked against nothing.
     """
     name = artifact.manifest.tvm_runtime
+    if name is None:
+        raise ArtifactError("The artifact has no libtvm_runtime, which its code needs.")
     digest = artifact.manifest.files[name].sha256
     wanted = artifact.manifest.tools.get("apache-tvm")
     with _LoadedRuntime.lock:
