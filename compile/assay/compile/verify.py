@@ -77,6 +77,8 @@ def open_reference(path: Path | bytes) -> Any:
     runtime = _onnxruntime()
     options = runtime.SessionOptions()
     options.log_severity_level = 4
+    # By default, a product with dequantized weights rounds its activations to int8.
+    options.add_session_config_entry("session.qdq_matmulnbits_accuracy_level", "1")
     source = path if isinstance(path, bytes) else str(path)
     try:
         return runtime.InferenceSession(source, options, providers=["CPUExecutionProvider"])

@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from assay.compile.quantize.activations import hessians
+from assay.compile.quantize.channels import ChannelQuantized
 from assay.compile.quantize.dequantize import dequantize_model
 from assay.compile.quantize.distortion import Distortion, distortion
 from assay.compile.quantize.gptq import gptq
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
     import numpy.typing as npt
     import onnx
 
+    from assay.compile.quantize.rewrite import Stored
     from assay.models.spec import Array
 
 __all__ = ["Override", "Plan", "Quantized", "StoredTensor", "decoded", "parse_override", "quantize"]
@@ -199,7 +201,9 @@ def _choose(
             chosen.append((weight, override.scheme, "override"))
             continue
         scheme = plan.scheme.for_weight(weight)
-        reason = plan.scheme.misfit(weight) or scheme.misfit(weight)
+        reason = scheme.misfit(weight)
+        if reason is None and scheme.name == "f32":
+            reason = plan.scheme.misfit(weight)
         if reason is not None:
             chosen.append((weight, schemes()["f32"], reason))
         else:
@@ -249,19 +253,19 @@ def _rounded(
     return rounded
 
 
-def _encoded(
-    weight: Weight, scheme: Scheme, values: npt.NDArray[np.float32]
-) -> npt.NDArray[Any] | BlockQuantized:
+def _encoded(weight: Weight, scheme: Scheme, values: npt.NDArray[np.float32]) -> Stored:
     try:
         return scheme.encode(values)
     except ModelError as error:
         raise ModelError(f"The weight {weight.name!r} cannot be {scheme.name}: {error.message}") from None
 
 
-def decoded(stored: npt.NDArray[Any] | BlockQuantized, shape: Sequence[int]) -> npt.NDArray[np.float32]:
+def decoded(stored: Stored, shape: Sequence[int]) -> npt.NDArray[np.float32]:
     """What stored numbers stand for, as float32 of the shape of the weight."""
     if isinstance(stored, BlockQuantized):
         return dequantize(stored)[:, : shape[1]]
+    if isinstance(stored, ChannelQuantized):
+        return stored.dequantized()
     return stored.astype("float32")
 
 
@@ -271,7 +275,7 @@ def _described(
     scheme: Scheme,
     note: str | None,
     values: npt.NDArray[np.float32],
-    stored: npt.NDArray[Any] | BlockQuantized,
+    stored: Stored,
 ) -> StoredTensor:
     operators = [model.graph.node[reader.node].op_type for reader in weight.readers]
     return StoredTensor(

@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 import numpy as np
 
+from assay.compile.quantize.channels import ChannelQuantized, RowProducts
 from assay.compile.quantize.sites import Kind, Reader, Weight
 from assay.models.decoders.weights import BlockQuantized
 
 if TYPE_CHECKING:
     import numpy.typing as npt
     import onnx
+
+    Stored: TypeAlias = npt.NDArray[Any] | BlockQuantized | ChannelQuantized
 
 __all__ = ["Rewriter", "pack_codes"]
 
@@ -43,12 +46,17 @@ class Rewriter:
         self._removed: set[str] = set()
         self._added: list[onnx.TensorProto] = []
         self._microsoft = False
+        versions = [entry.version for entry in model.opset_import if entry.domain in ("", "ai.onnx")]
+        self._row_products = RowProducts(versions[0])
+        self._quantized_at: dict[str, int] = {}  # by a left operand: the first node that multiplies by it
 
-    def store(self, weight: Weight, stored: npt.NDArray[Any] | BlockQuantized) -> None:
+    def store(self, weight: Weight, stored: Stored) -> None:
         """Replace a weight by its stored form."""
         self._removed |= {weight.name, *weight.copies}
         if isinstance(stored, BlockQuantized):
             self._store_groups(weight, stored)
+        elif isinstance(stored, ChannelQuantized):
+            self._store_channels(weight, stored)
         else:
             self._store_floats(weight, stored)
 
@@ -152,8 +160,7 @@ class Rewriter:
             rows, columns = weight.shape
             operator, inputs = "MatMulNBits", [node.input[0], *operands]
             options = {"K": columns, "N": rows, "accuracy_level": _INT8_ACTIVATIONS}
-        addend = node.input[2] if node.op_type == "Gemm" and len(node.input) > 2 else ""
-        output = f"{node.output[0]}/product" if addend else node.output[0]
+        output, bias = self._before_bias(node, label)
         made = [
             onnx.helper.make_node(
                 operator,
@@ -166,10 +173,33 @@ class Rewriter:
                 **options,
             )
         ]
-        if addend:
-            made.append(
-                onnx.helper.make_node("Add", [output, addend], [node.output[0]], name=f"{label}/bias")
-            )
+        self._put(reader, [*made, *bias])
+
+    def _store_channels(self, weight: Weight, stored: ChannelQuantized) -> None:
+        self._add(weight.name, stored.codes.T)
+        self._add(f"{weight.name}/scales", stored.scales)
+        for reader in weight.readers:
+            node = self._node(reader.node)
+            label, x = node.name or node.output[0], node.input[0]
+            output, bias = self._before_bias(node, label)
+            made = self._row_products.product(x, weight.name, output, label)
+            self._put(reader, [*made, *bias])
+            self._quantized_at[x] = min(reader.node, self._quantized_at.get(x, reader.node))
+
+    @staticmethod
+    def _before_bias(node: onnx.NodeProto, label: str) -> tuple[str, list[onnx.NodeProto]]:
+        """What the product of a node is called, and the node that adds its third operand, if it has one."""
+        import onnx
+
+        output = str(node.output[0])
+        addend = node.input[2] if node.op_type == "Gemm" and len(node.input) > 2 else ""
+        if not addend:
+            return output, []
+        product = f"{output}/product"
+        return product, [onnx.helper.make_node("Add", [product, addend], [output], name=f"{label}/bias")]
+
+    def _put(self, reader: Reader, made: list[onnx.NodeProto]) -> None:
+        """Put ``made`` in the place of a node, and of the transpose before it."""
         self._replaced[reader.node] = made
         if reader.through is not None:
             self._replaced.setdefault(reader.through, [])
@@ -187,6 +217,10 @@ class Rewriter:
         import onnx
 
         graph = self._model.graph
+        for x, place in self._quantized_at.items():
+            self._before.setdefault(place, [])[:0] = self._row_products.rows[x]
+        for name, values in self._row_products.tensors.items():
+            self._add(name, values)
         nodes: list[onnx.NodeProto] = []
         for index, node in enumerate(graph.node):
             nodes += self._before.get(index, [])

@@ -8,7 +8,7 @@ from __future__ import annotations
 import dataclasses
 from functools import cache
 
-from assay.compile.schemes import bf16, f16, f32, int4, int8, int8_static, source
+from assay.compile.schemes import bf16, f16, f32, int4, int8, int8_dynamic, int8_static, source
 from assay.compile.schemes.scheme import Scheme, SchemeOptions
 from assay.errors import UnknownNameError, UsageError
 from assay.registry import Registry
@@ -20,7 +20,7 @@ __all__ = ["Scheme", "SchemeOptions", "find_scheme", "schemes"]
 def schemes() -> Registry[Scheme]:
     """All schemes by name, without options."""
     registry: Registry[Scheme] = Registry("scheme")
-    for module in (f32, f16, bf16, int8, int4, int8_static, source):
+    for module in (f32, f16, bf16, int8, int4, int8_dynamic, int8_static, source):
         registry.add(module.SCHEME.name, module.SCHEME)
     return registry
 

@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     import numpy.typing as npt
     import onnx
 
+    from assay.compile.quantize.channels import ChannelQuantized
     from assay.compile.quantize.sites import Weight
     from assay.models.decoders.weights import BlockQuantized
     from assay.models.spec import Array
@@ -96,7 +97,7 @@ class Scheme:
 
     def encode(
         self, values: npt.NDArray[np.float32], importance: npt.NDArray[np.float32] | None = None
-    ) -> npt.NDArray[Any] | BlockQuantized:
+    ) -> npt.NDArray[Any] | BlockQuantized | ChannelQuantized:
         """``values`` as they are stored, rounded to the nearest."""
         return values
 
