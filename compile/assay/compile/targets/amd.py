@@ -11,7 +11,8 @@ def amd_target(architecture: str, generation: str, *, wave_size: int, aliases: t
     """The target of one AMD architecture, ``gfx942`` for one.
 
     ``wave_size``: threads of a wave: 64 on CDNA, 32 on RDNA, where LLVM's default is 32 too
-    (https://llvm.org/docs/AMDGPUUsage.html). A block has up to 64 KiB of LDS.
+    (https://llvm.org/docs/AMDGPUUsage.html). A block has up to 64 KiB of LDS. Blocks of more threads than 256
+    would have to be announced to LLVM, and TVM announces 256 where no ROCm is installed.
     """
     return GpuTarget(
         name=f"rocm-{architecture}",
@@ -20,8 +21,8 @@ def amd_target(architecture: str, generation: str, *, wave_size: int, aliases: t
         kind="rocm",
         architecture=architecture,
         warp_size=wave_size,
-        max_threads=1024,
+        max_threads=256,
         shared_memory_bytes=64 * 1024,
-        options=(("mcpu", architecture), ("max_threads_per_block", 1024)),
+        options=(("mcpu", architecture), ("max_threads_per_block", 256)),
         aliases=aliases,
     )
