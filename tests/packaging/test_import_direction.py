@@ -29,9 +29,13 @@ ALLOWED = {
 SMALL = BASE | {"runtime"}
 """The parts that run with the base install alone: no third package but its dependencies, not even lazily."""
 
-OPTIONAL_FOLDER = "runtime/assay/runtime/generate/"
-OPTIONAL = frozenset({"jinja2", "tokenizers"})
-"""What the extra ``generate`` brings, which this folder may import inside of functions."""
+OPTIONAL = {
+    "runtime/assay/runtime/generate/": frozenset({"jinja2", "tokenizers"}),
+    "runtime/assay/runtime/devices/opencl": frozenset({"pyopencl"}),
+    "runtime/assay/runtime/devices/wgpu_device": frozenset({"wgpu"}),
+    "runtime/assay/runtime/drivers/wasm_module": frozenset({"wasmtime"}),
+}
+"""What extras bring, by what the paths of the files begin with that may import it inside of functions."""
 
 # A distribution whose import name is another one.
 IMPORT_NAMES = {"apache-tvm-ffi": "tvm_ffi"}
@@ -76,7 +80,8 @@ def violations(root: Path, base_packages: frozenset[str]) -> list[str]:
     found = []
     for path, package in source_files(root):
         part = package.split(".")[1] if "." in package else path.stem
-        optional = OPTIONAL if path.relative_to(root).as_posix().startswith(OPTIONAL_FOLDER) else frozenset()
+        name = path.relative_to(root).as_posix()
+        optional = {each for start, brought in OPTIONAL.items() if name.startswith(start) for each in brought}
         for imported in imports_of(path, package):
             top, _, rest = imported.module.partition(".")
             where = f"{path.relative_to(root)}:{imported.line}: assay.{part} imports {imported.module}"

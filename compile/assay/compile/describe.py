@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING, get_args
 
 from assay.compile.cache import installed_versions
 from assay.compile.decoders.interface import DecoderOptions, decoder_info, paged_inputs, paged_outputs
+from assay.compile.targets.gpu_target import GpuTarget
+from assay.compile.targets.target import Launcher
 from assay.compile.verify import reference_version
 from assay.errors import ModelError
 from assay.models.spec import Dim, DType, InputSpec, ModelSpec, SymbolicDim
@@ -24,20 +26,39 @@ from assay.runtime.manifest import (
     Verification,
     Weight,
 )
-from assay.runtime.plan import plan_file
+from assay.runtime.plan import Plan, needed_features, plan_file
 
 if TYPE_CHECKING:
     from assay.compile.lower import Lowered
     from assay.compile.profiles import Profile
     from assay.compile.quantize.prepare import AppliedScheme
-    from assay.compile.targets import Target
+    from assay.compile.targets import AnyTarget
     from assay.models.export import CanonicalModel
 
-__all__ = ["LIBRARY", "RUNTIME", "TOOLS", "describe", "interface_of", "target_info", "weights_of"]
+__all__ = [
+    "LIBRARY",
+    "RUNTIME",
+    "TOOLS",
+    "describe",
+    "interface_of",
+    "library_name",
+    "target_info",
+    "weights_of",
+]
 
 LIBRARY = "lib/model.so"
 RUNTIME = "lib/libtvm_runtime.so"
 TOOLS = ("apache-tvm", "apache-tvm-ffi", "onnx", "onnxruntime", "ziglang")
+
+
+def library_name(target: AnyTarget, library: str = LIBRARY) -> str:
+    """The name of ``library`` in an artifact for ``target``: by what it is, a WebAssembly module for one.
+
+    For a GPU it stands for the files of its kernels, which the launch plan names.
+    """
+    if isinstance(target, GpuTarget):
+        return library.replace(".so", f".{target.api}")
+    return library.replace(".so", ".wasm") if target.launcher is Launcher.WASM else library
 
 
 def weights_of(lowered: Lowered) -> tuple[Weight, ...]:
@@ -49,7 +70,7 @@ def weights_of(lowered: Lowered) -> tuple[Weight, ...]:
 
 
 def describe(
-    canonical: CanonicalModel, target: Target, scheme: AppliedScheme, profile: Profile, lowered: Lowered,
+    canonical: CanonicalModel, target: AnyTarget, scheme: AppliedScheme, profile: Profile, lowered: Lowered,
     options: DecoderOptions | None = None,
 ) -> Manifest:  # fmt: skip
     """The manifest of ``lowered``, of one level that was not run yet; ``options`` are those of a decoder.
@@ -59,13 +80,13 @@ def describe(
     spec, decoder = canonical.spec, canonical.spec.decoder
     options = options or DecoderOptions()
     level = Level(
-        target=target_info(target),
+        target=target_info(target, lowered.plan),
         executed=Execution.NEVER,
         entry=Entry(
             function="main",
-            library=LIBRARY,
-            driver=target.launcher.value,
-            plan=None if lowered.plan is None else plan_file(LIBRARY),
+            library=library_name(target),
+            driver="device" if isinstance(target, GpuTarget) else target.launcher.value,
+            plan=None if lowered.plan is None else plan_file(library_name(target)),
             weights=tuple(lowered.weights),
         ),
         unscheduled_kernels=lowered.unscheduled,
@@ -109,8 +130,16 @@ def _inputs(inputs: tuple[InputSpec, ...]) -> tuple[Input, ...]:
     )
 
 
-def target_info(target: Target) -> TargetInfo:
-    """What the manifest says of a target."""
+def target_info(target: AnyTarget, plan: Plan | None = None) -> TargetInfo:
+    """What the manifest says of a target, and, of a GPU, of what the kernels of ``plan`` need."""
+    if isinstance(target, GpuTarget):
+        return TargetInfo(
+            name=target.name,
+            api=target.api.value,
+            triple=target.kind,
+            cpu=target.architecture or "any",
+            features=() if plan is None else needed_features(plan),
+        )
     return TargetInfo(name=target.name, triple=target.triple, cpu=target.cpu, features=target.features)
 
 

@@ -13,7 +13,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from assay.compile.targets.target import Target
+from assay.compile.targets.target import Launcher, Target
 from assay.compile.tvm_import import import_tvm
 from assay.errors import AssayError, MissingDependencyError, StorageError
 
@@ -43,11 +43,17 @@ def emit_library(executable: Any, target: Target, folder: Path) -> Path:
     return library
 
 
-def emit_kernels(module: Any, target: Target, folder: Path) -> Path:
+def emit_kernels(module: Any, names: Sequence[str], target: Target, folder: Path) -> Path:
     """Write ``model.so`` into ``folder``: the kernels of TVM's LLVM ``module`` that a launch plan calls.
 
-    Raises what ``emit_library`` does.
+    For WebAssembly it is ``model.wasm``, which exports the kernels called ``names``. Raises what
+    ``emit_library`` does, and UnsupportedOperatorError for a function that WebAssembly lacks.
     """
+    if target.launcher is Launcher.WASM:
+        from assay.compile.emit_wasm import emit_wasm
+
+        with _scratch(folder):
+            return emit_wasm(module, names, folder / "model.wasm")
     library = folder / "model.so"
     with _scratch(folder) as scratch:
         module.write_to_file(str(scratch / "kernels.o"), "o")

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 
 from assay.runtime.artifact import WEIGHTS, Artifact, open_artifact, write_artifact
+from assay.runtime.javascript_files import is_javascript
 from assay.runtime.kernels import kernels_file
 from assay.runtime.manifest import Entry, Level, Manifest, Weight
 from assay.runtime.plan import plan_file
@@ -60,6 +61,8 @@ def write_levels(destination: Path, artifacts: Sequence[Path], scratch: Path) ->
     for name, each in runtimes.items():
         manifest = msgspec.structs.replace(manifest, tvm_runtime=name)
         files[name] = each.path(name)
+    for each in opened:
+        files.update({name: each.path(name) for name in each.manifest.files if is_javascript(name)})
     if pool.weights:
         save_weights(scratch / WEIGHTS, pool.arrays)
         files[WEIGHTS] = scratch / WEIGHTS

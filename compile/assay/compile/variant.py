@@ -9,11 +9,13 @@ from typing import TYPE_CHECKING
 
 from assay.compile.decoders.interface import DecoderOptions
 from assay.compile.decoders.text_files import text_files
-from assay.compile.describe import LIBRARY, RUNTIME
+from assay.compile.describe import LIBRARY, RUNTIME, library_name
 from assay.compile.lower import Lowered, lower_canonical
+from assay.compile.targets.target import Launcher
 from assay.compile.tvm_import import import_tvm
 from assay.progress import Progress
 from assay.runtime.artifact import WEIGHTS
+from assay.runtime.javascript_files import javascript_files
 from assay.runtime.kernels import encode_kernels, kernels_file
 from assay.runtime.plan import encode_plan, plan_file
 from assay.runtime.weights import save_weights
@@ -63,19 +65,25 @@ def compile_variant(
         decoder=variant.decoder,
     )
     with progress.step("link"):
-        emit = emit_library if lowered.plan is None else emit_kernels
-        library = emit(lowered.executable, target, folder)
+        if lowered.plan is None:
+            library = emit_library(lowered.executable, target, folder)
+        else:
+            names = [kernel.name for kernel in lowered.plan.kernels]
+            library = emit_kernels(lowered.executable, names, target, folder)
+    name = library_name(target, variant.library)
     files: dict[str, bytes | Path] = {
-        variant.library: library,
-        kernels_file(variant.library): encode_kernels(lowered.kernels),
+        name: library,
+        kernels_file(name): encode_kernels(lowered.kernels),
         **text_files(canonical.spec.decoder),
     }
     if lowered.plan is None:
         files[RUNTIME] = runtime_library()
     else:
-        files[plan_file(variant.library)] = encode_plan(lowered.plan)
+        files[plan_file(name)] = encode_plan(lowered.plan)
     if lowered.weights:
         with progress.step("write weights"):
             save_weights(folder / WEIGHTS, lowered.weights)
         files[WEIGHTS] = folder / WEIGHTS
+    if target.launcher is Launcher.WASM:
+        files.update(javascript_files())
     return files, lowered

@@ -92,7 +92,7 @@ class _Version(msgspec.Struct):
 
 def kernels_file(library: str) -> str:
     """The name of the file that describes the kernels of ``library``, a file of an artifact."""
-    return f"{library.removesuffix('.so')}.kernels.json"
+    return library.rpartition(".")[0] + ".kernels.json"
 
 
 def encode_kernels(kernels: Mapping[str, Kernel]) -> bytes:

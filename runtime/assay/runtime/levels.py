@@ -28,7 +28,9 @@ def choose_level(manifest: Manifest, name: str | None = None, cpu: Cpu | None = 
         if not named:
             raise UnknownNameError("level of this artifact", name, [level.target.name for level in levels])
         levels = tuple(named)
-    fitting = [level for level in levels if fits(level, cpu)]
+    # WebAssembly runs anywhere, and slower than the CPU's own code.
+    portable = [level for level in levels if level.entry.driver == "wasm"]
+    fitting = portable + [level for level in levels if fits(level, cpu)]
     if fitting:
         return fitting[-1]
     if len(levels) == 1:

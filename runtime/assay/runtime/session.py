@@ -15,6 +15,7 @@ from assay.errors import ArtifactError, InterfaceError
 from assay.runtime.amx import request_tiles_for
 from assay.runtime.artifact import open_artifact
 from assay.runtime.cpu import available_cores
+from assay.runtime.drivers.opening import open_driver
 from assay.runtime.levels import choose_level
 from assay.runtime.manifest import Execution, Input, Level, Manifest, Output, SymbolicSize
 from assay.runtime.paged_call import check_paged_call
@@ -22,7 +23,7 @@ from assay.runtime.paged_call import check_paged_call
 if TYPE_CHECKING:
     import numpy.typing as npt
 
-    from assay.runtime.drivers.tvm_vm import TvmVm
+    from assay.runtime.drivers.opening import Driver
     from assay.runtime.timing import KernelTimes
 
 __all__ = ["DLPackTensor", "Model", "load"]
@@ -74,13 +75,11 @@ def _load(path: Path | str, threads: int | None, verify: bool, name: str | None)
     artifact = open_artifact(path, verify=verify)
     level = choose_level(artifact.manifest, name)
     request_tiles_for(level.target.features)
-    from assay.runtime.drivers.tvm_vm import TvmVm
-
     special = {
-        _shapes_at(artifact.manifest.inputs, each.sizes): partial(TvmVm, artifact, each.entry)
+        _shapes_at(artifact.manifest.inputs, each.sizes): partial(open_driver, artifact, each.entry)
         for each in level.specializations
     }
-    return Model(artifact.manifest, level, TvmVm(artifact, level.entry), special, threads=threads)
+    return Model(artifact.manifest, level, open_driver(artifact, level.entry), special, threads=threads)
 
 
 def _identity(path: Path | str) -> tuple[int, int] | None:
@@ -103,8 +102,8 @@ class Model:
         self,
         manifest: Manifest,
         level: Level,
-        driver: TvmVm,
-        special: Mapping[Shapes, Callable[[], TvmVm]] | None = None,
+        driver: Driver,
+        special: Mapping[Shapes, Callable[[], Driver]] | None = None,
         *,
         threads: int | None = None,
     ) -> None:
@@ -112,7 +111,7 @@ class Model:
         self.level = level
         self._driver = driver
         self._special = dict(special or {})
-        self._drivers: dict[Shapes, TvmVm] = {}
+        self._drivers: dict[Shapes, Driver] = {}
         self._lock = threading.Lock()
         self._dtypes = [(item.name, np.dtype(item.dtype)) for item in manifest.inputs]
         self._known_shapes: Shapes | None = None
@@ -200,7 +199,7 @@ class Model:
         self._check_paging(arrays)
         return time_kernels(self._driver_for(arrays), arrays, self._threads, repeats)
 
-    def _driver_for(self, arrays: Sequence[npt.NDArray[Any]]) -> TvmVm:
+    def _driver_for(self, arrays: Sequence[npt.NDArray[Any]]) -> Driver:
         """The driver of the code for inputs of these sizes: special code where there is some."""
         if not self._special:
             return self._driver

@@ -42,4 +42,7 @@ def build_kernels(module: Any, target: Any) -> Any:
     """The kernels of ``module``, without its ``main``, as code for TVM's ``target``."""
     kernels = {v: f for v, f in module.functions.items() if isinstance(f, tirx.PrimFunc)}
     attached = relax.transform.AttachGlobalSymbol()(tvm.IRModule(kernels))
+    if str(target.attrs["mtriple"]).startswith("wasm"):
+        # Imports are functions then; in a shared library they are pointers, which TVM's loader sets.
+        attached = attached.with_attr("system_lib_prefix", "")
     return tvm.tirx.build(attached, target=target)

@@ -13,6 +13,7 @@ class Launcher(StrEnum):
 
     VIRTUAL_MACHINE = "tvm-vm"  # TVM's, compiled into the library
     PLAN = "plan-cpu"  # a launch plan beside the library: nothing of TVM's but a few functions
+    WASM = "wasm"  # a launch plan beside a WebAssembly module
 
 
 class DotProduct(StrEnum):
@@ -56,6 +57,8 @@ class Target:
 
     ``features`` are named as in Linux's /proc/cpuinfo; an artifact is refused on a CPU that lacks one.
     ``llvm_options`` are switches of LLVM's code generator. ``launcher``: what calls the kernels.
+    ``emulator``: the command that runs a program for this target on another machine, with a CPU that has the
+    target's features and no later ones.
     """
 
     name: str
@@ -67,4 +70,5 @@ class Target:
     attributes: tuple[str, ...] = ()
     llvm_options: tuple[str, ...] = ()
     launcher: Launcher = Launcher.VIRTUAL_MACHINE
+    emulator: tuple[str, ...] = ()
     aliases: tuple[str, ...] = ()

@@ -1,0 +1,327 @@
+/** Loading an artifact, and running it. */
+
+import { DTYPES, byteSize } from "./dtypes.js";
+import { ArtifactError, InterfaceError } from "./errors.js";
+import { Files } from "./files.js";
+import { Machine } from "./machine.js";
+import { bind, readPlan } from "./plan.js";
+import { locateWeights } from "./weights.js";
+
+const MANIFEST_SCHEMA = 2;
+const WEIGHTS = "weights.safetensors";
+
+/** @typedef {{ name: string, default: number, minimum: number, maximum: number }} SymbolicSize */
+/** @typedef {{ name: string, dtype: string, shape: (number | SymbolicSize)[] }} Input */
+/** @typedef {{ data: any, shape: readonly number[] } | ResidentTensor} Value */
+/** @typedef {{ calls: (() => void)[], inputs: number[], outputs: { address: number, dtype: string, shape: number[] }[] }} Ready */
+
+/**
+ * @param {string | URL} location
+ * @param {{ verify?: boolean, progress?: (loaded: number, total: number) => void }} [options]
+ */
+export async function load(location, { verify = true, progress } = {}) {
+  const files = new Files(location, verify);
+  const manifest = await files.manifest();
+  if (manifest.schema_version !== MANIFEST_SCHEMA) {
+    throw new ArtifactError(
+      `The artifact has manifest schema ${manifest.schema_version}; this loader reads ${MANIFEST_SCHEMA} only.`,
+      "Use the loader that came with the artifact.",
+    );
+  }
+  const level = manifest.levels?.findLast((/** @type {any} */ each) => each.entry.driver === "wasm");
+  if (!level?.entry.plan) {
+    throw new ArtifactError(
+      "The artifact has no code for WebAssembly.",
+      "Build it for that: assay build MODEL --target wasm32-simd.",
+    );
+  }
+  const plan = readPlan(new TextDecoder().decode(await files.read(level.entry.plan)));
+  const code = await files.read(level.entry.library);
+  let module;
+  try {
+    module = await WebAssembly.compile(code);
+  } catch (error) {
+    throw new ArtifactError(
+      `${level.entry.library} cannot be compiled: ${error}`,
+      "WebAssembly SIMD is in Chrome 91, Firefox 89, Safari 16.4, Node.js 16.4 and later.",
+    );
+  }
+  const machine = await Machine.start(module);
+  const weights = await readWeights(files, machine, manifest, level.entry.weights, progress);
+  if (plan.weights.length !== weights.length || plan.inputs.length !== manifest.inputs.length) {
+    throw new ArtifactError("The launch plan does not fit the manifest.");
+  }
+  return new Model(machine, plan, manifest, weights);
+}
+
+/**
+ * The addresses of the weights, in order.
+ *
+ * @param {Files} files
+ * @param {Machine} machine
+ * @param {any} manifest
+ * @param {string[]} names
+ * @param {((loaded: number, total: number) => void) | undefined} progress
+ */
+async function readWeights(files, machine, manifest, names, progress) {
+  if (names.length === 0) return [];
+  let address = 0;
+  const file = await files.read(
+    WEIGHTS,
+    (size) => {
+      address = machine.keep(size);
+      return machine.view(address, "uint8", size);
+    },
+    progress,
+  );
+  const described = new Map(manifest.weights.map((/** @type {any} */ each) => [each.name, each]));
+  const wanted = names.map((name) => {
+    const weight = described.get(name);
+    if (weight === undefined) throw new ArtifactError(`The manifest has no weight ${name}.`);
+    return weight;
+  });
+  const found = locateWeights(file, address, wanted);
+  return names.map((name) => /** @type {number} */ (found.get(name)));
+}
+
+/** An input that stays in the memory of the model. */
+export class ResidentTensor {
+  /**
+   * @param {Machine} machine
+   * @param {string} dtype
+   * @param {readonly number[]} shape
+   */
+  constructor(machine, dtype, shape) {
+    this.machine = machine;
+    this.dtype = dtype;
+    this.shape = [...shape];
+    this.count = byteSize(dtype, shape) / (DTYPES[dtype].bits / 8);
+    this.address = machine.keep(byteSize(dtype, shape));
+    machine.view(this.address, dtype, this.count).fill(dtype.endsWith("int64") ? 0n : 0);
+  }
+
+  read() {
+    return this.machine.view(this.address, this.dtype, this.count).slice();
+  }
+
+  write(/** @type {any} */ data) {
+    if (data?.length !== this.count) {
+      throw new InterfaceError(`There are ${data?.length} elements; ${this.count} fit.`);
+    }
+    this.machine.view(this.address, this.dtype, this.count).set(data);
+  }
+}
+
+export class Model {
+  /**
+   * @param {Machine} machine
+   * @param {any} plan
+   * @param {any} manifest
+   * @param {number[]} weights
+   */
+  constructor(machine, plan, manifest, weights) {
+    this.machine = machine;
+    this.plan = plan;
+    this.weights = weights;
+    /** @type {string} */
+    this.name = manifest.model.name;
+    /** @type {string} */
+    this.scheme = manifest.scheme;
+    /** @type {Input[]} */
+    this.inputs = manifest.inputs;
+    /** @type {{ name: string, dtype: string, shape: (number | string)[] }[]} */
+    this.outputs = manifest.outputs;
+    /** What the memory is laid out for: shapes, and where inputs are resident. */
+    this.key = "";
+    /** @type {Ready | null} */
+    this.ready = null;
+  }
+
+  get memoryBytes() {
+    return this.machine.memory.buffer.byteLength;
+  }
+
+  /**
+   * @param {Record<string, Value>} inputs
+   */
+  run(inputs) {
+    const values = this.checked(inputs);
+    const ready = this.prepared(values);
+    const { machine } = this;
+    values.forEach((value, i) => {
+      if (value instanceof ResidentTensor) return;
+      machine.view(ready.inputs[i], this.inputs[i].dtype, value.data.length).set(value.data);
+    });
+    for (const call of ready.calls) call();
+    for (const i of this.plan.written_inputs) {
+      const value = values[i];
+      if (value instanceof ResidentTensor) continue;
+      value.data.set(machine.view(ready.inputs[i], this.inputs[i].dtype, value.data.length));
+    }
+    return Object.fromEntries(
+      ready.outputs.map(({ address, dtype, shape }, i) => {
+        const count = shape.reduce((product, extent) => product * extent, 1);
+        return [this.outputs[i].name, { dtype, shape: [...shape], data: machine.view(address, dtype, count).slice() }];
+      }),
+    );
+  }
+
+  /**
+   * @param {string} name
+   * @param {readonly number[]} shape
+   */
+  resident(name, shape) {
+    const input = this.inputs.find((each) => each.name === name);
+    if (input === undefined) throw unknown(name, this.inputs);
+    checkShape(input, shape, new Map());
+    // What was laid out above it is lost.
+    this.ready = null;
+    return new ResidentTensor(this.machine, input.dtype, shape);
+  }
+
+  /**
+   * The values in the order of the interface.
+   *
+   * @private
+   * @param {Record<string, Value>} inputs
+   */
+  checked(inputs) {
+    for (const name of Object.keys(inputs)) {
+      if (!this.inputs.some((each) => each.name === name)) throw unknown(name, this.inputs);
+    }
+    /** @type {Map<string, { size: number, input: string }>} */
+    const sizes = new Map();
+    return this.inputs.map((input) => {
+      const value = inputs[input.name];
+      if (value === undefined) {
+        throw new InterfaceError(`Input "${input.name}" is missing.`, `Expected ${describe(input)}.`);
+      }
+      checkValue(input, value);
+      checkShape(input, value.shape, sizes);
+      return value;
+    });
+  }
+
+  /**
+   * Memory and calls for inputs of these shapes, kept until others come.
+   *
+   * @private
+   * @param {Value[]} values
+   * @returns {Ready}
+   */
+  prepared(values) {
+    const key = values
+      .map((each) => `${each.shape}@${each instanceof ResidentTensor ? each.address : ""}`)
+      .join(";");
+    if (this.ready !== null && this.key === key) return this.ready;
+    const { machine, plan } = this;
+    const bound = bind(plan, values.map((each) => each.shape));
+    machine.release();
+    this.ready = null;
+    const inputs = values.map((each, i) =>
+      each instanceof ResidentTensor ? each.address : machine.allocate(byteSize(this.inputs[i].dtype, each.shape)),
+    );
+    const places = {
+      input: inputs,
+      weight: this.weights,
+      storage: bound.storages.map((size) => machine.allocate(size)),
+    };
+    const addresses = bound.tensors.map(({ place, index, offset }) => places[place][index] + offset);
+    const headers = bound.tensors.map((each, i) => machine.tensor(addresses[i], each.dtype, each.shape));
+    const calls = bound.steps.map((step) =>
+      machine.prepare(
+        step.kernel,
+        step.arguments.map((each) => (typeof each === "number" ? { tensor: headers[each] } : each)),
+      ),
+    );
+    const outputs = plan.outputs.map((/** @type {number} */ number) => ({
+      address: addresses[number],
+      dtype: bound.tensors[number].dtype,
+      shape: bound.tensors[number].shape,
+    }));
+    this.key = key;
+    this.ready = { calls, inputs, outputs };
+    return this.ready;
+  }
+}
+
+/**
+ * @param {string} name
+ * @param {Input[]} inputs
+ */
+function unknown(name, inputs) {
+  return new InterfaceError(
+    `The model has no input "${name}".`,
+    `Inputs: ${inputs.map((each) => each.name).join(", ") || "none"}.`,
+  );
+}
+
+/**
+ * @param {Input} input
+ * @param {any} value
+ */
+function checkValue(input, value) {
+  const expected = `Expected ${describe(input)}.`;
+  if (value instanceof ResidentTensor) {
+    if (value.dtype === input.dtype) return;
+    throw new InterfaceError(`Input "${input.name}" is ${value.dtype}, not ${input.dtype}.`, expected);
+  }
+  const array = DTYPES[input.dtype].array;
+  if (!(value?.data instanceof array)) {
+    const found = value?.data?.constructor?.name ?? typeof value;
+    throw new InterfaceError(`Input "${input.name}" is a ${found}, not a ${array.name}.`, expected);
+  }
+  if (!Array.isArray(value.shape)) {
+    throw new InterfaceError(`Input "${input.name}" has no shape.`, expected);
+  }
+  const count = value.shape.reduce((/** @type {number} */ product, /** @type {number} */ each) => product * each, 1);
+  if (count !== value.data.length) {
+    throw new InterfaceError(
+      `Input "${input.name}" has ${value.data.length} elements; its shape [${value.shape}] has ${count}.`,
+      expected,
+    );
+  }
+}
+
+/**
+ * @param {Input} input
+ * @param {readonly number[]} shape
+ * @param {Map<string, { size: number, input: string }>} sizes
+ */
+function checkShape(input, shape, sizes) {
+  const fail = (/** @type {string} */ problem) => {
+    throw new InterfaceError(
+      `Input "${input.name}" ${problem}.`,
+      `Expected ${describe(input)}, got ${input.dtype}[${shape.join(", ")}].`,
+    );
+  };
+  if (shape.length !== input.shape.length) fail(`has ${shape.length} dimensions, not ${input.shape.length}`);
+  input.shape.forEach((dim, axis) => {
+    const size = shape[axis];
+    if (!Number.isInteger(size) || size < 0) fail(`has the size ${size} in dimension ${axis}`);
+    if (typeof dim === "number") {
+      if (size !== dim) fail(`has size ${size} in dimension ${axis}, not ${dim}`);
+      return;
+    }
+    if (size < dim.minimum || size > dim.maximum) {
+      fail(`has ${dim.name} ${size}, not ${dim.minimum} to ${dim.maximum}`);
+    }
+    const first = sizes.get(dim.name);
+    if (first === undefined) sizes.set(dim.name, { size, input: input.name });
+    else if (first.size !== size) fail(`has ${dim.name} ${size}, but input "${first.input}" has ${first.size}`);
+  });
+}
+
+/**
+ * The interface of an input in words.
+ *
+ * @param {Input} input
+ */
+function describe(input) {
+  const dims = input.shape.map((dim) => (typeof dim === "number" ? dim : dim.name));
+  const ranges = input.shape.flatMap((dim) =>
+    typeof dim === "number" ? [] : [`${dim.name} from ${dim.minimum} to ${dim.maximum}`],
+  );
+  const text = `${input.dtype}[${dims.join(", ")}]`;
+  return ranges.length ? `${text} with ${ranges.join(", ")}` : text;
+}

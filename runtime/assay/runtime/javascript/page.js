@@ -1,0 +1,73 @@
+/** The page that comes with an artifact: loads it, runs it on made-up inputs, shows the outputs and the time. */
+
+import { DTYPES } from "./dtypes.js";
+import { load } from "./index.js";
+
+const RUNS = 10;
+const SHOWN = 8;
+
+const element = (/** @type {string} */ id) => /** @type {HTMLElement} */ (document.getElementById(id));
+
+/**
+ * An input of its default size: a sawtooth from 0 to 1 (real numbers), or 0 and 1 in turn (integers).
+ *
+ * @param {import("./model.js").Input} input
+ */
+export function sample(input) {
+  const shape = input.shape.map((dim) => (typeof dim === "number" ? dim : dim.default));
+  const data = new DTYPES[input.dtype].array(shape.reduce((product, extent) => product * extent, 1));
+  if (input.dtype === "float32" || input.dtype === "float64") {
+    for (let i = 0; i < data.length; i += 1) data[i] = (i % 256) / 256;
+  } else if (input.dtype === "int64") {
+    for (let i = 0; i < data.length; i += 1) data[i] = BigInt(i % 2);
+  } else if (input.dtype !== "float16") {
+    for (let i = 0; i < data.length; i += 1) data[i] = i % 2;
+  }
+  return { data, shape };
+}
+
+async function main() {
+  const started = performance.now();
+  const model = await load(new URL("../", import.meta.url), {
+    progress: (loaded, total) => {
+      element("status").textContent = `${(loaded / 2 ** 20).toFixed(1)} of ${(total / 2 ** 20).toFixed(1)} MiB`;
+    },
+  });
+  const loading = performance.now() - started;
+  const inputs = Object.fromEntries(model.inputs.map((input) => [input.name, sample(input)]));
+  let outputs = model.run(inputs);
+  const times = [];
+  for (let i = 0; i < RUNS; i += 1) {
+    const start = performance.now();
+    outputs = model.run(inputs);
+    times.push(performance.now() - start);
+  }
+  times.sort((a, b) => a - b);
+  element("name").textContent = model.name;
+  const memory = (model.memoryBytes / 2 ** 20).toFixed(1);
+  element("status").textContent =
+    `Scheme ${model.scheme}. Loaded in ${loading.toFixed(0)} ms; a run takes ${times[RUNS / 2].toFixed(2)} ms ` +
+    `(median of ${RUNS}); ${memory} MiB of memory.`;
+  const rows = [["output", "shape", "first elements"]];
+  for (const [name, { data, dtype, shape }] of Object.entries(outputs)) {
+    const first = [...data.slice(0, SHOWN)].map((each) => (typeof each === "number" ? each.toPrecision(7) : `${each}`));
+    rows.push([name, `${dtype}[${shape.join(", ")}]`, first.join(" ") + (data.length > SHOWN ? " …" : "")]);
+  }
+  rows.forEach((cells, i) => {
+    const row = document.createElement("tr");
+    cells.forEach((cell) => {
+      const place = document.createElement(i === 0 ? "th" : "td");
+      place.textContent = cell;
+      row.append(place);
+    });
+    element("outputs").append(row);
+  });
+  // For programs that read the page.
+  Object.assign(globalThis, { result: { outputs, times, loading } });
+}
+
+main().catch((error) => {
+  element("name").textContent = "This model cannot be run here";
+  element("error").textContent = error.message ?? String(error);
+  Object.assign(globalThis, { result: { error: element("error").textContent } });
+});
