@@ -42,6 +42,9 @@ class CodeFormat(StrEnum):
     CUDA_C = "cuda-c"
     MSL = "msl"
     OPENCL_C = "opencl-c"
+    WGSL = "wgsl"
+    OPENCL_C = "opencl-c"
+    WGSL = "wgsl"
     LLVM_ASSEMBLY = "assembly"
 
 

@@ -5,9 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
-from assay.compile.device_code import cuda, metal, opencl, rocm
+from assay.compile.device_code import cuda, metal, opencl, rocm, wgsl
 from assay.compile.targets.gpu_target import GpuApi, GpuTarget
-from assay.errors import AssayError
 
 if TYPE_CHECKING:
     from assay.compile.device_code.emitted import EmittedCode
@@ -18,7 +17,12 @@ _EMITTERS: Mapping[GpuApi, Callable[[Any, Any, GpuTarget], EmittedCode]] = {
     GpuApi.CUDA: cuda.emit,
     GpuApi.ROCM: rocm.emit,
     GpuApi.METAL: metal.emit,
+    GpuApi.OPENCL: plain.emit,
+    GpuApi.VULKAN: plain.emit,
+    GpuApi.WEBGPU: plain.emit,
     GpuApi.OPENCL: opencl.emit,
+    GpuApi.VULKAN: wgsl.emit,
+    GpuApi.WEBGPU: wgsl.emit,
 }
 
 
@@ -29,6 +33,4 @@ def emit_device_code(functions: Any, tvm_target: Any, target: GpuTarget) -> Emit
     functions give the same bytes. Raises AssayError, with the compiler's message, where it refuses them, and
     MissingDependencyError where it is not installed.
     """
-    if target.api not in _EMITTERS:
-        raise AssayError(f"No device code is made ahead for {target.name}: its driver compiles the source.")
     return _EMITTERS[target.api](functions, tvm_target, target)
