@@ -43,8 +43,6 @@ class CodeFormat(StrEnum):
     MSL = "msl"
     OPENCL_C = "opencl-c"
     WGSL = "wgsl"
-    OPENCL_C = "opencl-c"
-    WGSL = "wgsl"
     LLVM_ASSEMBLY = "assembly"
 
 
