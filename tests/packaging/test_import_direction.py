@@ -37,6 +37,13 @@ OPTIONAL = {
 }
 """What extras bring, by what the paths of the files begin with that may import it inside of functions."""
 
+EXTRAS = {
+    "generate": "runtime/assay/runtime/generate/",
+    "webgpu": "runtime/assay/runtime/devices/wgpu_device",
+    "wasm": "runtime/assay/runtime/drivers/wasm_module",
+}
+"""The extras, by what they are for."""
+
 # A distribution whose import name is another one.
 IMPORT_NAMES = {"apache-tvm-ffi": "tvm_ffi"}
 
@@ -108,7 +115,8 @@ def test_every_import_follows_the_direction() -> None:
 
 def test_optional_packages_are_those_of_the_extra() -> None:
     extras = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["optional-dependencies"]
-    assert {each.partition(">")[0] for each in extras["generate"]} == OPTIONAL
+    for extra, start in EXTRAS.items():
+        assert {each.partition(">")[0] for each in extras[extra]} == OPTIONAL[start]
 
 
 def test_the_runtime_imports_without_optional_packages() -> None:
@@ -117,7 +125,8 @@ def test_the_runtime_imports_without_optional_packages() -> None:
         for path, package in source_files(ROOT)
         if package.startswith("assay.runtime")
     ]
-    absent = sorted({*OPTIONAL, "tvm", "torch", "onnx", "onnxruntime", "scipy", "psutil"})
+    optional = {each for brought in OPTIONAL.values() for each in brought}
+    absent = sorted({*optional, "tvm", "torch", "onnx", "onnxruntime", "scipy", "psutil"})
     code = f"""
 import importlib, sys
 for name in {absent}:
