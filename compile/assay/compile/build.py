@@ -7,6 +7,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field, replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -18,6 +19,8 @@ from assay.compile.decoders.text_files import text_digests
 from assay.compile.decoders.verification import cases_with_tolerance
 from assay.compile.describe import TOOLS, describe, target_info, weights_of
 from assay.compile.divergence import first_divergence
+from assay.compile.device_execution import device_note, is_emulated, why_not_on_device
+from assay.compile.emulation.finding import Emulator, find_emulator
 from assay.compile.lower import Lowered
 from assay.compile.merge import write_levels
 from assay.compile.profiles import Profile, profiles
@@ -25,7 +28,7 @@ from assay.compile.quantize.prepare import AppliedScheme, apply_plan, default_sc
 from assay.compile.records import Found, find_records
 from assay.compile.targets import Target, find_target, find_targets
 from assay.compile.targets.microarchitecture import named_microarchitectures
-from assay.compile.targets.target import DotProduct
+from assay.compile.targets.target import DotProduct, Launcher
 from assay.compile.variant import Variant, compile_variant
 from assay.compile.verify import (
     Case,
@@ -245,6 +248,7 @@ def _build_key(
 
 
 def _decoder_key(decoder: DecoderSpec | None, options: DecoderOptions) -> list[object] | None:
+            None if (emulator := _emulator(target)) is None else emulator.description,
     """What a build of a decoder depends on beside the model; None for any other."""
     if decoder is None:
         return None
@@ -252,7 +256,11 @@ def _decoder_key(decoder: DecoderSpec | None, options: DecoderOptions) -> list[o
     return [described, asdict(options), text_digests(decoder)]
 
 
-def _can_execute(target: Target) -> str | None:
+def _emulator(target: AnyTarget) -> Emulator | None:
+    return None if isinstance(target, GpuTarget) else find_emulator(target)
+
+
+def _can_execute(target: AnyTarget) -> str | None:
     """None where this machine can run the target's code, else why not."""
     try:
         check_triple(target.triple)
@@ -328,7 +336,14 @@ def verified(
     """
     reason = _can_execute(target)
     note, staged, ran = None, manifest, target
-    if reason is not None:
+    emulator = None if reason is None else _emulator(target)
+    if isinstance(target, GpuTarget):
+        note = device_note(target)
+        if reason is not None:
+            return _concluded(manifest, Execution.NEVER, note, [])
+    elif emulator is not None:
+        note = f"Executed under {emulator.description}: the machine that built it is another."
+    elif reason is not None:
         note = "Compiled, never executed: the machine that built it lacks the target's instructions."
         stand_in = _stand_in(target)
         if stand_in is None:
@@ -343,9 +358,13 @@ def verified(
         cases, tolerance = cases_with_tolerance(canonical, variant.decoder, sizes)
     with progress.step("verify"):
         place = write_artifact(scratch / "staged", staged, files)
-        outputs = run_artifact(place, cases, level=ran.name)
+        run = partial(run_artifact, level=ran.name) if emulator is None else emulator.run
+        outputs = run(place, cases)
         compared = _check(outputs, canonical, cases, tolerance, ran, progress)
-    executed = Execution.NATIVE if reason is None else Execution.NEVER
+    executed = Execution.NEVER if emulator is None else Execution.EMULATED
+    if reason is None:
+        on_emulated = isinstance(target, GpuTarget) and is_emulated(target)
+        executed = Execution.EMULATED if on_emulated else Execution.NATIVE
     return _concluded(manifest, executed, note, compared)
 
 
@@ -377,7 +396,7 @@ def _check(
     try:
         return compare_outputs(outputs, cases, tolerance)
     except VerificationError as error:
-        if canonical.spec.decoder is not None:
+        if isinstance(target, GpuTarget) or target.launcher is Launcher.PLAN or canonical.spec.decoder:
             raise
         with progress.step("look for the operator that diverges first"):
             culprit = first_divergence(canonical, cases, target)

@@ -15,6 +15,9 @@ from assay.runtime.memory import empty_aligned
 if TYPE_CHECKING:
     import numpy.typing as npt
 
+    from collections.abc import Mapping, Sequence
+
+    from assay.runtime.manifest import Manifest
     from assay.runtime.session import Model
 
 
@@ -27,7 +30,7 @@ def main(arguments: list[str]) -> int:
     try:
         model = load(artifact, level=level)
         cases = [_read(folder / f"inputs{i}.npz", model) for i in range(count)]
-        cache = _cache(model, cases)
+        cache = decoder_cache(model.manifest, cases)
         for i, inputs in enumerate(cases):
             outputs = model.run({**inputs, **cache})
             np.savez(folder / f"outputs{i}.npz", *(outputs[item.name] for item in model.outputs))
@@ -44,14 +47,16 @@ def _read(path: Path, model: Model) -> dict[str, npt.NDArray[Any]]:
         return {name: archive[f"arr_{k}"] for k, name in enumerate(names[: len(archive.files)])}
 
 
-def _cache(model: Model, cases: list[dict[str, npt.NDArray[Any]]]) -> dict[str, npt.NDArray[Any]]:
+def decoder_cache(
+    manifest: Manifest, cases: Sequence[Mapping[str, npt.NDArray[Any]]]
+) -> dict[str, npt.NDArray[Any]]:
     """The cache that all cases of a decoder share: memory with something in it, as of other sequences."""
-    if model.manifest.decoder is None:
+    if manifest.decoder is None:
         return {}
     pages = 1 + max(int(case["page_table"].max()) for case in cases)
     generator = np.random.default_rng(0)
     cache = {}
-    for item in model.inputs:
+    for item in manifest.inputs:
         if item.name not in cases[0]:
             shape = [pages, *(dim for dim in item.shape[1:] if isinstance(dim, int))]
             array = cache[item.name] = empty_aligned(tuple(shape), np.dtype(item.dtype))

@@ -1,0 +1,82 @@
+"""Compile the native runtime with the clang of PyPI's ``ziglang``, which has a libc for every platform."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import subprocess
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from assay.compile.cache import BuildCache, installed_versions, key_of
+from assay.compile.native.platforms import Platform
+from assay.errors import AssayError, MissingDependencyError
+
+__all__ = ["SOURCES", "build_library", "build_program"]
+
+SOURCES = Path(__file__).parent
+_PROGRAM_ONLY = frozenset({"run.cc", "npy.cc"})
+_FLAGS = (
+    "-x", "c++", "-std=c++17", "-O2", "-fno-exceptions", "-fno-rtti", "-nostdinc++", "-nostdlib++",
+    "-fno-threadsafe-statics", "-Wall", "-Wextra", "-Werror", "-s",
+)  # fmt: skip
+
+
+def build_program(platform: Platform, *, cache: Path | None = None) -> Path:
+    """The program ``assay-run`` for ``platform``, from the build cache where it was compiled before.
+
+    The first one for a platform takes a minute: zig compiles the libc too. Raises MissingDependencyError
+    without ziglang, and AssayError with the compiler's message.
+    """
+    static = ("-static",) if platform.system == "linux" else ()
+    names = sorted(path.name for path in SOURCES.glob("*.cc"))
+    return _built(platform.program_name, platform.program_triple, names, static, cache)
+
+
+def build_library(platform: Platform, *, cache: Path | None = None) -> Path:
+    """The shared library with the functions of ``assay.h``; raises what ``build_program`` does."""
+    names = sorted(path.name for path in SOURCES.glob("*.cc") if path.name not in _PROGRAM_ONLY)
+    options = ("-shared", "-fPIC", "-fvisibility=hidden")
+    return _built(platform.library_name, platform.library_triple, names, options, cache)
+
+
+def _built(
+    name: str, triple: str, sources: Sequence[str], options: Sequence[str], cache: Path | None
+) -> Path:
+    store = BuildCache(cache)
+    digests = {
+        path.name: hashlib.sha256(path.read_bytes()).hexdigest()
+        for path in sorted(SOURCES.iterdir())
+        if path.suffix in (".cc", ".h")
+    }
+    key = key_of(
+        [name, triple, list(sources), list(options), _FLAGS, digests, installed_versions(("ziglang",))]
+    )
+    with store.locked("native", key) as entry:
+        made = entry / name
+        if not made.is_file():
+            entry.mkdir(parents=True, exist_ok=True)
+            scratch = entry / f".{name}"
+            _compile([SOURCES / source for source in sources], triple, options, scratch, store.folder / "zig")
+            scratch.replace(made)
+        return made
+
+
+def _compile(
+    sources: Sequence[Path], triple: str, options: Sequence[str], output: Path, zig_cache: Path
+) -> None:
+    command = [sys.executable, "-m", "ziglang", "cc", "-target", triple, *_FLAGS, *options]
+    command += ["-o", str(output), *map(str, sources)]
+    # zig keeps the libc that it compiled: with the builds, where it can be found and removed.
+    environment = os.environ | {
+        "ZIG_GLOBAL_CACHE_DIR": str(zig_cache), "ZIG_LOCAL_CACHE_DIR": str(zig_cache)
+    }  # fmt: skip
+    result = subprocess.run(command, capture_output=True, text=True, check=False, env=environment)
+    if "No module named ziglang" in result.stderr:
+        raise MissingDependencyError("ziglang", "compile")
+    if result.returncode:
+        lines = result.stderr.strip().splitlines()
+        errors = [line for line in lines if "error:" in line] or lines[-3:]
+        reason = " ".join(errors)[-400:] or f"status {result.returncode} and no message"
+        raise AssayError(f"The native runtime cannot be compiled for {triple}: {reason}")
