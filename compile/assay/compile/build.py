@@ -19,8 +19,7 @@ from assay.compile.decoders.text_files import text_digests
 from assay.compile.decoders.verification import cases_with_tolerance
 from assay.compile.describe import TOOLS, describe, target_info, weights_of
 from assay.compile.divergence import first_divergence
-from assay.compile.device_execution import device_note, is_emulated, why_not_on_device
-from assay.compile.emulation.finding import Emulator, find_emulator
+from assay.compile.emulation.finding import find_emulator
 from assay.compile.lower import Lowered
 from assay.compile.merge import write_levels
 from assay.compile.profiles import Profile, profiles
@@ -243,12 +242,12 @@ def _build_key(
             [source_digest(f"assay.{package}") for package in ("compile", "runtime")],
             installed_versions(TOOLS),
             _can_execute(target),
+            None if (emulator := find_emulator(target)) is None else emulator.description,
         ]
     )
 
 
 def _decoder_key(decoder: DecoderSpec | None, options: DecoderOptions) -> list[object] | None:
-            None if (emulator := _emulator(target)) is None else emulator.description,
     """What a build of a decoder depends on beside the model; None for any other."""
     if decoder is None:
         return None
@@ -256,11 +255,7 @@ def _decoder_key(decoder: DecoderSpec | None, options: DecoderOptions) -> list[o
     return [described, asdict(options), text_digests(decoder)]
 
 
-def _emulator(target: AnyTarget) -> Emulator | None:
-    return None if isinstance(target, GpuTarget) else find_emulator(target)
-
-
-def _can_execute(target: AnyTarget) -> str | None:
+def _can_execute(target: Target) -> str | None:
     """None where this machine can run the target's code, else why not."""
     try:
         check_triple(target.triple)
@@ -336,12 +331,8 @@ def verified(
     """
     reason = _can_execute(target)
     note, staged, ran = None, manifest, target
-    emulator = None if reason is None else _emulator(target)
-    if isinstance(target, GpuTarget):
-        note = device_note(target)
-        if reason is not None:
-            return _concluded(manifest, Execution.NEVER, note, [])
-    elif emulator is not None:
+    emulator = None if reason is None else find_emulator(target)
+    if emulator is not None:
         note = f"Executed under {emulator.description}: the machine that built it is another."
     elif reason is not None:
         note = "Compiled, never executed: the machine that built it lacks the target's instructions."
@@ -363,8 +354,7 @@ def verified(
         compared = _check(outputs, canonical, cases, tolerance, ran, progress)
     executed = Execution.NEVER if emulator is None else Execution.EMULATED
     if reason is None:
-        on_emulated = isinstance(target, GpuTarget) and is_emulated(target)
-        executed = Execution.EMULATED if on_emulated else Execution.NATIVE
+        executed = Execution.NATIVE
     return _concluded(manifest, executed, note, compared)
 
 
@@ -396,7 +386,7 @@ def _check(
     try:
         return compare_outputs(outputs, cases, tolerance)
     except VerificationError as error:
-        if isinstance(target, GpuTarget) or target.launcher is Launcher.PLAN or canonical.spec.decoder:
+        if canonical.spec.decoder is not None or target.launcher is Launcher.PLAN:
             raise
         with progress.step("look for the operator that diverges first"):
             culprit = first_divergence(canonical, cases, target)

@@ -6,7 +6,6 @@ from collections.abc import Sequence
 from functools import cache
 
 from assay.compile.targets import (
-    wasm32_simd,
     aarch64_neon,
     x86_64_v2,
     x86_64_v3,
@@ -14,8 +13,6 @@ from assay.compile.targets import (
     x86_64_v4_amx,
     x86_64_v4_vnni,
 )
-from assay.compile.targets import opencl
-from assay.compile.targets.gpu_target import GpuTarget
 from assay.compile.targets.native import native_target
 from assay.compile.targets.target import Target, VectorUnit
 from assay.errors import UsageError
@@ -24,9 +21,7 @@ from assay.registry import Registry
 __all__ = ["Target", "VectorUnit", "find_target", "find_targets", "targets"]
 
 # From plain to capable: `native` takes the last one that the machine can run.
-_MODULES = (wasm32_simd, x86_64_v2, x86_64_v3, x86_64_v4, x86_64_v4_vnni, x86_64_v4_amx, aarch64_neon)
-
-_GPU_MODULES = (opencl,)
+_MODULES = (x86_64_v2, x86_64_v3, x86_64_v4, x86_64_v4_vnni, x86_64_v4_amx, aarch64_neon)
 
 
 @cache
