@@ -61,6 +61,13 @@ def test_options_reach_the_build(cli, builds, tmp_path):
     assert (call["profile"], call["packed"], call["cache"]) == ("debug", True, tmp_path / "cache")
 
 
+def test_quantization_takes_the_same_options_as_quantize(cli, builds, tmp_path):
+    options = ("--override", "conv1=f32", "--override", "fc*=int8", "--calibration", tmp_path)
+    cli("build", "silero-vad", "--target", "x86-64-v3", "--scheme", "int8-static", *options)
+    (call,) = builds.calls
+    assert (call["overrides"], call["calibration"]) == (("conv1=f32", "fc*=int8"), tmp_path)
+
+
 def test_several_models_go_into_one_folder(cli, builds):
     cli("build", "silero-vad", "basic-pitch", "-o", "out", "--packed", "--target", "x86-64-v3")
     assert [call["output"] for call in builds.calls] == [

@@ -65,7 +65,7 @@ def test_it_reports_every_weight_the_whole_and_the_effect(cli: Any, model: Path,
     assert "mean cosine" in text
 
 
-@pytest.mark.parametrize("scheme", ["f16", "int4", "int8-static"])
+@pytest.mark.parametrize("scheme", ["f16", "int4", "int8-dynamic", "int8-static"])
 def test_what_it_writes_is_built_as_it_is(cli: Any, model: Path, tmp_path: Path, scheme: str) -> None:
     path = tmp_path / "out" / "small-quantized.onnx"
     found = cli("quantize", model, "--scheme", scheme, "-o", path, "--cache", tmp_path, "-q")

@@ -17,6 +17,7 @@ __all__ = [
     "level_option",
     "output_options",
     "parse_sizes",
+    "quantization_options",
     "size_option",
     "target_options",
     "threads_type",
@@ -85,6 +86,28 @@ def target_options(function: F) -> F:
             metavar="NAME[,NAME...]",
             help="What to compile for; `assay targets` lists them. Several make one artifact of several "
             "levels, from which the runtime takes the best that the CPU has; may be repeated.",
+        ),
+    ):
+        function = option(function)
+    return function
+
+
+def quantization_options(function: F) -> F:
+    """``--override`` and ``--calibration``: how single weights are stored, and what ranges come from."""
+    for option in (
+        click.option(
+            "--calibration",
+            type=click.Path(path_type=Path),
+            help="For schemes that calibrate: folder of inputs, as `assay run --record` writes.  "
+            "[default: a text that comes with Assay, or the model's representative inputs]",
+        ),
+        click.option(
+            "--override",
+            "overrides",
+            multiple=True,
+            metavar="PATTERN=SCHEME",
+            help="A scheme for the weights whose name, or the name of a node that reads them, matches a glob "
+            "pattern, such as 'lm_head*=int8'; the first that matches holds; may be repeated.",
         ),
     ):
         function = option(function)

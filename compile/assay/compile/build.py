@@ -23,7 +23,7 @@ from assay.compile.emulation.finding import find_emulator
 from assay.compile.lower import Lowered
 from assay.compile.merge import write_levels
 from assay.compile.profiles import Profile, profiles
-from assay.compile.quantize.prepare import AppliedScheme, apply_plan, default_scheme, find_plan
+from assay.compile.quantize.prepare import AppliedScheme, Calibration, apply_plan, default_scheme, find_plan
 from assay.compile.records import Found, find_records
 from assay.compile.targets import Target, find_target, find_targets
 from assay.compile.targets.microarchitecture import named_microarchitectures
@@ -88,6 +88,7 @@ def build_artifact(
     target: str | Sequence[str] = "native",
     scheme: str | None = None,
     overrides: Sequence[str] = (),
+    calibration: Path | None = None,
     profile: str = "release",
     output: Path | Callable[[str], Path] | None = None,
     cache: Path | None = None,
@@ -101,11 +102,11 @@ def build_artifact(
 
     Several targets, as a sequence of names or one string with commas, make one artifact of several levels.
     Without ``scheme`` it is that of ``default_scheme``; ``overrides`` (PATTERN=SCHEME) are schemes for single
-    weights. ``output`` may be a function from the name of the scheme to the path. ``records``: folders of
-    tuning records in place of those that come with Assay. ``guide``: what guides the profile ``pgo``.
-    ``decoder``: cache and limits of a model that generates text. Raises the errors of each step: ModelError
-    and its kinds, UnknownNameError, UsageError, VerificationError, StorageError, TuningRecordError,
-    WorkloadError, ProfileDataError.
+    weights; ``calibration`` is a folder of recorded inputs for a scheme that calibrates. ``output`` may be a
+    function from the name of the scheme to the path. ``records``: folders of tuning records in place of those
+    that come with Assay. ``guide``: what guides the profile ``pgo``. ``decoder``: cache and limits of a model
+    that generates text. Raises the errors of each step: ModelError and its kinds, UnknownNameError,
+    UsageError, VerificationError, StorageError, TuningRecordError, WorkloadError, ProfileDataError.
     """
     timed = _TimedProgress(progress or SilentProgress())
     chosen, effort = find_targets(target), profiles()[profile]
@@ -113,7 +114,8 @@ def build_artifact(
     store = BuildCache(cache)
     canonical = store.canonical(spec, timed)
     plan = plan or find_plan(default_scheme(canonical), overrides)
-    canonical, how = apply_plan(store, canonical, plan, timed)
+    calibrated = Calibration.read(calibration, plan, canonical.spec)
+    canonical, how = apply_plan(store, canonical, plan, timed, calibrated)
     known = _found_records(target, chosen, effort, records)
     options = decoder or DecoderOptions()
     variants = [Variant(tuning=each.tuning, decoder=options) for each in known]
@@ -235,7 +237,7 @@ def _build_key(
             described,
             asdict(canonical.spec.tolerance),
             asdict(target),
-            scheme.name,
+            scheme.key,
             profile.name,
             None if variant.tuning is None else variant.tuning.described(),
             _decoder_key(canonical.spec.decoder, variant.decoder),

@@ -10,7 +10,7 @@ import click
 
 from assay.cli.decoder_options import decoder_options, read_decoder_options
 from assay.cli.failures import as_assay_error, report_failure
-from assay.cli.options import build_options, cache_option, output_options
+from assay.cli.options import build_options, cache_option, output_options, quantization_options
 from assay.cli.output import Output
 from assay.errors import UsageError
 
@@ -26,14 +26,7 @@ _SUFFIX = ".assay"
 @click.command("build")
 @click.argument("models", nargs=-1, required=True, metavar="MODEL|FILE.onnx ...")
 @build_options
-@click.option(
-    "--override",
-    "overrides",
-    multiple=True,
-    metavar="PATTERN=SCHEME",
-    help="A scheme for the weights whose name, or the name of a node that reads them, matches a glob "
-    "pattern, such as 'lm_head*=int8'; the first that matches holds; may be repeated.",
-)
+@quantization_options
 @click.option(
     "-o",
     "--output",
@@ -79,6 +72,7 @@ def command(
     scheme: str | None,
     profile: str,
     overrides: tuple[str, ...],
+    calibration: Path | None,
     destination: Path | None,
     packed: bool,
     workload: Path | None,
@@ -136,6 +130,7 @@ def command(
                 target=targets,
                 scheme=scheme,
                 overrides=overrides,
+                calibration=calibration,
                 profile=profile,
                 output=partial(place, spec.name),
                 cache=cache,

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from assay.cli.options import cache_option, output_options
+from assay.cli.options import cache_option, output_options, quantization_options
 from assay.cli.output import Output
 from assay.errors import UsageError
 
@@ -25,20 +25,7 @@ __all__ = ["command"]
     show_default=True,
     help="How weights are stored; options follow the name: int4-g64-sym, int4-gptq.",
 )
-@click.option(
-    "--override",
-    "overrides",
-    multiple=True,
-    metavar="PATTERN=SCHEME",
-    help="A scheme for the weights whose name, or the name of a node that reads them, matches a glob "
-    "pattern, such as 'lm_head*=int8'; the first that matches holds; may be repeated.",
-)
-@click.option(
-    "--calibration",
-    type=click.Path(path_type=Path),
-    help="Folder of inputs to calibrate on, as `assay run --record` writes.  "
-    "[default: a text that comes with Assay, or the model's representative inputs]",
-)
+@quantization_options
 @click.option(
     "--candidate",
     "candidates",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
@@ -9,13 +10,15 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import msgspec
+import numpy as np
 
 from assay.compile.cache import BuildCache, installed_versions, key_of, source_digest
 from assay.compile.quantize.apply import Plan, Quantized, parse_override, quantize
 from assay.compile.quantize.dequantize import stored_in_fewer_bits
 from assay.compile.quantize.distortion import Distortion, distortion
-from assay.compile.quantize.samples import Purpose, representative_samples
+from assay.compile.quantize.samples import Purpose, read_samples, representative_samples
 from assay.compile.schemes import find_scheme
+from assay.errors import UsageError
 from assay.models.export.weights import save
 from assay.models.spec import Tolerance
 from assay.progress import Progress
@@ -23,9 +26,17 @@ from assay.runtime.manifest import OutputError, Quantization
 
 if TYPE_CHECKING:
     from assay.models.export import CanonicalModel
-    from assay.models.spec import Array
+    from assay.models.spec import Array, ModelSpec
 
-__all__ = ["AppliedScheme", "apply_plan", "default_scheme", "find_plan", "output_errors", "quantization_of"]
+__all__ = [
+    "AppliedScheme",
+    "Calibration",
+    "apply_plan",
+    "default_scheme",
+    "find_plan",
+    "output_errors",
+    "quantization_of",
+]
 
 _FILE, _DATA_FILE, _NOTES = "quantized.onnx", "quantized.bin", "quantization.json"
 _TOOLS = ("ml_dtypes", "numpy", "onnx", "onnxruntime", "scipy")
@@ -40,6 +51,39 @@ class AppliedScheme:
 
     name: str
     quantization: Quantization | None = None
+
+    @property
+    def key(self) -> tuple[str, str | None]:
+        """What tells it from others: its name, and what it was calibrated on."""
+        return self.name, None if self.quantization is None else self.quantization.calibration
+
+
+@dataclass(frozen=True, kw_only=True)
+class Calibration:
+    """Recorded inputs in place of the compiler's own: their digest, and themselves where they are at hand."""
+
+    digest: str
+    samples: Sequence[Mapping[str, Array]] | None = None
+
+    @staticmethod
+    def read(folder: Path | None, plan: Plan, spec: ModelSpec) -> Calibration | None:
+        """The cases of a folder as ``assay run --record`` writes it; None where there is no folder.
+
+        Raises WorkloadError for the folder, UsageError where ``plan`` does not calibrate.
+        """
+        if folder is None:
+            return None
+        if not plan.needs_samples:
+            raise UsageError(
+                f"The scheme {plan.name} does not calibrate, so that --calibration says nothing."
+            )
+        samples = read_samples(folder, spec)
+        digest = hashlib.sha256()
+        for sample in samples:
+            for name, array in sorted(sample.items()):
+                digest.update(repr((name, str(array.dtype), array.shape)).encode())
+                digest.update(np.ascontiguousarray(array).tobytes())
+        return Calibration(digest=digest.hexdigest(), samples=samples)
 
 
 class _Notes(msgspec.Struct, frozen=True, kw_only=True):
@@ -70,13 +114,19 @@ def default_scheme(canonical: CanonicalModel) -> str:
 
 
 def apply_plan(
-    store: BuildCache, canonical: CanonicalModel, plan: Plan, progress: Progress
+    store: BuildCache,
+    canonical: CanonicalModel,
+    plan: Plan,
+    progress: Progress,
+    calibration: Calibration | None = None,
 ) -> tuple[CanonicalModel, AppliedScheme]:
     """``canonical`` with its weights stored as ``plan`` says, from the cache where it is there.
 
     The result keeps the digests, which are those of the model before. Its tolerance allows for activations
-    that two engines round to different integers, where the plan quantizes activations. Calibration is on
-    the model's representative inputs. Raises what ``quantize`` does.
+    that two engines round to different integers, where the plan quantizes activations. Without
+    ``calibration`` a plan that calibrates takes a text that comes with Assay, or the model's representative
+    inputs. Raises what ``quantize`` does, and UsageError where ``calibration`` is a digest alone and the
+    cache has not what came of it.
     """
     import onnx
 
@@ -84,25 +134,28 @@ def apply_plan(
         return canonical, AppliedScheme(name=plan.name)
     if plan.name == "f32" and default_scheme(canonical) == "f32":
         return canonical, AppliedScheme(name=plan.name)
+    if not plan.needs_samples:
+        calibration = None
     parts = [source_digest(f"assay.compile.{each}") for each in ("quantize", "schemes")]
+    named = [plan.name] if calibration is None else [plan.name, calibration.digest]
     key = key_of(
-        [canonical.digest, plan.name, asdict(canonical.spec.tolerance), parts, installed_versions(_TOOLS)]
+        [canonical.digest, named, asdict(canonical.spec.tolerance), parts, installed_versions(_TOOLS)]
     )
     with store.locked("quantized", key) as folder:
         notes = _read_notes(folder)
         if notes is None:
             folder.mkdir(parents=True, exist_ok=True)
             with progress.step(f"quantize to {plan.name}"):
-                samples = None
-                if plan.needs_samples:
-                    samples = representative_samples(canonical.spec, Purpose.CALIBRATION)
+                samples = _samples(canonical.spec, plan, calibration)
                 result = quantize(onnx.load(canonical.path), plan, samples)
                 digests = save(result.model, folder / _FILE, _DATA_FILE)
             with progress.step("measure what quantizing costs"):
                 changed = replace(canonical, path=folder / _FILE)
                 notes = _Notes(
                     digests=digests,
-                    quantization=quantization_of(result, _errors(canonical, changed)),
+                    quantization=quantization_of(
+                        result, _errors(canonical, changed), calibration and calibration.digest
+                    ),
                     absolute_tolerance=_rounding_noise(changed, folder) if plan.rounds_activations else 0.0,
                 )
             (folder / _NOTES).write_bytes(msgspec.json.encode(notes))
@@ -119,8 +172,6 @@ def apply_plan(
 
 def _read_notes(folder: Path) -> _Notes | None:
     """What an earlier run left, or None where it is not there or not whole."""
-    import hashlib
-
     try:
         notes = msgspec.json.decode((folder / _NOTES).read_bytes(), type=_Notes)
         for name, digest in notes.digests.items():
@@ -132,8 +183,26 @@ def _read_notes(folder: Path) -> _Notes | None:
     return notes
 
 
-def quantization_of(result: Quantized, errors: Mapping[str, Distortion]) -> Quantization:
-    """What the manifest says of a quantized model; ``errors`` by output."""
+def _samples(
+    spec: ModelSpec, plan: Plan, calibration: Calibration | None
+) -> Sequence[Mapping[str, Array]] | None:
+    """What ``plan`` calibrates on; None where it does not."""
+    if not plan.needs_samples:
+        return None
+    if calibration is None:
+        return representative_samples(spec, Purpose.CALIBRATION)
+    if calibration.samples is None:
+        raise UsageError(
+            f"{spec.name} was quantized by inputs that are not at hand (SHA-256 {calibration.digest[:12]}).",
+            hint="Build it again with the folder that --calibration named.",
+        )
+    return calibration.samples
+
+
+def quantization_of(
+    result: Quantized, errors: Mapping[str, Distortion], calibration: str | None = None
+) -> Quantization:
+    """What the manifest says of a quantized model; ``errors`` by output, ``calibration`` a digest."""
     stored = sum(tensor.bytes for tensor in result.tensors)
     elements = sum(tensor.elements for tensor in result.tensors)
     return Quantization(
@@ -150,6 +219,7 @@ def quantization_of(result: Quantized, errors: Mapping[str, Distortion]) -> Quan
             )
             for name, error in errors.items()
         ),
+        calibration=calibration,
     )
 
 
