@@ -34,6 +34,9 @@ OPTIONAL = {
     "runtime/assay/runtime/devices/opencl": frozenset({"pyopencl"}),
     "runtime/assay/runtime/devices/wgpu_device": frozenset({"wgpu"}),
     "runtime/assay/runtime/drivers/wasm_module": frozenset({"wasmtime"}),
+    "runtime/assay/runtime/devices/cuda": frozenset({"cuda"}),
+    "runtime/assay/runtime/devices/rocm": frozenset({"hip"}),
+    "runtime/assay/runtime/devices/metal": frozenset({"Metal"}),
 }
 """What extras bring, by what the paths of the files begin with that may import it inside of functions."""
 

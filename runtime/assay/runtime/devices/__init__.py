@@ -7,13 +7,13 @@ from importlib.metadata import entry_points
 
 from assay.errors import DeviceError
 from assay.registry import Registry
-from assay.runtime.devices import opencl, vulkan, webgpu
+from assay.runtime.devices import cuda, metal, opencl, rocm, vulkan, webgpu
 from assay.runtime.devices.device import Device, DeviceApi, DeviceInfo, Found
 
 __all__ = ["Device", "DeviceApi", "DeviceInfo", "Found", "device_apis", "find_devices", "open_device"]
 
 # In the order of preference.
-_MODULES = (vulkan, opencl, webgpu)
+_MODULES = (cuda, rocm, metal, vulkan, opencl, webgpu)
 
 
 @cache
