@@ -27,7 +27,10 @@ from assay.compile.schedules.math import with_registers
 from assay.compile.schedules.nest import vector_pieces
 from assay.compile.schedules.recurrent_kernel import SCHEDULED
 
-__all__ = ["running_sum_function"]
+__all__ = ["RUNNING_SUM", "running_sum_function"]
+
+# The attribute that says what a kernel sums: its axis, whether exclusive, whether in reverse.
+RUNNING_SUM = "assay.running_sum"
 
 # Elements from which on rows are worth to be shared between threads.
 _SHARED_ELEMENTS = 48_000
@@ -89,7 +92,8 @@ def running_sum_function(shape: Any, dtype: str, axis: int, *, exclusive: bool, 
     function = tirx.PrimFunc([x, y], seq(one, two, rows))
     for key, value in (("global_symbol", "running_sum"), ("tirx.noalias", True), (SCHEDULED, True)):
         function = function.with_attr(key, value)
-    return function
+    choices = {"axis": axis, "exclusive": int(exclusive), "reverse": int(reverse)}
+    return function.with_attr(RUNNING_SUM, choices)
 
 
 def _over(extent: Expr, element: Any) -> Stmt:

@@ -29,7 +29,10 @@ from assay.compile.schedules.ir import (
 )
 from assay.compile.schedules.recurrent_kernel import SCHEDULED
 
-__all__ = ["top_k_function"]
+__all__ = ["TOP_K", "top_k_function"]
+
+# The attribute that says whether a kernel takes the largest elements, or the smallest.
+TOP_K = "assay.top_k"
 
 # Elements from which on rows are worth to be shared between threads: each is a load and a comparison.
 _SHARED_ELEMENTS = 48_000
@@ -84,4 +87,4 @@ def top_k_function(shape: Any, dtype: str, k: int, *, largest: bool) -> Any:
     function = tirx.PrimFunc([x, values, positions], body)
     for key, value in (("global_symbol", "top_k"), ("tirx.noalias", True), (SCHEDULED, True)):
         function = function.with_attr(key, value)
-    return function
+    return function.with_attr(TOP_K, {"largest": int(largest)})
