@@ -13,7 +13,18 @@ nox.options.default_venv_backend = "uv|virtualenv"
 nox.options.sessions = ["lint", "types", "tests", "docs"]
 
 # `native` and every registered target; a test compares them with the registry of assay.compile.targets.
-TARGETS = ("native", "x86-64-v2", "x86-64-v3", "x86-64-v4", "x86-64-v4-vnni", "x86-64-v4-amx", "aarch64-neon")
+TARGETS = (
+    "native",
+    "wasm32-simd",
+    "wasm32-relaxed-simd",
+    "x86-64-v2",
+    "x86-64-v3",
+    "x86-64-v4",
+    "x86-64-v4-vnni",
+    "x86-64-v4-amx",
+    "aarch64-neon",
+    "opencl",
+)
 # uv reads none of pip's configuration, and so would miss a CPU build of torch that is configured there; some
 # models are downloaded with the environment's own pip.
 PIP = "virtualenv"

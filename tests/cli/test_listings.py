@@ -1,6 +1,6 @@
 from __future__ import annotations
 
-from assay.compile.targets import targets
+from assay.compile.targets import gpu_targets, targets
 from assay.models.registry import models
 
 
@@ -17,7 +17,7 @@ def test_models_as_json_as_names_and_as_a_table(cli):
 
 def test_targets_say_what_runs_here(cli):
     found = cli.json("targets")
-    assert [entry["name"] for entry in found] == list(targets())
+    assert [entry["name"] for entry in found] == [*targets(), *gpu_targets()]
     assert sum(entry["native"] for entry in found) <= 1
     for entry in found:
         assert entry["runs_here"] == (entry["why_not"] is None)

@@ -130,9 +130,9 @@ def test_every_model_is_documented() -> None:
 
 
 def test_nox_builds_for_every_target() -> None:
-    from assay.compile.targets import targets
+    from assay.compile.targets import gpu_targets, targets
 
-    expected = ("native", *targets())
+    expected = ("native", *targets(), *gpu_targets())
     assert expected == load_noxfile().TARGETS
     assert {f"build-{name}" for name in expected} <= nox_sessions()
 

@@ -19,13 +19,14 @@ from assay.compile.decoders.text_files import text_digests
 from assay.compile.decoders.verification import cases_with_tolerance
 from assay.compile.describe import TOOLS, describe, target_info, weights_of
 from assay.compile.divergence import first_divergence
-from assay.compile.emulation.finding import find_emulator
+from assay.compile.device_execution import device_note, is_emulated, why_not_on_device
+from assay.compile.emulation.finding import Emulator, find_emulator
 from assay.compile.lower import Lowered
 from assay.compile.merge import write_levels
 from assay.compile.profiles import Profile, profiles
 from assay.compile.quantize.prepare import AppliedScheme, Calibration, apply_plan, default_scheme, find_plan
 from assay.compile.records import Found, find_records
-from assay.compile.targets import Target, find_target, find_targets
+from assay.compile.targets import AnyTarget, GpuTarget, Target, find_target, find_targets
 from assay.compile.targets.microarchitecture import named_microarchitectures
 from assay.compile.targets.target import DotProduct, Launcher
 from assay.compile.variant import Variant, compile_variant
@@ -130,7 +131,10 @@ def build_artifact(
     if effort.guided:
         from assay.compile.pgo.rebuild import prepare
 
-        guided = prepare(canonical, chosen, how, variants[0], guide, store.folder, timed)
+        cpus = [each for each in chosen if isinstance(each, Target)]
+        if len(cpus) < len(chosen):
+            raise UsageError(f"The profile {effort.name} is for CPUs.")
+        guided = prepare(canonical, cpus, how, variants[0], guide, store.folder, timed)
         key = key_of([key, guided.key])
     with store.locked("artifacts", key) as entry:
         manifest = _known(entry)
@@ -170,7 +174,7 @@ def build_artifact(
 def cached_build(
     store: BuildCache,
     canonical: CanonicalModel,
-    target: Target,
+    target: AnyTarget,
     scheme: AppliedScheme,
     profile: Profile,
     variant: Variant,
@@ -184,7 +188,7 @@ def cached_build(
 
 
 def _found_records(
-    names: str | Sequence[str], chosen: Sequence[Target], profile: Profile, folders: Sequence[Path] | None
+    names: str | Sequence[str], chosen: Sequence[AnyTarget], profile: Profile, folders: Sequence[Path] | None
 ) -> list[Found]:
     """The tuning records for each target: those of the micro-architecture that was asked for by name."""
     if not profile.fuse:
@@ -220,7 +224,7 @@ def _known(entry: Path) -> Manifest | None:
 
 
 def _build_key(
-    canonical: CanonicalModel, target: Target, scheme: AppliedScheme, profile: Profile, variant: Variant
+    canonical: CanonicalModel, target: AnyTarget, scheme: AppliedScheme, profile: Profile, variant: Variant
 ) -> str:
     interface = [asdict(item) for item in canonical.spec.inputs]
     described = [
@@ -244,7 +248,7 @@ def _build_key(
             [source_digest(f"assay.{package}") for package in ("compile", "runtime")],
             installed_versions(TOOLS),
             _can_execute(target),
-            None if (emulator := find_emulator(target)) is None else emulator.description,
+            None if (emulator := _emulator(target)) is None else emulator.description,
         ]
     )
 
@@ -257,8 +261,14 @@ def _decoder_key(decoder: DecoderSpec | None, options: DecoderOptions) -> list[o
     return [described, asdict(options), text_digests(decoder)]
 
 
-def _can_execute(target: Target) -> str | None:
+def _emulator(target: AnyTarget) -> Emulator | None:
+    return None if isinstance(target, GpuTarget) else find_emulator(target)
+
+
+def _can_execute(target: AnyTarget) -> str | None:
     """None where this machine can run the target's code, else why not."""
+    if isinstance(target, GpuTarget):
+        return why_not_on_device(target)
     try:
         check_triple(target.triple)
         check_features(target.features)
@@ -269,7 +279,7 @@ def _can_execute(target: Target) -> str | None:
 
 def _build(
     canonical: CanonicalModel,
-    target: Target,
+    target: AnyTarget,
     scheme: AppliedScheme,
     profile: Profile,
     variant: Variant,
@@ -298,8 +308,10 @@ def scratch_folder(entry: Path) -> Iterator[Path]:
         shutil.rmtree(folder, ignore_errors=True)
 
 
-def _stand_in(target: Target) -> Target | None:
+def _stand_in(target: AnyTarget) -> Target | None:
     """``target``'s schedules with this machine's instructions, or None on another kind of machine."""
+    if isinstance(target, GpuTarget):
+        return None
     try:
         host = find_target("native")
     except CpuFeatureError:
@@ -317,7 +329,7 @@ def _stand_in(target: Target) -> Target | None:
 
 def verified(
     canonical: CanonicalModel,
-    target: Target,
+    target: AnyTarget,
     profile: Profile,
     manifest: Manifest,
     files: Mapping[str, bytes | Path],
@@ -333,8 +345,12 @@ def verified(
     """
     reason = _can_execute(target)
     note, staged, ran = None, manifest, target
-    emulator = None if reason is None else find_emulator(target)
-    if emulator is not None:
+    emulator = None if reason is None else _emulator(target)
+    if isinstance(target, GpuTarget):
+        note = device_note(target)
+        if reason is not None:
+            return _concluded(manifest, Execution.NEVER, note, [])
+    elif emulator is not None:
         note = f"Executed under {emulator.description}: the machine that built it is another."
     elif reason is not None:
         note = "Compiled, never executed: the machine that built it lacks the target's instructions."
@@ -356,7 +372,8 @@ def verified(
         compared = _check(outputs, canonical, cases, tolerance, ran, progress)
     executed = Execution.NEVER if emulator is None else Execution.EMULATED
     if reason is None:
-        executed = Execution.NATIVE
+        on_emulated = isinstance(target, GpuTarget) and is_emulated(target)
+        executed = Execution.EMULATED if on_emulated else Execution.NATIVE
     return _concluded(manifest, executed, note, compared)
 
 
@@ -382,13 +399,13 @@ def _check(
     canonical: CanonicalModel,
     cases: list[Case],
     tolerance: Tolerance,
-    target: Target,
+    target: AnyTarget,
     progress: Progress,
 ) -> list[VerifiedCase]:
     try:
         return compare_outputs(outputs, cases, tolerance)
     except VerificationError as error:
-        if canonical.spec.decoder is not None or target.launcher is Launcher.PLAN:
+        if isinstance(target, GpuTarget) or target.launcher is Launcher.PLAN or canonical.spec.decoder:
             raise
         with progress.step("look for the operator that diverges first"):
             culprit = first_divergence(canonical, cases, target)

@@ -12,6 +12,7 @@ from assay.compile.targets.target import Launcher
 from assay.compile.verify import reference_version
 from assay.errors import ModelError
 from assay.models.spec import Dim, DType, InputSpec, ModelSpec, SymbolicDim
+from assay.runtime.device_code import FILE as DEVICE_CODE
 from assay.runtime.manifest import (
     DTypeName,
     Entry,
@@ -52,12 +53,12 @@ TOOLS = ("apache-tvm", "apache-tvm-ffi", "onnx", "onnxruntime", "ziglang")
 
 
 def library_name(target: AnyTarget, library: str = LIBRARY) -> str:
-    """The name of ``library`` in an artifact for ``target``: by what it is, a WebAssembly module for one.
+    """The name of ``library`` in an artifact for ``target``: WebAssembly modules are called so.
 
-    For a GPU it stands for the files of its kernels, which the launch plan names.
+    For a GPU it is the description of the files of its kernels.
     """
     if isinstance(target, GpuTarget):
-        return library.replace(".so", f".{target.api}")
+        return f"lib/{DEVICE_CODE}"
     return library.replace(".so", ".wasm") if target.launcher is Launcher.WASM else library
 
 

@@ -11,6 +11,7 @@ import msgspec
 
 from assay.compile.decoders.interface import DecoderOptions, paged_dims
 from assay.compile.profiles.profile import Profile
+from assay.compile.targets.gpu_target import GpuTarget
 from assay.compile.targets.target import Launcher, Target
 from assay.compile.tvm_import import import_tvm
 from assay.errors import AssayError
@@ -28,6 +29,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "Lowered",
+    "compiler_step",
     "kernel_workloads",
     "llvm_target",
     "lower",
@@ -45,7 +47,7 @@ class Lowered:
     """An executable, its weights in the order in which ``main`` takes them, and the kernels left to TVM.
 
     ``kernels`` describes what each kernel computes; ``workspace`` is the peak of memory as planned. With a
-    ``plan`` the executable is the kernels alone.
+    ``plan`` the executable is the kernels alone, for a GPU as EmittedCode.
     """
 
     executable: Any
@@ -62,8 +64,13 @@ def llvm_target(target: Target) -> Any:
     config: dict[str, Any] = {"kind": "llvm", "mtriple": target.triple, "mcpu": target.cpu}
     if target.llvm_options:
         config["cl-opt"] = list(target.llvm_options)
+    if target.abi is not None:
+        config["mabi"] = target.abi
     if target.attributes:
         config["mattr"] = list(target.attributes)
+    if target.launcher is Launcher.WASM:
+        # TVM knows no width for this machine, and says so each time.
+        config["vector-width"] = target.vector_unit.bits
     return tvm.target.Target(config)
 
 
@@ -92,7 +99,7 @@ def lower(
 
     context = ScheduleContext(unit=target.vector_unit, sizes=sizes, tuning=tuning)
     module = _fused(module, target, profile, context, bound or {}, progress)
-    with _step(progress, "schedule"):
+    with compiler_step(progress, "schedule"):
         module, weights = _without_weights(module, profile)
         kernels = describe_kernels(module)
         module, unscheduled = _schedule(module, context)
@@ -100,8 +107,8 @@ def lower(
     free = {name: value for name, value in maxima.items() if name not in (bound or {})}
     module = with_upper_bounds(module, free)
     plan = None
-    with _step(progress, "generate code"), tvm.transform.PassContext(disabled_pass=list(_NEEDLESS)):
-        if target.launcher is Launcher.PLAN:
+    with compiler_step(progress, "generate code"), tvm.transform.PassContext(disabled_pass=list(_NEEDLESS)):
+        if target.launcher is not Launcher.VIRTUAL_MACHINE:
             executable, plan, constants = _planned(module, target)
             weights |= constants
         else:
@@ -170,7 +177,7 @@ def _fused(
     from assay.compile.schedules.legalize import legalizations
 
     transform = relax.transform
-    with _step(progress, "layout"):
+    with compiler_step(progress, "layout"):
         module = normalize(module)
         module = fold_constant_movement(module)
         if profile.fuse:
@@ -178,13 +185,13 @@ def _fused(
         module = fold_constant_movement(to_channels_last(module))
         module = sink_shuffles(module)
         module = convert_quantized(module, context, winograd=profile.winograd)
-    with _step(progress, "pack weights"):
+    with compiler_step(progress, "pack weights"):
         module = convert_recurrences(module, context)
         module = convert_block_products(module, context)
         module = share_tied_tables(convert_contractions(module, context, winograd=profile.winograd))
         if bound:
             module = bind_sizes(module, bound)
-    with _step(progress, "fuse"):
+    with compiler_step(progress, "fuse"):
         with llvm_target(target):
             module = relax.backend.DispatchSortScan()(module)
         legalize = transform.LegalizeOps(legalizations(), skip_ops=["relax.reshape"])
@@ -196,7 +203,7 @@ def _fused(
 
 
 @contextmanager
-def _step(progress: Progress, name: str) -> Iterator[None]:
+def compiler_step(progress: Progress, name: str) -> Iterator[None]:
     """One step of the compiler; whatever TVM raises in it, of whatever type, becomes one sentence."""
     with progress.step(name):
         try:
@@ -261,7 +268,7 @@ def _build_pipeline(tvm: Any) -> Any:
 
 def lower_canonical(
     canonical: CanonicalModel,
-    target: Target,
+    target: Target | GpuTarget,
     profile: Profile,
     progress: Progress,
     model: Any = None,
@@ -280,12 +287,21 @@ def lower_canonical(
     dims = canonical.spec.symbolic_dims
     if canonical.spec.decoder is not None:
         dims = paged_dims(canonical.spec.decoder, decoder or DecoderOptions())
+    expected = {name: dim.default for name, dim in dims.items()} | dict(sizes or {})
+    maxima = {name: dim.maximum for name, dim in dims.items()}
+    module = _imported(canonical, progress, model, decoder)
+    if isinstance(target, GpuTarget):
+        from assay.compile.lower_device import lower_device
+
+        return lower_device(
+            module, target=target, profile=profile, sizes=expected, maxima=maxima, progress=progress
+        )
     return lower(
-        _imported(canonical, progress, model, decoder),
+        module,
         target=target,
         profile=profile,
-        sizes={name: dim.default for name, dim in dims.items()} | dict(sizes or {}),
-        maxima={name: dim.maximum for name, dim in dims.items()},
+        sizes=expected,
+        maxima=maxima,
         bound=bound,
         tuning=tuning,
         progress=progress,

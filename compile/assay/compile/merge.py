@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 
 from assay.runtime.artifact import WEIGHTS, Artifact, open_artifact, write_artifact
+from assay.runtime.device_code import decode_device_code
 from assay.runtime.javascript_files import is_javascript
 from assay.runtime.kernels import kernels_file
 from assay.runtime.manifest import Entry, Level, Manifest, Weight
@@ -86,6 +87,10 @@ def _add_level(artifact: Artifact, pool: _Pool, files: dict[str, bytes | Path]) 
         if entry.plan is not None:
             plan = plan_file(library)
             files[plan] = artifact.path(entry.plan)
+        if entry.driver == "device":
+            folder = PurePosixPath(entry.library).parent
+            code = decode_device_code(artifact.read(entry.library)).files.values()
+            files.update({f"lib/{name}/{each}": artifact.path(str(folder / each)) for each in code})
         weights = tuple(pool.add(described[weight], arrays[weight], name) for weight in entry.weights)
         return msgspec.structs.replace(entry, library=library, plan=plan, weights=weights)
 

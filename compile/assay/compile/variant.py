@@ -11,10 +11,12 @@ from assay.compile.decoders.interface import DecoderOptions
 from assay.compile.decoders.text_files import text_files
 from assay.compile.describe import LIBRARY, RUNTIME, library_name
 from assay.compile.lower import Lowered, lower_canonical
-from assay.compile.targets.target import Launcher
+from assay.compile.targets.gpu_target import GpuTarget
+from assay.compile.targets.target import Launcher, Target
 from assay.compile.tvm_import import import_tvm
 from assay.progress import Progress
 from assay.runtime.artifact import WEIGHTS
+from assay.runtime.device_code import encode_device_code
 from assay.runtime.javascript_files import javascript_files
 from assay.runtime.kernels import encode_kernels, kernels_file
 from assay.runtime.plan import encode_plan, plan_file
@@ -23,7 +25,7 @@ from assay.runtime.weights import save_weights
 if TYPE_CHECKING:
     from assay.compile.profiles import Profile
     from assay.compile.schedules.choices import Tuning
-    from assay.compile.targets import Target
+    from assay.compile.targets import AnyTarget
     from assay.models.export import CanonicalModel
 
 __all__ = ["Variant", "compile_variant"]
@@ -44,14 +46,14 @@ class Variant:
 
 def compile_variant(
     canonical: CanonicalModel,
-    target: Target,
+    target: AnyTarget,
     profile: Profile,
     folder: Path,
     progress: Progress,
     variant: Variant,
 ) -> tuple[dict[str, bytes | Path], Lowered]:
     """The files of an artifact, made in ``folder``, and what they were made from."""
-    from assay.compile.emit import emit_kernels, emit_library, runtime_library
+    from assay.compile.emit import runtime_library
 
     with progress.step("start the compiler"):
         import_tvm()
@@ -64,18 +66,17 @@ def compile_variant(
         tuning=variant.tuning,
         decoder=variant.decoder,
     )
-    with progress.step("link"):
-        if lowered.plan is None:
-            library = emit_library(lowered.executable, target, folder)
-        else:
-            names = [kernel.name for kernel in lowered.plan.kernels]
-            library = emit_kernels(lowered.executable, names, target, folder)
     name = library_name(target, variant.library)
     files: dict[str, bytes | Path] = {
-        name: library,
         kernels_file(name): encode_kernels(lowered.kernels),
         **text_files(canonical.spec.decoder),
     }
+    if isinstance(target, GpuTarget):
+        files[name] = encode_device_code(lowered.executable.description)
+        files.update({f"lib/{each}": code for each, code in lowered.executable.files.items()})
+    else:
+        with progress.step("link"):
+            files[name] = _linked(lowered, target, folder)
     if lowered.plan is None:
         files[RUNTIME] = runtime_library()
     else:
@@ -84,6 +85,15 @@ def compile_variant(
         with progress.step("write weights"):
             save_weights(folder / WEIGHTS, lowered.weights)
         files[WEIGHTS] = folder / WEIGHTS
-    if target.launcher is Launcher.WASM:
+    if isinstance(target, Target) and target.launcher is Launcher.WASM:
         files.update(javascript_files())
     return files, lowered
+
+
+def _linked(lowered: Lowered, target: Target, folder: Path) -> Path:
+    from assay.compile.emit import emit_kernels, emit_library
+
+    if lowered.plan is None:
+        return emit_library(lowered.executable, target, folder)
+    names = [kernel.name for kernel in lowered.plan.kernels]
+    return emit_kernels(lowered.executable, names, target, folder)

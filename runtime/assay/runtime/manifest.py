@@ -108,9 +108,14 @@ class ModelInfo(Struct, frozen=True, kw_only=True):
 
 
 class TargetInfo(Struct, frozen=True, kw_only=True):
-    """What code was compiled for; ``features`` are those that a CPU must have, named as in /proc/cpuinfo."""
+    """What code was compiled for; ``features`` are those that a CPU must have, named as in /proc/cpuinfo.
+
+    Code for a GPU has an ``api``, and features as ``DeviceInfo`` names them; ``cpu`` is then the
+    architecture, or ``any`` where the driver of the device compiles.
+    """
 
     name: Name
+    api: Name | None = None
     triple: Name
     cpu: Name
     features: tuple[Name, ...]

@@ -37,6 +37,7 @@ __all__ = [
     "decode_plan",
     "encode_plan",
     "evaluate",
+    "needed_features",
     "plan_file",
 ]
 
@@ -65,6 +66,8 @@ ITEM_BYTES: Mapping[str, int] = {
 }
 """Bytes of one element of each dtype."""
 
+# What an element type of buffers asks of a device.
+_FEATURES: Mapping[str, str] = {"float16": "f16", "float64": "f64", "int64": "int64"}
 _LARGEST = 2**62
 _DEEPEST = 64
 
@@ -146,8 +149,8 @@ class Kernel(Struct, frozen=True, kw_only=True):
     """One kernel.
 
     On the CPU: ``__tvm_ffi_<name>`` of the level's library. On a device: the function ``name`` in the source
-    or binary ``file`` of the artifact, with its parameters in order, ``threads`` of one group in x, y, z,
-    and the bytes of memory that a group shares.
+    or binary ``file`` in the folder of the plan, with its parameters in order, ``threads`` of one group in x,
+    y and z, and the bytes of memory that a group shares.
     """
 
     name: Identifier
@@ -188,6 +191,12 @@ class Plan(Struct, frozen=True, kw_only=True):
 
 class _Version(msgspec.Struct):
     schema_version: int
+
+
+def needed_features(plan: Plan) -> tuple[str, ...]:
+    """What a device must have for the kernels of ``plan``, by the names of ``DeviceInfo.features``."""
+    dtypes = {parameter.dtype for kernel in plan.kernels for parameter in kernel.parameters}
+    return tuple(feature for dtype, feature in _FEATURES.items() if dtype in dtypes)
 
 
 def plan_file(library: str) -> str:

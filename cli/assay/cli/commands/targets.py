@@ -11,6 +11,7 @@ from assay.cli.output import Output
 
 if TYPE_CHECKING:
     from assay.compile.targets import Target
+    from assay.compile.targets.gpu_target import GpuTarget
 
 __all__ = ["command"]
 
@@ -19,7 +20,7 @@ __all__ = ["command"]
 @output_options
 @click.pass_obj
 def command(output: Output) -> None:
-    """List what can be compiled for, and what this CPU runs.
+    """List what can be compiled for, and what this machine runs.
 
     A target or one of its aliases goes to --target; `native` stands for the most capable one that this CPU
     runs.
@@ -40,7 +41,7 @@ def command(output: Output) -> None:
 
 
 def _rows() -> list[dict[str, Any]]:
-    from assay.compile.targets import find_target, targets
+    from assay.compile.targets import find_target, gpu_targets, targets
     from assay.errors import CpuFeatureError
 
     try:
@@ -63,7 +64,23 @@ def _rows() -> list[dict[str, Any]]:
                 "why_not": reason,
             }
         )
-    return rows
+    return rows + [_gpu_row(target) for target in gpu_targets().values()]
+
+
+def _gpu_row(target: GpuTarget) -> dict[str, Any]:
+    from assay.compile.device_execution import why_not_on_device
+
+    reason = why_not_on_device(target)
+    return {
+        "name": target.name,
+        "description": target.description,
+        "aliases": list(target.aliases),
+        "api": target.api.value,
+        "architecture": target.architecture,
+        "native": False,
+        "runs_here": reason is None,
+        "why_not": reason,
+    }
 
 
 def _why_not(target: Target) -> str | None:

@@ -35,7 +35,7 @@ _BINARY: Mapping[str, tuple[str, bool]] = {
     "And": ("min", False),
     "Or": ("max", False),
 }
-_SHIFTS = {"LShift": "*", "RShift": "//", "tirx.shift_left": "*", "tirx.shift_right": "//"}
+_SHIFTS = {"LShift": "*", "RShift": "//"}
 
 
 def to_expression(value: Any, variables: Mapping[Any, Expression]) -> Expression:
@@ -75,11 +75,8 @@ def _converted(value: Any, variables: Mapping[Any, Expression]) -> Expression:
 
 def _call(value: Any, variables: Mapping[Any, Expression]) -> Expression:
     name = str(getattr(getattr(value, "op", None), "name", ""))
-    if name == "tirx.if_then_else":
+    if name == "prim.if_then_else":
         return _select(*(_converted(part, variables) for part in value.args))
-    if name in _SHIFTS:
-        shifted, places = value.args
-        return _shifted(name, shifted, places, variables)
     raise AssayError(f"The size {value} cannot be said in a launch plan.")
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from functools import cache
+from typing import TypeAlias
 
 from assay.compile.targets import (
     aarch64_neon,
@@ -13,43 +14,87 @@ from assay.compile.targets import (
     x86_64_v4_amx,
     x86_64_v4_vnni,
 )
+from assay.compile.targets import opencl
+from assay.compile.targets.gpu_target import GpuTarget
 from assay.compile.targets.native import native_target
 from assay.compile.targets.target import Target, VectorUnit
-from assay.errors import UsageError
+from assay.errors import UnknownNameError, UsageError
 from assay.registry import Registry
 
-__all__ = ["Target", "VectorUnit", "find_target", "find_targets", "targets"]
+__all__ = [
+    "AnyTarget",
+    "GpuTarget",
+    "Target",
+    "VectorUnit",
+    "find_target",
+    "find_targets",
+    "gpu_targets",
+    "targets",
+]
+
+AnyTarget: TypeAlias = Target | GpuTarget
 
 # From plain to capable: `native` takes the last one that the machine can run.
 _MODULES = (x86_64_v2, x86_64_v3, x86_64_v4, x86_64_v4_vnni, x86_64_v4_amx, aarch64_neon)
 
+_GPU_MODULES = (opencl,)
+
 
 @cache
 def targets() -> Registry[Target]:
-    """All targets by name and micro-architecture alias, without ``native``."""
+    """All CPUs by name and micro-architecture alias, without ``native``."""
     registry: Registry[Target] = Registry("target")
     for module in _MODULES:
         registry.add(module.TARGET.name, module.TARGET, aliases=module.TARGET.aliases)
     return registry
 
 
+@cache
+def gpu_targets() -> Registry[GpuTarget]:
+    """All GPUs by name and alias."""
+    registry: Registry[GpuTarget] = Registry("target")
+    for module in _GPU_MODULES:
+        registry.add(module.TARGET.name, module.TARGET, aliases=module.TARGET.aliases)
+    return registry
+
+
 def find_target(name: str) -> Target:
-    """The target of that name or alias; ``native`` is detected. Raises UnknownNameError, CpuFeatureError."""
+    """The CPU of that name or alias; ``native`` is detected. Raises UnknownNameError, CpuFeatureError.
+
+    Raises UsageError for a GPU.
+    """
     if name == "native":
         return native_target(targets().values())
+    if name in gpu_targets():
+        raise UsageError(f"{name} is a GPU; this is for CPUs.", hint="`assay targets` lists them.")
     return targets()[name]
 
 
-def find_targets(names: str | Sequence[str]) -> tuple[Target, ...]:
-    """The targets of several names, or of one string with commas, each once, from plain to capable.
+def find_targets(names: str | Sequence[str]) -> tuple[AnyTarget, ...]:
+    """The targets of several names, or of one string with commas, each once: CPUs from plain to capable, GPUs.
 
-    Raises UsageError where there is no name, and what ``find_target`` raises.
+    Raises UsageError where there is no name, UnknownNameError for an unknown one, and CpuFeatureError.
     """
     parts = names.split(",") if isinstance(names, str) else [p for name in names for p in name.split(",")]
-    found = {target.name: target for target in (find_target(part.strip()) for part in parts if part.strip())}
+    found = {target.name: target for target in (_any_target(part.strip()) for part in parts if part.strip())}
     if not found:
         raise UsageError(
             "No target is named.", hint="`assay targets` lists them; `native` is this machine's."
         )
-    order = list(targets())
+    order = [*targets(), *gpu_targets()]
     return tuple(sorted(found.values(), key=lambda target: order.index(target.name)))
+
+
+def _any_target(name: str) -> AnyTarget:
+    if name in gpu_targets():
+        return gpu_targets()[name]
+    if name == "native" or name in targets():
+        return find_target(name)
+    known = [each for registry in (targets(), gpu_targets()) for each in registry]
+    aliases = [
+        alias
+        for registry in (targets(), gpu_targets())
+        for each in registry
+        for alias in registry.aliases(each)
+    ]
+    raise UnknownNameError("target", name, [*known, *aliases])

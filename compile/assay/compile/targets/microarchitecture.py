@@ -43,12 +43,12 @@ def named_microarchitectures(names: str | Sequence[str]) -> dict[str, str]:
 
     ``native`` asks for this machine's, an alias such as ``znver3`` for its own; a plain level for none.
     """
-    from assay.compile.targets import find_target
+    from assay.compile.targets import find_target, gpu_targets
 
     parts = names.split(",") if isinstance(names, str) else [p for name in names for p in name.split(",")]
     found: dict[str, str] = {}
     for name in (part.strip() for part in parts):
-        if not name:
+        if not name or name in gpu_targets():
             continue
         target = find_target(name)
         asked = microarchitecture() if name == "native" else name

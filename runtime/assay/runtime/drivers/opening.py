@@ -47,12 +47,26 @@ def _wasm(artifact: Artifact, entry: Entry) -> Driver:
     return Wasm(artifact, entry)
 
 
+def _plan_cpu(artifact: Artifact, entry: Entry) -> Driver:
+    from assay.runtime.drivers.plan_cpu import PlanOnCpu
+
+    return PlanOnCpu(artifact, entry)
+
+
+def _device(artifact: Artifact, entry: Entry) -> Driver:
+    from assay.runtime.drivers.plan_device import PlanOnDevice
+
+    return PlanOnDevice(artifact, entry)
+
+
 @cache
 def drivers() -> Registry[Callable[[Artifact, Entry], Driver]]:
     """What opens a driver, by the name that entries have for it."""
     registry: Registry[Callable[[Artifact, Entry], Driver]] = Registry("driver")
     registry.add("tvm-vm", _tvm_vm)
+    registry.add("plan-cpu", _plan_cpu)
     registry.add("wasm", _wasm)
+    registry.add("device", _device)
     return registry
 
 

@@ -1,38 +1,53 @@
-"""The driver of launch plans on the CPU: calls the kernels of a library one after the other.
+"""The driver of launch plans on this machine's CPU: calls the kernels of a library one after the other.
 
 The calling convention is TVM's: ``int __tvm_ffi_NAME(void*, TVMFFIAny* arguments, int32_t count, TVMFFIAny*
 result)``, where a TVMFFIAny is 16 bytes, a type index and a value, and tensors are pointers to DLTensor
-(https://dmlc.github.io/dlpack/latest/c_api.html). Kernels import few functions, which the loader of TVM's
-ffi gives them: ``TVMBackendParallelLaunch``, ``TVMBackendAllocWorkspace``, ``TVMBackendFreeWorkspace`` and
-``TVMFFIErrorSetRaisedFromCStrParts``.
+(https://dmlc.github.io/dlpack/latest/c_api.html). Kernels import few functions. TVM's ffi has the one that
+says what went wrong; the others are here, and run everything on the calling thread: this driver is there to
+show that a plan needs nothing else. ``assay.compile.native`` has one in C++, with threads.
 """
 
 from __future__ import annotations
 
 import ctypes
+import ctypes.util
 import threading
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from assay.errors import ArtifactError
+from assay.errors import ArtifactError, UsageError
 from assay.runtime.bound_plan import BoundPlan, Shape, bind
+from assay.runtime.drivers.ffi import import_tvm_ffi
 from assay.runtime.memory import empty_aligned
 from assay.runtime.packing import ALIGNMENT
-from assay.runtime.plan import Flavour, Place, Plan
+from assay.runtime.plan import Flavour, Place, Plan, decode_plan
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-
     import numpy.typing as npt
 
-__all__ = ["CpuCalls", "KernelLibrary"]
+    from assay.runtime.artifact import Artifact
+    from assay.runtime.manifest import Entry
+
+__all__ = ["CpuCalls", "KernelLibrary", "PlanOnCpu"]
 
 _INT, _TENSOR = 1, 7  # kTVMFFIInt, kTVMFFIDLTensorPtr
 _CODES = {"int": 0, "uint": 1, "float": 2, "bfloat": 4, "bool": 6}  # DLDataTypeCode
 _CPU = 1
+_OBJECT_BYTES = 24  # of TVMFFIObject, which the cell of an error follows
 _MOST_BOUND = 16  # sets of input shapes that are kept ready
+
+
+class _ErrorCell(ctypes.Structure):
+    """The begin of TVMFFIErrorCell: kind and message, each an address and a size."""
+
+    _fields_ = (
+        ("kind", ctypes.c_void_p),
+        ("kind_size", ctypes.c_size_t),
+        ("message", ctypes.c_void_p),
+        ("message_size", ctypes.c_size_t),
+    )
 
 
 class Any_(ctypes.Structure):
@@ -63,18 +78,77 @@ _Function = ctypes.CFUNCTYPE(
 )
 
 
-class KernelLibrary:
-    """The kernels of a plan in a shared library that is loaded, by their order in the plan.
+_Task = ctypes.CFUNCTYPE(ctypes.c_int, ctypes.c_int, ctypes.c_void_p, ctypes.c_void_p)
 
-    ``path``: of the library, whose imports the process must have. Raises ArtifactError where a kernel is
-    missing.
+
+class _Group(ctypes.Structure):
+    """TVMParallelGroupEnv: how tasks of one launch wait for each other, and how many there are."""
+
+    _fields_ = (("sync_handle", ctypes.c_void_p), ("num_task", ctypes.c_int32))
+
+
+_GROUP_OF_ONE = _Group(None, 1)
+
+
+def _run_alone(task: Callable[..., int], data: int | None, _count: int) -> int:
+    return task(0, ctypes.addressof(_GROUP_OF_ONE), data)
+
+
+_parallel_launch = ctypes.CFUNCTYPE(ctypes.c_int, _Task, ctypes.c_void_p, ctypes.c_int)(_run_alone)
+
+
+class _Workspaces:
+    """Memory that kernels ask for, by address; given back, it is kept for the next that asks."""
+
+    def __init__(self) -> None:
+        self.free: dict[int, list[npt.NDArray[Any]]] = {}
+        self.used: dict[int, npt.NDArray[Any]] = {}
+
+    def allocate(self, _kind: int, _device: int, size: int, _code: int, _bits: int) -> int:
+        kept = self.free.get(size)
+        memory = kept.pop() if kept else empty_aligned((max(1, size),), np.dtype(np.uint8))
+        self.used[memory.ctypes.data] = memory
+        return int(memory.ctypes.data)
+
+    def give_back(self, _kind: int, _device: int, address: int) -> int:
+        memory = self.used.pop(address)
+        self.free.setdefault(memory.size, []).append(memory)
+        return 0
+
+
+_workspaces = _Workspaces()
+_INT32 = ctypes.c_int32
+_allocate = ctypes.CFUNCTYPE(ctypes.c_void_p, _INT32, _INT32, ctypes.c_uint64, _INT32, _INT32)(
+    _workspaces.allocate
+)
+_give_back = ctypes.CFUNCTYPE(ctypes.c_int, _INT32, _INT32, ctypes.c_void_p)(_workspaces.give_back)
+# Libraries have a pointer for each that their loader sets.
+_IMPORTS = {
+    "__TVMBackendParallelLaunch": _parallel_launch,
+    "__TVMBackendAllocWorkspace": _allocate,
+    "__TVMBackendFreeWorkspace": _give_back,
+}
+
+
+class KernelLibrary:
+    """The kernels of a plan in a shared library that is loaded here, by their order in the plan.
+
+    Raises ArtifactError where it cannot be loaded, or lacks a kernel.
     """
 
     def __init__(self, path: str, plan: Plan) -> None:
         try:
+            ctypes.CDLL(import_tvm_ffi().libinfo.find_libtvm_ffi(), ctypes.RTLD_GLOBAL)
+            ctypes.CDLL(ctypes.util.find_library("m") or "libm.so.6", ctypes.RTLD_GLOBAL)
             self._library = ctypes.CDLL(path)
         except OSError as error:
             raise ArtifactError(f"The library {path} cannot be loaded: {error}") from error
+        for name, function in _IMPORTS.items():
+            try:
+                pointer = ctypes.c_void_p.in_dll(self._library, name)
+            except ValueError:  # no kernel wants it
+                continue
+            pointer.value = ctypes.cast(function, ctypes.c_void_p).value
         self.functions = []
         for kernel in plan.kernels:
             try:
@@ -140,22 +214,16 @@ class _Prepared:
 class CpuCalls:
     """A plan on the CPU, ready to be called: its library and weights, and storages for each set of shapes.
 
-    ``weights``: in the order of the plan, contiguous, 64-byte aligned. ``failure`` gives the message of the
-    error that a kernel raised. Raises ArtifactError for a plan of another flavour or other weights.
+    ``weights``: in the order of the plan, contiguous, 64-byte aligned. Raises ArtifactError for a plan of
+    another flavour or other weights.
     """
 
-    def __init__(
-        self,
-        plan: Plan,
-        library: KernelLibrary,
-        weights: Sequence[npt.NDArray[Any]],
-        failure: Callable[[], str],
-    ) -> None:
+    def __init__(self, plan: Plan, library: KernelLibrary, weights: Sequence[npt.NDArray[Any]]) -> None:
         if plan.flavour is not Flavour.CPU:
             raise ArtifactError(f"The launch plan is for a {plan.flavour}, not for the CPU.")
         if len(weights) != len(plan.weights):
             raise ArtifactError(f"The launch plan takes {len(plan.weights)} weights, not {len(weights)}.")
-        self._plan, self._library, self._weights, self._failure = plan, library, list(weights), failure
+        self._plan, self._library, self._weights = plan, library, list(weights)
         self._prepared: dict[tuple[Shape, ...], _Prepared] = {}
         self._lock = threading.Lock()
 
@@ -172,7 +240,7 @@ class CpuCalls:
             result = Any_()
             for function, values, count in prepared.calls:
                 if function(None, values, count, ctypes.byref(result)):
-                    raise ArtifactError(f"A kernel failed: {self._failure()}")
+                    raise ArtifactError(f"A kernel failed: {_raised()}")
         return [self._output(prepared, number, arrays, kept) for number in self._plan.outputs]
 
     def _ready(self, shapes: tuple[Shape, ...]) -> _Prepared:
@@ -212,6 +280,63 @@ class CpuCalls:
         return part.view(tensor.dtype).reshape(tensor.shape)
 
 
-def is_aligned(array: npt.NDArray[Any]) -> bool:
-    """Whether kernels may read ``array`` where it is."""
+class PlanOnCpu:
+    """The driver of a level with a launch plan and a library for this machine's CPU.
+
+    Raises ArtifactError for a plan or a library that is damaged or does not fit the manifest.
+    """
+
+    def __init__(self, artifact: Artifact, entry: Entry) -> None:
+        if entry.plan is None:
+            raise ArtifactError(f"{entry.library} is a library of kernels without a launch plan.")
+        plan = decode_plan(artifact.read(entry.plan))
+        weights = artifact.weights()
+        library = KernelLibrary(str(artifact.path(entry.library)), plan)
+        self._calls = CpuCalls(plan, library, [weights[name] for name in entry.weights])
+
+    def call(
+        self,
+        arrays: Sequence[npt.NDArray[Any]],
+        threads: int,
+        instrument: Callable[..., None] | None = None,
+    ) -> list[npt.NDArray[Any]]:
+        """Outputs for ``arrays``, computed by this thread, whatever ``threads`` says.
+
+        An array that is not contiguous or not 64-byte aligned is copied, and written back where kernels
+        write it. Raises UsageError with an ``instrument``.
+        """
+        if instrument is not None:
+            raise UsageError("The kernels of this driver cannot be observed one by one.")
+        aligned = [array if _is_aligned(array) else _aligned_copy(array) for array in arrays]
+        outputs = self._calls.call(aligned)
+        for array, copy in zip(arrays, aligned, strict=True):
+            if copy is not array and array.flags.writeable:
+                np.copyto(array, copy)
+        return outputs
+
+    def is_weight(self, tensor: Any) -> bool:
+        """Never: nothing shows the tensors of this driver."""
+        return False
+
+
+def _is_aligned(array: npt.NDArray[Any]) -> bool:
     return bool(array.flags.c_contiguous) and array.ctypes.data % ALIGNMENT == 0
+
+
+def _aligned_copy(array: npt.NDArray[Any]) -> npt.NDArray[Any]:
+    copy = empty_aligned(array.shape, array.dtype)
+    np.copyto(copy, array)
+    return copy
+
+
+def _raised() -> str:
+    """The message of the error that a kernel left with TVM's ffi."""
+    error = ctypes.c_void_p()
+    library = ctypes.CDLL(import_tvm_ffi().libinfo.find_libtvm_ffi())
+    library.TVMFFIErrorMoveFromRaised(ctypes.byref(error))
+    if not error.value:
+        return "it says no reason"
+    cell = ctypes.cast(error.value + _OBJECT_BYTES, ctypes.POINTER(_ErrorCell)).contents
+    message = ctypes.string_at(cell.message, cell.message_size).decode(errors="replace")
+    library.TVMFFIObjectDecRef(error)
+    return message

@@ -3,20 +3,26 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import PurePosixPath
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from assay.errors import ArtifactError, CapacityError, InterfaceError
+from assay.errors import ArtifactError, CapacityError, InterfaceError, UsageError
 from assay.runtime.bound_plan import BoundPlan, Shape, bind
+from assay.runtime.devices import device_apis
 from assay.runtime.devices.device import Buffer, Device, Launch, Program
-from assay.runtime.plan import ITEM_BYTES, Flavour, Place, Plan
+from assay.runtime.devices.selection import choose_device
+from assay.runtime.plan import ITEM_BYTES, Flavour, Place, Plan, decode_plan
 
 if TYPE_CHECKING:
     import numpy.typing as npt
 
-__all__ = ["DeviceCalls"]
+    from assay.runtime.artifact import Artifact
+    from assay.runtime.manifest import Entry
+
+__all__ = ["DeviceCalls", "PlanOnDevice"]
 
 _MOST_BOUND = 4  # sets of input shapes whose memory and launches are kept
 
@@ -165,6 +171,55 @@ class DeviceCalls:
         memory = np.empty(room, np.uint8)
         self.device.download(prepared.buffer(number), memory)
         return memory[: tensor.nbytes].view(numpy_dtype(tensor.dtype)).reshape(tensor.shape)
+
+
+class PlanOnDevice:
+    """The driver of a level for a GPU: its plan, its code and its weights on a device that fits.
+
+    Raises ArtifactError for a plan that is damaged or does not fit the manifest, DeviceError where no device
+    fits or the one that does refuses the code, and CapacityError where it has no room.
+    """
+
+    def __init__(self, artifact: Artifact, entry: Entry) -> None:
+        if entry.plan is None:
+            raise ArtifactError(f"{entry.library} is code for a device without a launch plan.")
+        plan = decode_plan(artifact.read(entry.plan))
+        target = next(each.target for each in artifact.manifest.levels if entry in each.entries())
+        info = choose_device(
+            target.api or "",
+            architecture=None if target.cpu == "any" else target.cpu,
+            features=target.features,
+        )
+        folder = PurePosixPath(entry.plan).parent
+        names = {kernel.file for kernel in plan.kernels if kernel.file is not None}
+        files = {name: artifact.read(str(folder / name)) for name in sorted(names)}
+        weights = artifact.weights()
+        self._device = device_apis()[info.api].open(info.index)
+        self._calls = DeviceCalls(
+            plan,
+            self._device,
+            files,
+            [weights[name] for name in entry.weights],
+            [output.dtype for output in artifact.manifest.outputs],
+        )
+
+    def call(
+        self,
+        arrays: Sequence[npt.NDArray[Any]],
+        threads: int,
+        instrument: Callable[..., None] | None = None,
+    ) -> list[npt.NDArray[Any]]:
+        """Outputs for ``arrays``; ``threads`` means nothing to a device.
+
+        Raises UsageError with an ``instrument``: a device's kernels are not called one by one.
+        """
+        if instrument is not None:
+            raise UsageError("The kernels of a device cannot be observed one by one.")
+        return self._calls.call(arrays)
+
+    def is_weight(self, tensor: Any) -> bool:
+        """Never: nothing shows the tensors of a device."""
+        return False
 
 
 def numpy_dtype(name: str) -> np.dtype[Any]:

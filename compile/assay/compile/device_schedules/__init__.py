@@ -1,0 +1,45 @@
+"""Schedules of kernels for GPUs: rules, tried in order, of which the first that fits a kernel wins.
+
+A rule is what TVM's dlight calls a ``ScheduleRule``: ``rule.apply(function, target, tunable)`` gives a
+scheduled ``s_tir.Schedule`` of a PrimFunc, or None where it does not fit. Rules of ours come before dlight's
+defaults, one rule a file, one line in ``_OURS``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from assay.compile.targets.gpu_target import GpuTarget
+
+__all__ = ["schedule_kernels"]
+
+# Each gives a rule for a target, or None where it has none for it.
+_OURS: tuple[Callable[[GpuTarget], Any], ...] = ()
+
+
+def schedule_kernels(module: Any, target: GpuTarget, tvm_target: Any) -> tuple[Any, list[str]]:
+    """Every kernel of ``module`` that is not scheduled yet in its scheduled form.
+
+    The names of those that have dlight's default come second.
+    """
+    from tvm import tirx
+    from tvm.s_tir import dlight
+
+    default = [
+        dlight.gpu.Matmul(),
+        dlight.gpu.GEMV(),
+        dlight.gpu.Reduction(),
+        dlight.gpu.GeneralReduction(),
+        dlight.gpu.Fallback(),
+    ]
+    ours = [rule for make in _OURS if (rule := make(target)) is not None]
+    with tvm_target:
+        if ours:
+            module = dlight.ApplyDefaultSchedule(*ours)(module)
+        left = [
+            str(variable.name_hint)
+            for variable, function in module.functions.items()
+            if isinstance(function, tirx.PrimFunc) and "tirx.is_scheduled" not in (function.attrs or {})
+        ]
+        return dlight.ApplyDefaultSchedule(*default)(module), sorted(left)
