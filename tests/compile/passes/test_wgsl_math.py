@@ -82,6 +82,13 @@ def test_constants_of_more_than_seven_digits_keep_them() -> None:
     assert f"{value.view(np.uint32)}" in str(module)
 
 
+def test_where_a_reduction_starts_stays_what_tvm_knows() -> None:
+    x = te.placeholder((4, 9), "float32", "x")
+    k = te.reduce_axis((0, 9), "k")
+    largest = te.compute((4,), lambda i: te.max(x[i, k], k), "largest")
+    assert "reinterpret" not in str(legalize_wgsl(tvm.IRModule({"main": te.create_prim_func([x, largest])})))
+
+
 def test_a_short_constant_stays_a_number() -> None:
     function = te.compute((4,), lambda i: tirx.const(0.1, "float32") + i, "y")
     assert "reinterpret" not in str(legalize_wgsl(tvm.IRModule({"main": te.create_prim_func([function])})))

@@ -20,6 +20,7 @@ from assay.compile.schedules.ir import Expr, rewrite
 __all__ = ["finish_wgsl", "legalize_wgsl", "legalized"]
 
 _LARGEST_PRODUCT = 8  # the largest exponent that becomes a product
+_LARGEST = 3.402823e38  # of float32, as TVM writes it
 _NOT_FINITE = 0x7F800000  # the bits of infinity; those of NaN are above
 _HELPERS = """\
 fn positive_infinity() -> f32 { var bits = 0x7f800000u; return bitcast<f32>(bits); }
@@ -73,15 +74,13 @@ def _literal(expr: Expr) -> Expr | None:
         return tirx.Cast("float16", tirx.FloatImm("float32", value))
     if dtype != "float32" or not math.isfinite(value):
         return None
-    bits = struct.pack("<f", _clamped(value))
-    if struct.pack("<f", _clamped(float(f"{value:.6e}"))) == bits:
+    # The largest numbers are where reductions start, which TVM knows by them; seven digits do for that.
+    if abs(value) >= _LARGEST:
+        return None
+    bits = struct.pack("<f", value)
+    if struct.pack("<f", float(f"{value:.6e}")) == bits:
         return None
     return tirx.reinterpret("float32", tirx.const(int.from_bytes(bits, "little"), "uint32"))
-
-
-def _clamped(value: float) -> float:
-    largest = 3.4028234663852886e38
-    return min(max(value, -largest), largest)
 
 
 def _is_float(expr: Expr) -> bool:
