@@ -136,6 +136,7 @@ def _ids(text: str) -> list[int]:
 def _message(decoder: Decoder, text: Prompt, system: str | None) -> list[int]:
     """The tokens of a chat whose one message is ``text``."""
     from assay.runtime.generate.chat_template import Message, Role
+    from assay.runtime.generate.chat_tokens import chat_tokens
 
     if not isinstance(text, str):
         raise UsageError("--chat takes a text, not tokens.")
@@ -146,7 +147,7 @@ def _message(decoder: Decoder, text: Prompt, system: str | None) -> list[int]:
     messages = [Message(role=Role.USER, content=text)]
     if system is not None:
         messages.insert(0, Message(role=Role.SYSTEM, content=system))
-    return decoder.tokenizer.encode(decoder.chat_template.render(messages), begin=False)
+    return chat_tokens(decoder.tokenizer, decoder.chat_template, messages)
 
 
 def _print_json(

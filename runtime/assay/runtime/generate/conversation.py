@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from assay.runtime.generate.chat_template import Message, Role
+from assay.runtime.generate.chat_tokens import chat_tokens
 from assay.runtime.generate.decoder import Decoder
 from assay.runtime.generate.generation import Generation
 
@@ -38,8 +39,7 @@ class Conversation:
         """
         self.messages.append(Message(role=Role.USER, content=text))
         try:
-            # The template writes the token that texts begin with itself.
-            prompt = self._decoder.tokenizer.encode(self._template.render(self.messages), begin=False)
+            prompt = chat_tokens(self._decoder.tokenizer, self._template, self.messages)
             return self._decoder.generate(prompt, sequence=self._sequence, **self._settings)
         except BaseException:
             self.messages.pop()

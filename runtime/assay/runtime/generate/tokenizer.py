@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import json
+from collections.abc import Mapping, Sequence
+from functools import cached_property
 from typing import TYPE_CHECKING
 
 from assay.errors import MissingDependencyError, TokenizerError
@@ -27,6 +29,7 @@ class Tokenizer:
     """
 
     def __init__(self, content: bytes, info: DecoderInfo) -> None:
+        self._content = content
         self._library = _load(content)
         self._info = info
         highest = max(self._library.get_vocab(with_added_tokens=True).values(), default=-1)
@@ -39,12 +42,32 @@ class Tokenizer:
     def encode(self, text: str, *, begin: bool = True) -> list[int]:
         """The tokens of ``text``; with ``begin``, after the token that this model's texts begin with, if any.
 
-        Special tokens in the text, such as ``<|im_end|>``, are taken as such.
+        Special tokens in the text, such as ``<|im_end|>``, are taken as such; ``chat_tokens`` does not take
+        those of a user's message so.
         """
         ids: list[int] = self._library.encode(text, add_special_tokens=False).ids
         if begin and self._info.add_bos and self._info.bos_ids and ids[:1] != [self._info.bos_ids[0]]:
             return [self._info.bos_ids[0], *ids]
         return ids
+
+    @cached_property
+    def special_tokens(self) -> dict[str, int]:
+        """The ids of special tokens by how they are written."""
+        added = self._library.get_added_tokens_decoder()
+        return {str(token.content): int(number) for number, token in added.items() if token.special}
+
+    def encode_renamed(self, text: str, names: Mapping[str, str]) -> list[int]:
+        """The tokens of ``text``, in which special tokens have other ``names``, by those of the vocabulary.
+
+        The latter are nothing but text in it.
+        """
+        document = json.loads(self._content)
+        for token in document["added_tokens"]:
+            token["content"] = names.get(token["content"], token["content"])
+        library = _load(json.dumps(document).encode())
+        # A name that is in no vocabulary gets an id of its own.
+        known = {library.token_to_id(name): self.special_tokens[token] for token, name in names.items()}
+        return [known.get(number, number) for number in library.encode(text, add_special_tokens=False).ids]
 
     def decode(self, ids: Sequence[int], *, special: bool = False) -> str:
         """The text of ``ids``, without special tokens unless ``special``."""
