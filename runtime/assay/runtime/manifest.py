@@ -230,8 +230,8 @@ class Quantization(Struct, frozen=True, kw_only=True):
     """What the scheme did to the weights that it stores, and what that costs.
 
     ``tensor_bytes`` are the bytes that the scheme implies for them, scales and zero points included;
-    ``elements`` how many weights they hold. ``calibration``: SHA-256 of recorded inputs that it calibrated on,
-    None where the compiler's own were taken, or none are needed.
+    ``elements`` how many weights they hold. ``calibration``: SHA-256 of the recorded inputs that it was
+    calibrated on, None where the compiler's own were taken, or none are needed.
     """
 
     tensors: Size

@@ -154,7 +154,9 @@ def apply_plan(
                 notes = _Notes(
                     digests=digests,
                     quantization=quantization_of(
-                        result, _errors(canonical, changed), calibration and calibration.digest
+                        result,
+                        _errors(canonical, changed),
+                        None if calibration is None else calibration.digest,
                     ),
                     absolute_tolerance=_rounding_noise(changed, folder) if plan.rounds_activations else 0.0,
                 )
