@@ -191,13 +191,14 @@ class _Quantized(PyExprMutator):  # type: ignore[misc]
     ) -> tuple[Any, Any]:
         """The sums of ``flat`` [N, K] times x, corrected for the zero point where the kernel does not."""
         scale, zero = vectors
-        bias = np.zeros(len(flat), np.int32)
+        shift = getattr(form, "shift", 0)
+        bias = (shift * flat.astype(np.int64).sum(1)).astype(np.int32)
         if not isinstance(x.zero, int):
             sums_of_weights = flat.astype(np.int64).sum(1) - zero.astype(np.int64) * flat.shape[1]
             columns = relax.const(sums_of_weights.astype(np.int32))
             total = self._emit(requantize.less_zero, total, x.zero, columns)
         elif not isinstance(form, PairsOf16):
-            bias = (-x.zero * flat.astype(np.int64).sum(1)).astype(np.int32)
+            bias = ((shift - x.zero) * flat.astype(np.int64).sum(1)).astype(np.int32)
         sums = Sums(total=total, bias=bias, factor=(np.float32(x.scale) * scale).astype(np.float32))
         return self._rescaled(sums, None, emit=False), sums
 

@@ -54,9 +54,9 @@ class IntegerKernels:
 
     def rounds(self, largest: float) -> bool:
         """Whether numbers of magnitude up to ``largest`` are rounded to int32 by the target's instruction."""
-        plain = self.context.unit.dot in (DotProduct.WIDENED, DotProduct.TILES, DotProduct.PAIRS)
+        able = self.context.unit.dot in (DotProduct.MULTIPLY_ADD, DotProduct.VNNI, DotProduct.AMX)
         # Far enough inside int32 for a zero point to be added.
-        return not plain and largest < 2.0**30
+        return able and largest < 2.0**30
 
     def conv2d(
         self, x: Integers, filters: npt.NDArray[Any], zero: npt.NDArray[Any], geometry: ConvGeometry, out: Any

@@ -155,6 +155,20 @@ class Quads(_Form):
 
 
 @dataclass(frozen=True, kw_only=True)
+class SignedQuads(_Form):
+    """``sdot`` (Armv8.4): codes of 4 bits as they are, those of 8 bits less 128."""
+
+    def prepare(self, codes: Expr) -> Sequence[Expr]:
+        """The codes as signed bytes."""
+        return (self._as(codes ^ self._every(128, "uint8") if self.bias else codes, "int8"),)
+
+    def add(self, total: Expr | None, weights: Sequence[Expr], x: Expr) -> Expr:
+        """sdot(total, weights, x)."""
+        start = self._every(0, "int32") if total is None else total
+        return self._call("llvm.aarch64.neon.sdot", "int32", start, weights[0], self._as(x, "int8"))
+
+
+@dataclass(frozen=True, kw_only=True)
 class Widened(_Form):
     """Plain arithmetic, for any CPU."""
 
@@ -203,7 +217,9 @@ def block_dot(unit: VectorUnit, bits: int, lanes: int) -> BlockDot:
     """The form for codes of ``bits`` bits in vectors of ``lanes`` columns."""
     if unit.dot is DotProduct.PAIRS:
         return Pairs(lanes=lanes)
-    if unit.dot in (DotProduct.WIDENED, DotProduct.TILES):
+    if unit.dot in (DotProduct.SDOT, DotProduct.USDOT):
+        return SignedQuads(lanes=lanes, bias=0 if bits == 4 else 128)
+    if unit.dot in (DotProduct.WIDENED, DotProduct.LONG, DotProduct.TILES):
         return Widened(lanes=lanes)
     if unit.dot in (DotProduct.VNNI, DotProduct.AMX):
         return Quads(lanes=lanes)

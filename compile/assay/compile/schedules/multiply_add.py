@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from functools import reduce
+from functools import cache, reduce
 from typing import Any, Protocol
 
 import numpy as np
@@ -22,6 +22,7 @@ from assay.compile.targets.target import DotProduct, VectorUnit
 __all__ = [
     "FLOAT32",
     "Float32",
+    "Integers",
     "MultiplyAdd",
     "PairsOf16",
     "PairsOf16Simd128",
@@ -33,8 +34,11 @@ __all__ = [
     "form_name",
     "form_named",
     "integer_form",
+    "intrinsic",
+    "same_bits",
     "stored_form",
     "unit_for",
+    "vector_type",
 ]
 
 
@@ -143,7 +147,7 @@ def stored_form(unit: VectorUnit, dtype: str) -> MultiplyAdd:
     return StoredFloat16() if unit.f16c else StoredFloat16Widened()
 
 
-def _bits(values: Expr, dtype: str) -> Expr:
+def same_bits(values: Expr, dtype: str) -> Expr:
     """The same bits as another type."""
     return tirx.reinterpret(dtype, values)
 
@@ -152,21 +156,23 @@ def _packed_left(a: Buffer, offset: Expr, count: int, depth: int) -> Expr:
     """``count`` neighbours of A as one int32, zeros above: what lies behind them may not be A's to read."""
     bits = 8 * element_bytes(a)
     if count == depth:
-        return _bits(load(a, lanes_at(offset, depth)), "int32")
+        return same_bits(load(a, lanes_at(offset, depth)), "int32")
     total: Expr = None
     for position in range(count):
-        element = tirx.Cast("int32", _bits(load(a, offset + position), f"uint{bits}"))
+        element = tirx.Cast("int32", same_bits(load(a, offset + position), f"uint{bits}"))
         if position:
             element = element << const_like(bits * position, "int32")
         total = element if total is None else total | element
     return total
 
 
-def _vector(dtype: str, lanes: int) -> str:
+def vector_type(dtype: str, lanes: int) -> str:
+    """TVM's name of a vector."""
     return f"{dtype}x{lanes}"
 
 
-def _intrinsic(name: str, dtype: str, *arguments: Expr) -> Expr:
+def intrinsic(name: str, dtype: str, *arguments: Expr) -> Expr:
+    """An instruction by LLVM's name of it."""
     return tirx.call_llvm_pure_intrin(dtype, name, *arguments)
 
 
@@ -185,12 +191,16 @@ _DPBUSD = {
 
 
 @dataclass(frozen=True, kw_only=True)
-class _Integers:
-    """What the integer forms share: A's neighbours travel as one int32."""
+class Integers:
+    """What the integer forms share: A's neighbours travel as one int32.
+
+    ``shift``: what the form takes off every element of A; the caller corrects the sums for it.
+    """
 
     depth: int
     accumulator: str = "int32"
     registers: int = 1
+    shift: int = 0
 
     def left(self, a: Buffer, offset: Expr, lanes: int, count: int) -> Expr:
         """``count`` neighbours of A in the bits of each int32 lane."""
@@ -202,7 +212,7 @@ class _Integers:
 
 
 @dataclass(frozen=True, kw_only=True)
-class PairsOf16(_Integers):
+class PairsOf16(Integers):
     """int16 x int16, two K a step (``pmaddwd``): exact for every operand but -32768 in all four places."""
 
     depth: int = 2
@@ -210,13 +220,13 @@ class PairsOf16(_Integers):
     def add(self, total: Expr, left: Sequence[Expr], right: Sequence[Expr], lanes: int) -> Expr:
         """total + pmaddwd of each pair."""
         for a, b in zip(left, right, strict=True):
-            wide = _bits(a, _vector("int16", 2 * lanes))
-            total = total + _intrinsic(_MADDWD[32 * lanes], _vector("int32", lanes), wide, b)
+            wide = same_bits(a, vector_type("int16", 2 * lanes))
+            total = total + intrinsic(_MADDWD[32 * lanes], vector_type("int32", lanes), wide, b)
         return total
 
 
 @dataclass(frozen=True, kw_only=True)
-class QuadsOf8Saturating(_Integers):
+class QuadsOf8Saturating(Integers):
     """uint8 x int8, four K a vector (``pmaddubsw``), whose 16-bit sums of two products saturate.
 
     Several vectors are added in 16 bits before they are widened. The caller proves that no such sum leaves
@@ -229,18 +239,18 @@ class QuadsOf8Saturating(_Integers):
 
     def add(self, total: Expr, left: Sequence[Expr], right: Sequence[Expr], lanes: int) -> Expr:
         """total + pmaddwd(sum of pmaddubsw, 1)."""
-        half = _vector("int16", 2 * lanes)
+        half = vector_type("int16", 2 * lanes)
         sums = [
-            _intrinsic(_MADDUBSW[32 * lanes], half, _bits(a, _vector("uint8", 4 * lanes)), b)
+            intrinsic(_MADDUBSW[32 * lanes], half, same_bits(a, vector_type("uint8", 4 * lanes)), b)
             for a, b in zip(left, right, strict=True)
         ]
         ones = broadcast(const_like(1, "int16"), 2 * lanes)
         together = reduce(lambda x, y: x + y, sums)
-        return total + _intrinsic(_MADDWD[32 * lanes], _vector("int32", lanes), together, ones)
+        return total + intrinsic(_MADDWD[32 * lanes], vector_type("int32", lanes), together, ones)
 
 
 @dataclass(frozen=True, kw_only=True)
-class QuadsOf8(_Integers):
+class QuadsOf8(Integers):
     """uint8 x int8, four K a step, with 32-bit sums (AVX-512 VNNI ``vpdpbusd``): always exact."""
 
     depth: int = 4
@@ -248,23 +258,23 @@ class QuadsOf8(_Integers):
     def add(self, total: Expr, left: Sequence[Expr], right: Sequence[Expr], lanes: int) -> Expr:
         """vpdpbusd(total, left, right)."""
         for a, b in zip(left, right, strict=True):
-            quads = _bits(a, _vector("uint8", 4 * lanes))
-            total = _intrinsic(_DPBUSD[32 * lanes], _vector("int32", lanes), total, quads, b)
+            quads = same_bits(a, vector_type("uint8", 4 * lanes))
+            total = intrinsic(_DPBUSD[32 * lanes], vector_type("int32", lanes), total, quads, b)
         return total
 
 
 @dataclass(frozen=True, kw_only=True)
-class QuadsOf8Widened(_Integers):
+class QuadsOf8Widened(Integers):
     """``QuadsOf8`` in plain arithmetic, for a machine without the instruction: same panels, same results."""
 
     depth: int = 4
 
     def add(self, total: Expr, left: Sequence[Expr], right: Sequence[Expr], lanes: int) -> Expr:
         """Each quarter of the lanes' bytes widened, multiplied and added."""
-        wide = _vector("int32", lanes)
+        wide = vector_type("int32", lanes)
         low = broadcast(const_like(255, "int32"), lanes)
         for a, b in zip(left, right, strict=True):
-            words = _bits(b, wide)
+            words = same_bits(b, wide)
             for position in range(self.depth):
                 shift = broadcast(const_like(8 * position, "int32"), lanes)
                 above = broadcast(const_like(24 - 8 * position, "int32"), lanes)
@@ -281,7 +291,7 @@ class PairsOf16Widened(PairsOf16):
         """Each half of the lanes widened, multiplied and added."""
         half = broadcast(const_like(16, "int32"), lanes)
         for a, b in zip(left, right, strict=True):
-            words = _bits(b, _vector("int32", lanes))
+            words = same_bits(b, vector_type("int32", lanes))
             total = total + ((a << half) >> half) * ((words << half) >> half) + (a >> half) * (words >> half)
         return total
 
@@ -293,26 +303,21 @@ class PairsOf16Simd128(PairsOf16):
     def add(self, total: Expr, left: Sequence[Expr], right: Sequence[Expr], lanes: int) -> Expr:
         """total + dot_i16x8 of each pair."""
         for a, b in zip(left, right, strict=True):
-            wide = _bits(a, _vector("int16", 2 * lanes))
-            total = total + _intrinsic("llvm.wasm.dot", _vector("int32", lanes), wide, b)
+            wide = same_bits(a, vector_type("int16", 2 * lanes))
+            total = total + intrinsic("llvm.wasm.dot", vector_type("int32", lanes), wide, b)
         return total
 
 
-_FORMS: Mapping[str, MultiplyAdd] = {
-    form.__class__.__name__: form
-    for form in (
-        FLOAT32,
-        PairsOf16(),
-        PairsOf16Simd128(),
-        PairsOf16Widened(),
-        QuadsOf8Saturating(),
-        QuadsOf8(),
-        QuadsOf8Widened(),
-        StoredFloat16(),
-        StoredFloat16Widened(),
-        StoredBFloat16(),
-    )
-}
+@cache
+def _forms() -> Mapping[str, MultiplyAdd]:
+    from assay.compile.schedules.multiply_add_arm import Long16, QuadsOf8Mixed, QuadsOf8Signed
+
+    forms: tuple[MultiplyAdd, ...] = (
+        FLOAT32, PairsOf16(), PairsOf16Simd128(), PairsOf16Widened(), Long16(), QuadsOf8Saturating(),
+        QuadsOf8(), QuadsOf8Mixed(), QuadsOf8Signed(), QuadsOf8Widened(), StoredFloat16(),
+        StoredFloat16Widened(), StoredBFloat16(),
+    )  # fmt: skip
+    return {form_name(form): form for form in forms}
 
 
 def form_name(form: MultiplyAdd) -> str:
@@ -322,7 +327,7 @@ def form_name(form: MultiplyAdd) -> str:
 
 def form_named(name: object) -> MultiplyAdd:
     """The form of an annotation; float32 where there is none."""
-    return FLOAT32 if name is None else _FORMS[str(name)]
+    return FLOAT32 if name is None else _forms()[str(name)]
 
 
 def unit_for(form: MultiplyAdd, unit: VectorUnit) -> VectorUnit:
@@ -335,6 +340,8 @@ def integer_form(unit: VectorUnit, weights: npt.NDArray[Any]) -> MultiplyAdd:
 
     Weights that are not int8, or that could saturate, are multiplied in 16 bits.
     """
+    if unit.dot in (DotProduct.LONG, DotProduct.SDOT, DotProduct.USDOT):
+        return _arm_form(unit, weights)
     if unit.dot is DotProduct.PAIRS:
         return PairsOf16Simd128()
     widened = unit.dot in (DotProduct.WIDENED, DotProduct.TILES)
@@ -345,6 +352,14 @@ def integer_form(unit: VectorUnit, weights: npt.NDArray[Any]) -> MultiplyAdd:
     if widened:
         return QuadsOf8Widened()
     return QuadsOf8Saturating() if _pairs_fit(weights) else PairsOf16()
+
+
+def _arm_form(unit: VectorUnit, weights: npt.NDArray[Any]) -> MultiplyAdd:
+    from assay.compile.schedules.multiply_add_arm import Long16, QuadsOf8Mixed, QuadsOf8Signed
+
+    if weights.dtype != np.int8 or unit.dot is DotProduct.LONG:
+        return Long16()
+    return QuadsOf8Mixed() if unit.dot is DotProduct.USDOT else QuadsOf8Signed()
 
 
 def _pairs_fit(weights: npt.NDArray[Any]) -> bool:

@@ -14,7 +14,7 @@ TARGET = Target(
     triple="aarch64-linux-gnu",
     cpu="generic",
     features=("asimd",),
-    vector_unit=VectorUnit(bits=128, registers=32, dot=DotProduct.WIDENED, l2_bytes=512 * 1024),
+    vector_unit=VectorUnit(bits=128, registers=32, dot=DotProduct.LONG, l2_bytes=512 * 1024),
     attributes=("+neon",),
     launcher=Launcher.PLAN,
     emulator=("qemu-aarch64", "-cpu", "cortex-a72"),

@@ -24,6 +24,9 @@ class DotProduct(StrEnum):
     WIDENED = "widened"  # plain 32-bit arithmetic on the panels of vpdpbusd: any CPU
     AMX = "tdpbusd"  # tiles of sums for products of enough rows; else as with VNNI
     PAIRS = "dot_i16x8"  # WebAssembly's i32x4.dot_i16x8_s: two products of 16 bits and their sum, exact
+    LONG = "smlal"  # one product of 16 bits, widened as it is added: NEON, and RISC-V's vectors
+    SDOT = "sdot"  # four products of signed bytes and their sum, exact
+    USDOT = "usdot"  # four products of unsigned and signed bytes and their sum, exact
     TILES = "tiles"  # plain loops in the place of the instructions of AMX: any CPU
 
 
@@ -56,7 +59,8 @@ class Target:
     """One target: LLVM's triple and CPU, the CPU features that its code needs, its vector unit.
 
     ``features`` are named as in Linux's /proc/cpuinfo; an artifact is refused on a CPU that lacks one.
-    ``llvm_options`` are switches of LLVM's code generator. ``launcher``: what calls the kernels.
+    ``llvm_options`` are switches of LLVM's code generator. ``abi``: LLVM's name of the calling
+    convention, where the machine has several. ``launcher``: what calls the kernels.
     ``emulator``: the command that runs a program for this target on another machine, with a CPU that has the
     target's features and no later ones.
     """
@@ -69,6 +73,7 @@ class Target:
     vector_unit: VectorUnit
     attributes: tuple[str, ...] = ()
     llvm_options: tuple[str, ...] = ()
+    abi: str | None = None
     launcher: Launcher = Launcher.VIRTUAL_MACHINE
     emulator: tuple[str, ...] = ()
     aliases: tuple[str, ...] = ()
