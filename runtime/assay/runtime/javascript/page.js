@@ -1,30 +1,12 @@
 /** The page that comes with an artifact: loads it, runs it on made-up inputs, shows the outputs and the time. */
 
-import { DTYPES } from "./dtypes.js";
 import { load } from "./index.js";
+import { sample } from "./sample.js";
 
 const RUNS = 10;
 const SHOWN = 8;
 
 const element = (/** @type {string} */ id) => /** @type {HTMLElement} */ (document.getElementById(id));
-
-/**
- * An input of its default size: a sawtooth from 0 to 1 (real numbers), or 0 and 1 in turn (integers).
- *
- * @param {import("./model.js").Input} input
- */
-export function sample(input) {
-  const shape = input.shape.map((dim) => (typeof dim === "number" ? dim : dim.default));
-  const data = new DTYPES[input.dtype].array(shape.reduce((product, extent) => product * extent, 1));
-  if (input.dtype === "float32" || input.dtype === "float64") {
-    for (let i = 0; i < data.length; i += 1) data[i] = (i % 256) / 256;
-  } else if (input.dtype === "int64") {
-    for (let i = 0; i < data.length; i += 1) data[i] = BigInt(i % 2);
-  } else if (input.dtype !== "float16") {
-    for (let i = 0; i < data.length; i += 1) data[i] = i % 2;
-  }
-  return { data, shape };
-}
 
 async function main() {
   const started = performance.now();
