@@ -23,6 +23,19 @@ TARGETS = (
     "x86-64-v4-vnni",
     "x86-64-v4-amx",
     "aarch64-neon",
+    "cuda-sm_75",
+    "cuda-sm_80",
+    "cuda-sm_86",
+    "cuda-sm_89",
+    "cuda-sm_90",
+    "cuda-sm_100",
+    "cuda-sm_120",
+    "rocm-gfx90a",
+    "rocm-gfx942",
+    "rocm-gfx1030",
+    "rocm-gfx1100",
+    "rocm-gfx1201",
+    "metal",
     "opencl",
 )
 # uv reads none of pip's configuration, and so would miss a CPU build of torch that is configured there; some
@@ -35,7 +48,7 @@ RUNTIME_MODEL = "light-squeezenet"
 
 def install_for(session: nox.Session) -> list[str]:
     """Install what the session's arguments need, torch where they name it; gives the models without torch."""
-    session.install("-e", ".[compile]")
+    session.install("-e", ".[compile,cuda]" if session.name.startswith("build-cuda") else ".[compile]")
     listed = session.run("assay", "models", "--json", silent=True)
     if not isinstance(listed, str):  # `nox --install-only` runs nothing
         return []

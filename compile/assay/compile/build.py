@@ -18,9 +18,10 @@ from assay.compile.decoders.interface import DecoderOptions
 from assay.compile.decoders.text_files import text_digests
 from assay.compile.decoders.verification import cases_with_tolerance
 from assay.compile.describe import TOOLS, describe, target_info, weights_of
-from assay.compile.divergence import first_divergence
 from assay.compile.device_execution import device_note, is_emulated, why_not_on_device
+from assay.compile.divergence import first_divergence
 from assay.compile.emulation.finding import Emulator, find_emulator
+from assay.compile.emulation.gpu.execution import emulated_form, emulation_note, run_emulated
 from assay.compile.lower import Lowered
 from assay.compile.merge import write_levels
 from assay.compile.profiles import Profile, profiles
@@ -36,7 +37,7 @@ from assay.compile.verify import (
     reference_version,
     run_artifact,
 )
-from assay.errors import ArtifactError, CpuFeatureError, UsageError, VerificationError
+from assay.errors import ArtifactError, CpuFeatureError, EmulatorError, UsageError, VerificationError
 from assay.models.decoders.spec import DecoderSpec
 from assay.models.export import CanonicalModel
 from assay.models.spec import Array, ModelSpec, Tolerance
@@ -349,7 +350,15 @@ def verified(
     if isinstance(target, GpuTarget):
         note = device_note(target)
         if reason is not None:
-            return _concluded(manifest, Execution.NEVER, note, [])
+            form = emulated_form(target)
+            if form is None:
+                return _concluded(manifest, Execution.NEVER, note, [])
+            note += f" {emulation_note(target, form)}"
+            if form is not target:
+                folder = scratch / "stand-in"
+                folder.mkdir()
+                files, lowered = compile_variant(canonical, form, profile, folder, progress, variant)
+                staged = _standing_in(manifest, form, lowered)
     elif emulator is not None:
         note = f"Executed under {emulator.description}: the machine that built it is another."
     elif reason is not None:
@@ -368,7 +377,15 @@ def verified(
     with progress.step("verify"):
         place = write_artifact(scratch / "staged", staged, files)
         run = partial(run_artifact, level=ran.name) if emulator is None else emulator.run
-        outputs = run(place, cases)
+        if isinstance(target, GpuTarget) and reason is not None:
+            run = partial(run_emulated, level=ran.name)
+        try:
+            outputs = run(place, cases)
+        except EmulatorError as error:
+            if not isinstance(target, GpuTarget):
+                raise
+            note = f"{device_note(target)} Nor was its source run on the CPU: {error.message}"
+            return _concluded(manifest, Execution.NEVER, note, [])
         compared = _check(outputs, canonical, cases, tolerance, ran, progress)
     executed = Execution.NEVER if emulator is None else Execution.EMULATED
     if reason is None:
@@ -377,11 +394,11 @@ def verified(
     return _concluded(manifest, executed, note, compared)
 
 
-def _standing_in(manifest: Manifest, stand_in: Target, lowered: Lowered) -> Manifest:
+def _standing_in(manifest: Manifest, stand_in: AnyTarget, lowered: Lowered) -> Manifest:
     """The manifest of a stand-in's artifact, whose weights may be packed in another way."""
     level = manifest.levels[0]
     entry = msgspec.structs.replace(level.entry, weights=tuple(lowered.weights))
-    level = msgspec.structs.replace(level, target=target_info(stand_in), entry=entry)
+    level = msgspec.structs.replace(level, target=target_info(stand_in, lowered.plan), entry=entry)
     return msgspec.structs.replace(manifest, levels=(level,), weights=weights_of(lowered))
 
 

@@ -13,9 +13,9 @@ from assay.runtime import load
 from assay.runtime.memory import empty_aligned
 
 if TYPE_CHECKING:
-    import numpy.typing as npt
-
     from collections.abc import Mapping, Sequence
+
+    import numpy.typing as npt
 
     from assay.runtime.manifest import Manifest
     from assay.runtime.session import Model
@@ -28,16 +28,20 @@ def main(arguments: list[str]) -> int:
     """
     artifact, level, folder, count = arguments[0], arguments[1], Path(arguments[2]), int(arguments[3])
     try:
-        model = load(artifact, level=level)
-        cases = [_read(folder / f"inputs{i}.npz", model) for i in range(count)]
-        cache = decoder_cache(model.manifest, cases)
-        for i, inputs in enumerate(cases):
-            outputs = model.run({**inputs, **cache})
-            np.savez(folder / f"outputs{i}.npz", *(outputs[item.name] for item in model.outputs))
+        run_cases(load(artifact, level=level), folder, count)
     except AssayError as error:
         print(error.message, file=sys.stderr)
         return 1
     return 0
+
+
+def run_cases(model: Model, folder: Path, count: int) -> None:
+    """Run ``model`` on the inputs in ``folder``, and write its outputs there."""
+    cases = [_read(folder / f"inputs{i}.npz", model) for i in range(count)]
+    cache = decoder_cache(model.manifest, cases)
+    for i, inputs in enumerate(cases):
+        outputs = model.run({**inputs, **cache})
+        np.savez(folder / f"outputs{i}.npz", *(outputs[item.name] for item in model.outputs))
 
 
 def _read(path: Path, model: Model) -> dict[str, npt.NDArray[Any]]:

@@ -59,7 +59,7 @@ def emit(functions: Any, tvm_target: Any, target: GpuTarget) -> EmittedCode:
     source = generated_module(functions, tvm_target).inspect_source("")
     assert target.architecture is not None
     cubin, ptx, log, version = compile_cuda(source, target.architecture)
-    found = resources(source, cubin, log)
+    found = resources(source, cubin, log, target.warp_size)
     missing = set(kernel_names(functions)) - set(found)
     if missing:
         raise AssayError(f"The machine code lacks kernels: {', '.join(sorted(missing))}.")
@@ -107,7 +107,7 @@ def compile_cuda(source: str, architecture: str) -> tuple[bytes, bytes, str, str
     return cubin, ptx.rstrip(b"\0"), log, f"{major}.{minor}"
 
 
-def resources(source: str, cubin: bytes, log: str) -> dict[str, KernelResources]:
+def resources(source: str, cubin: bytes, log: str, wave_size: int) -> dict[str, KernelResources]:
     """What each kernel of the machine code takes, in ptxas's words."""
     from elftools.elf.elffile import ELFFile
 
@@ -126,7 +126,7 @@ def resources(source: str, cubin: bytes, log: str) -> dict[str, KernelResources]
             stack_bytes=int(words["stack"]),
             spills=int(words["stores"]),
             maximum_threads=bounds.get(kernel),
-            wave_size=32,
+            wave_size=wave_size,
         )
     return found
 

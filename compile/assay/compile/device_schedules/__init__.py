@@ -11,6 +11,7 @@ from collections.abc import Callable
 from typing import Any
 
 from assay.compile.targets.gpu_target import GpuTarget
+from assay.compile.tvm_import import import_tensor_intrinsics
 
 __all__ = ["schedule_kernels"]
 
@@ -33,6 +34,8 @@ def schedule_kernels(module: Any, target: GpuTarget, tvm_target: Any) -> tuple[A
         dlight.gpu.GeneralReduction(),
         dlight.gpu.Fallback(),
     ]
+    if target.kind == "metal":  # dlight's product for Metal imports them
+        import_tensor_intrinsics()
     ours = [rule for make in _OURS if (rule := make(target)) is not None]
     with tvm_target:
         if ours:

@@ -8,13 +8,26 @@ from typing import TypeAlias
 
 from assay.compile.targets import (
     aarch64_neon,
+    cuda_sm_75,
+    cuda_sm_80,
+    cuda_sm_86,
+    cuda_sm_89,
+    cuda_sm_90,
+    cuda_sm_100,
+    cuda_sm_120,
+    metal,
+    opencl,
+    rocm_gfx90a,
+    rocm_gfx942,
+    rocm_gfx1030,
+    rocm_gfx1100,
+    rocm_gfx1201,
     x86_64_v2,
     x86_64_v3,
     x86_64_v4,
     x86_64_v4_amx,
     x86_64_v4_vnni,
 )
-from assay.compile.targets import opencl
 from assay.compile.targets.gpu_target import GpuTarget
 from assay.compile.targets.native import native_target
 from assay.compile.targets.target import Target, VectorUnit
@@ -37,7 +50,22 @@ AnyTarget: TypeAlias = Target | GpuTarget
 # From plain to capable: `native` takes the last one that the machine can run.
 _MODULES = (x86_64_v2, x86_64_v3, x86_64_v4, x86_64_v4_vnni, x86_64_v4_amx, aarch64_neon)
 
-_GPU_MODULES = (opencl,)
+_GPU_MODULES = (
+    cuda_sm_75,
+    cuda_sm_80,
+    cuda_sm_86,
+    cuda_sm_89,
+    cuda_sm_90,
+    cuda_sm_100,
+    cuda_sm_120,
+    rocm_gfx90a,
+    rocm_gfx942,
+    rocm_gfx1030,
+    rocm_gfx1100,
+    rocm_gfx1201,
+    metal,
+    opencl,
+)
 
 
 @cache

@@ -7,8 +7,6 @@ that module, which asks for the stack at every intrinsic, is imported once, with
 
 from __future__ import annotations
 
-import importlib
-import inspect
 import json
 import logging
 import subprocess
@@ -26,7 +24,7 @@ import numpy as np
 from assay.compile.lower import llvm_target
 from assay.compile.targets import find_target
 from assay.compile.targets.target import Target
-from assay.compile.tvm_import import import_tvm
+from assay.compile.tvm_import import import_tensor_intrinsics, import_tvm
 
 __all__ = ["search", "search_apart"]
 
@@ -45,7 +43,7 @@ def search(function: Any, target: Target, *, seconds: float, seed: int = 0) -> t
     right is faster. Its outputs were compared with those of the plain loops.
     """
     tvm = import_tvm()
-    _import_intrinsics()
+    import_tensor_intrinsics()
     from tvm.s_tir import meta_schedule
 
     module = tvm.IRModule({"main": function.with_attr("global_symbol", "main")})
@@ -157,28 +155,6 @@ def _runner(tvm: Any, built: dict[str, Any], function: Any) -> Any:
 def _seconds(tvm: Any, module: Any, arguments: Sequence[Any]) -> list[float]:
     timing = module.mod.time_evaluator("main", tvm.cpu(), number=1, repeat=_REPEATS)
     return [float(seconds) for seconds in timing(*arguments).results]
-
-
-def _import_intrinsics() -> None:
-    """Import ``tvm.s_tir.tensor_intrin`` with an ``inspect.stack`` that reads no source files."""
-
-    def stack(context: int = 1) -> list[inspect.FrameInfo]:
-        frames, frame = [], sys._getframe(1)
-        current = frame
-        while current is not None:
-            code = current.f_code
-            frames.append(
-                inspect.FrameInfo(current, code.co_filename, current.f_lineno, code.co_name, None, None)
-            )
-            current = current.f_back  # type: ignore[assignment]
-        return frames
-
-    original = inspect.stack
-    inspect.stack = stack
-    try:
-        importlib.import_module("tvm.s_tir.tensor_intrin")
-    finally:
-        inspect.stack = original
 
 
 @contextmanager
