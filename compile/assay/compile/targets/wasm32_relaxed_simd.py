@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from assay.compile.targets.target import Target
 from assay.compile.targets.wasm32_simd import TARGET as WASM32_SIMD
 
 __all__ = ["TARGET"]
