@@ -23,6 +23,7 @@ VERBS = {
     "export": "Export a model to canonical ONNX.",
     "quantize": "Quantize a model, and report what it costs.",
     "build": "Compile models to artifacts, each verified against ONNX Runtime.",
+    "bundle": "Write a folder with all that a device needs to run an artifact.",
     "verify": "Compare an artifact's outputs with ONNX Runtime's again.",
     "run": "Run an artifact on files, or on generated inputs.",
     "generate": "Continue a text with a language model, and print what comes as it comes.",
