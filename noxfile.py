@@ -23,6 +23,10 @@ TARGETS = (
     "x86-64-v4-vnni",
     "x86-64-v4-amx",
     "aarch64-neon",
+    "aarch64-neon-dotprod",
+    "aarch64-neon-i8mm",
+    "riscv64-rvv",
+    "opencl",
     "cuda-sm_75",
     "cuda-sm_80",
     "cuda-sm_86",
@@ -36,7 +40,6 @@ TARGETS = (
     "rocm-gfx1100",
     "rocm-gfx1201",
     "metal",
-    "opencl",
 )
 # uv reads none of pip's configuration, and so would miss a CPU build of torch that is configured there; some
 # models are downloaded with the environment's own pip.

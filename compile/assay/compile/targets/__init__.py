@@ -8,6 +8,8 @@ from typing import TypeAlias
 
 from assay.compile.targets import (
     aarch64_neon,
+    aarch64_neon_dotprod,
+    aarch64_neon_i8mm,
     cuda_sm_75,
     cuda_sm_80,
     cuda_sm_86,
@@ -17,11 +19,14 @@ from assay.compile.targets import (
     cuda_sm_120,
     metal,
     opencl,
+    riscv64_rvv,
     rocm_gfx90a,
     rocm_gfx942,
     rocm_gfx1030,
     rocm_gfx1100,
     rocm_gfx1201,
+    wasm32_relaxed_simd,
+    wasm32_simd,
     x86_64_v2,
     x86_64_v3,
     x86_64_v4,
@@ -48,7 +53,19 @@ __all__ = [
 AnyTarget: TypeAlias = Target | GpuTarget
 
 # From plain to capable: `native` takes the last one that the machine can run.
-_MODULES = (x86_64_v2, x86_64_v3, x86_64_v4, x86_64_v4_vnni, x86_64_v4_amx, aarch64_neon)
+_MODULES = (
+    wasm32_simd,
+    wasm32_relaxed_simd,
+    x86_64_v2,
+    x86_64_v3,
+    x86_64_v4,
+    x86_64_v4_vnni,
+    x86_64_v4_amx,
+    aarch64_neon,
+    aarch64_neon_dotprod,
+    aarch64_neon_i8mm,
+    riscv64_rvv,
+)
 
 _GPU_MODULES = (
     cuda_sm_75,
@@ -99,7 +116,7 @@ def find_target(name: str) -> Target:
 
 
 def find_targets(names: str | Sequence[str]) -> tuple[AnyTarget, ...]:
-    """The targets of several names, or of one string with commas, each once: CPUs from plain to capable, GPUs.
+    """The targets of several names, or of one string with commas, each once: CPUs from plain to capable.
 
     Raises UsageError where there is no name, UnknownNameError for an unknown one, and CpuFeatureError.
     """
