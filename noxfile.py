@@ -26,7 +26,6 @@ TARGETS = (
     "aarch64-neon-dotprod",
     "aarch64-neon-i8mm",
     "riscv64-rvv",
-    "opencl",
     "cuda-sm_75",
     "cuda-sm_80",
     "cuda-sm_86",
@@ -40,6 +39,9 @@ TARGETS = (
     "rocm-gfx1100",
     "rocm-gfx1201",
     "metal",
+    "vulkan",
+    "opencl",
+    "webgpu",
 )
 # uv reads none of pip's configuration, and so would miss a CPU build of torch that is configured there; some
 # models are downloaded with the environment's own pip.

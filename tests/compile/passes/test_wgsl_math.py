@@ -89,6 +89,14 @@ def test_where_a_reduction_starts_stays_what_tvm_knows() -> None:
     assert "reinterpret" not in str(legalize_wgsl(tvm.IRModule({"main": te.create_prim_func([x, largest])})))
 
 
+def test_parameters_have_names_of_wgsl() -> None:
+    x = te.placeholder((4,), "float32", "gpu_0/data.ä")
+    y = te.compute((4,), lambda i: x[i] + x[3 - i], "y")
+    module = legalize_wgsl(tvm.IRModule({"main": te.create_prim_func([x, y])}))
+    assert [p.name for p in module["main"].params] == ["gpu_0_data__", "y"]
+    assert "gpu_0/" not in str(module)
+
+
 def test_a_short_constant_stays_a_number() -> None:
     function = te.compute((4,), lambda i: tirx.const(0.1, "float32") + i, "y")
     assert "reinterpret" not in str(legalize_wgsl(tvm.IRModule({"main": te.create_prim_func([function])})))

@@ -15,7 +15,7 @@ import tvm
 from tvm import relax, tirx
 
 from assay.compile.passes.tir_rewrite import FunctionRewriter
-from assay.compile.schedules.ir import Expr, rewrite
+from assay.compile.schedules.ir import Buffer, Expr, rewrite
 
 __all__ = ["finish_wgsl", "legalize_wgsl", "legalized"]
 
@@ -44,10 +44,25 @@ def finish_wgsl(source: str) -> str:
 def legalize_wgsl(module: Any) -> Any:
     """``module`` whose kernels use only functions that WGSL has, in their domains."""
     fresh = {
-        variable: function if isinstance(function, relax.Function) else _Math().rewrite(function, {})
+        variable: function
+        if isinstance(function, relax.Function)
+        else _Math().rewrite(function, _renamed(function))
         for variable, function in module.functions_items()
     }
     return tvm.IRModule(fresh, attrs=module.attrs)
+
+
+def _renamed(function: Any) -> dict[Buffer, Buffer]:
+    """Parameters whose names, the model's own, are none of WGSL, under others."""
+    return {
+        parameter: tirx.decl_buffer(
+            list(parameter.ty.shape),
+            str(parameter.ty.dtype),
+            name=re.sub(r"\W", "_", parameter.name, flags=re.ASCII),
+        )
+        for parameter in function.params
+        if hasattr(parameter.ty, "shape") and re.search(r"\W", parameter.name, flags=re.ASCII)
+    }
 
 
 class _Math(FunctionRewriter):

@@ -25,8 +25,10 @@ from assay.compile.targets import (
     rocm_gfx1030,
     rocm_gfx1100,
     rocm_gfx1201,
+    vulkan,
     wasm32_relaxed_simd,
     wasm32_simd,
+    webgpu,
     x86_64_v2,
     x86_64_v3,
     x86_64_v4,
@@ -81,7 +83,9 @@ _GPU_MODULES = (
     rocm_gfx1100,
     rocm_gfx1201,
     metal,
+    vulkan,
     opencl,
+    webgpu,
 )
 
 

@@ -11,8 +11,9 @@ import numpy as np
 
 from assay.errors import ArtifactError, CapacityError, InterfaceError, UsageError
 from assay.runtime.bound_plan import BoundPlan, Shape, bind
+from assay.runtime.device_code import decode_device_code
 from assay.runtime.devices import device_apis
-from assay.runtime.devices.device import Buffer, Device, Launch, Program
+from assay.runtime.devices.device import Buffer, Device, DeviceInfo, Launch, Program
 from assay.runtime.devices.selection import choose_device
 from assay.runtime.plan import ITEM_BYTES, Flavour, Place, Plan, decode_plan
 
@@ -36,7 +37,7 @@ class _Prepared:
         self.own: list[Buffer] = []
         plan = bound.plan
         try:
-            self.storages = [self._allocate(size) for size in bound.storages]
+            self.storages = [self._allocate(size) for size in _used(bound)]
             self.inputs = [self._allocate(bound.tensors[number].nbytes) for number in plan.inputs]
             self.buffers = {Place.STORAGE: self.storages, Place.INPUT: self.inputs, Place.WEIGHT: weights}
             self.recording = device.record(program, [self._launch(i) for i in range(len(bound.steps))])
@@ -67,6 +68,15 @@ class _Prepared:
         x, y, z = step.grid
         arguments = [self.buffer(each) if isinstance(each, int) else each[1] for each in step.arguments]
         return Launch(kernel=step.kernel, arguments=tuple(arguments), grid=(x, y, z))
+
+
+def _used(bound: BoundPlan) -> list[int]:
+    """Bytes of each storage that its tensors take at these shapes; plans have room for the largest."""
+    used = [0] * len(bound.storages)
+    for tensor in bound.tensors:
+        if tensor.place is Place.STORAGE:
+            used[tensor.index] = max(used[tensor.index], tensor.offset + tensor.nbytes)
+    return used
 
 
 class DeviceCalls:
@@ -174,24 +184,24 @@ class DeviceCalls:
 
 
 class PlanOnDevice:
-    """The driver of a level for a GPU: its plan, its code and its weights on a device that fits.
+    """The driver of a level for a GPU: its plan, its code and its weights on ``info``, or a device that fits.
 
     Raises ArtifactError for a plan that is damaged or does not fit the manifest, DeviceError where no device
     fits or the one that does refuses the code, and CapacityError where it has no room.
     """
 
-    def __init__(self, artifact: Artifact, entry: Entry) -> None:
+    def __init__(self, artifact: Artifact, entry: Entry, info: DeviceInfo | None = None) -> None:
         if entry.plan is None:
             raise ArtifactError(f"{entry.library} is code for a device without a launch plan.")
         plan = decode_plan(artifact.read(entry.plan))
         target = next(each.target for each in artifact.manifest.levels if entry in each.entries())
-        info = choose_device(
+        info = info or choose_device(
             target.api or "",
             architecture=None if target.cpu == "any" else target.cpu,
             features=target.features,
         )
         folder = PurePosixPath(entry.plan).parent
-        names = {kernel.file for kernel in plan.kernels if kernel.file is not None}
+        names = set(decode_device_code(artifact.read(entry.library)).files.values())
         files = {name: artifact.read(str(folder / name)) for name in sorted(names)}
         weights = artifact.weights()
         self._device = device_apis()[info.api].open(info.index)
