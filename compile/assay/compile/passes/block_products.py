@@ -16,6 +16,7 @@ from tvm.relax.expr_functor import PyExprMutator, mutator
 
 from assay.compile.passes.constants import array_of
 from assay.compile.passes.graph import Graph, is_call
+from assay.compile.passes.row_sources import row_source
 from assay.compile.schedules.block_format import BlockFormat, BlockWeights, pack_blocks, plan_format
 from assay.compile.schedules.block_problem import GATHER, MATMUL, BlockCall, block_call
 from assay.compile.schedules.block_quantize import quantize_function
@@ -26,6 +27,8 @@ __all__ = ["convert_block_products", "join_block_products"]
 
 _OUT_ELEMENTWISE_FUSABLE = 4  # tvm::relax::OpPatternKind
 _EVEN = 32
+# Elements of a block that are computed where they are quantized, at most: they lie on the stack.
+_LONGEST_COMPUTED = 128
 
 Array = npt.NDArray[Any]
 
@@ -172,16 +175,18 @@ class _Converter(PyExprMutator):  # type: ignore[misc]
         self.packed: dict[bytes, tuple[BlockFormat, Any]] = {}
         # Per block of bindings: quantized activations by operand and block size.
         self.quantized: dict[tuple[Any, int], Any] = {}
+        self.graph = Graph(module["main"])
 
     def visit_dataflow_block_(self, block: Any) -> Any:
         self.quantized = {}
         return super().visit_dataflow_block_(block)
 
     def visit_call_(self, call: Any) -> Any:
+        given = block_call(call, MATMUL)
         call = super().visit_call_(call)
         product = block_call(call, MATMUL)
-        if product is not None:
-            return self._product(*product)
+        if given is not None and product is not None:
+            return self._product(*product, given[1][0])
         table = block_call(call, GATHER)
         return call if table is None else self._rows(*table)
 
@@ -197,10 +202,11 @@ class _Converter(PyExprMutator):  # type: ignore[misc]
             self.packed[key] = form, relax.const(pack_blocks(weights, form))
         return self.packed[key]
 
-    def _product(self, call: BlockCall, operands: list[Any]) -> Any:
+    def _product(self, call: BlockCall, operands: list[Any], given: Any) -> Any:
+        """The product; ``given`` is its first operand in the graph before."""
         if call.integer:
             form, packed = self._pack(call, operands)
-            x = self._quantize(operands[0], form)
+            x = self._quantize(operands[0], given, form)
             value = self._call(block_matmul, x, packed, form=form, pattern=_OUT_ELEMENTWISE_FUSABLE)
         else:
             real = np.ascontiguousarray(_weights(call, operands).dequantized().T)
@@ -209,14 +215,18 @@ class _Converter(PyExprMutator):  # type: ignore[misc]
             return value
         return relax.op.add(self.builder_.emit(value), operands[-1])
 
-    def _quantize(self, x: Any, form: BlockFormat) -> Any:
+    def _quantize(self, x: Any, given: Any, form: BlockFormat) -> Any:
+        """``x`` as 8-bit integers; computed there too where nothing but products reads it."""
         key = (x, form.block)
         if key not in self.quantized:
             shape = list(x.ty.shape)
-            kernel = quantize_function(form.activations, shape, self.context)
-            variable = self.builder_.add_func(kernel, "block_quantize")
+            known = row_source(self.graph, given) if form.block <= _LONGEST_COMPUTED else None
+            source, tensors, name = known or (None, [x], "")
+            operands = [self.visit_expr(tensor) for tensor in tensors] if known else tensors
+            kernel = quantize_function(form.activations, shape, self.context, source)
+            variable = self.builder_.add_func(kernel, f"{name}block_quantize")
             kind = relax.TensorType([*shape[:-1], form.activations.row_bytes], "int8")
-            self.quantized[key] = self.builder_.emit(relax.call_tir(variable, [x], out_ty=kind))
+            self.quantized[key] = self.builder_.emit(relax.call_tir(variable, operands, out_ty=kind))
         return self.quantized[key]
 
     def _rows(self, call: BlockCall, operands: list[Any]) -> Any:
@@ -237,4 +247,4 @@ def convert_block_products(module: Any, context: ScheduleContext) -> Any:
     converter = _Converter(module, context)
     main = module.get_global_var("main")
     converter.builder_.update_func(main, converter.visit_expr(module["main"]))
-    return converter.builder_.get()
+    return relax.transform.DeadCodeElimination()(converter.builder_.get())

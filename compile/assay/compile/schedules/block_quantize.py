@@ -6,6 +6,7 @@ magnitude of a block becomes 127, and every number the nearest integer, ties to 
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
 from functools import reduce
 
 from tvm import tirx
@@ -33,6 +34,7 @@ from assay.compile.schedules.ir import (
     simplify,
     store,
 )
+from assay.compile.schedules.quantized_rows import RowSource
 from assay.compile.schedules.recurrent_kernel import SCHEDULED
 from assay.compile.schedules.requantize import round_to_even
 
@@ -41,13 +43,23 @@ __all__ = ["quantize_function"]
 _LARGEST = 127.0
 
 
-def quantize_function(form: ActivationFormat, shape: list[int | Expr], context: ScheduleContext) -> Expr:
-    """The kernel from float32 ``[..., K]`` of this shape to int8 ``[..., row_bytes]``: ``form``'s rows."""
+def quantize_function(
+    form: ActivationFormat,
+    shape: list[int | Expr],
+    context: ScheduleContext,
+    source: RowSource | None = None,
+) -> Expr:
+    """The kernel from float32 ``[..., K]`` of this shape to int8 ``[..., row_bytes]``: ``form``'s rows.
+
+    Of a ``source`` it takes the tensors instead, from which that computes the rows.
+    """
     own = own_extents(shape)
-    source = tirx.decl_buffer(own, "float32", name="x")
+    shapes = [own] if source is None else source.shapes(own[:-1], form.depth)
+    given = [tirx.decl_buffer(each, "float32", name="x") for each in shapes]
     target = tirx.decl_buffer([*own[:-1], i64(form.row_bytes)], "int8", name="quantized")
-    x, first = flat_view(source)
-    q, second = flat_view(target)
+    views = [flat_view(each) for each in given]
+    tensors = [view for view, _ in views]
+    q, declaration = flat_view(target)
     rows = i64(1)
     for extent in own[:-1]:
         rows = rows * extent
@@ -58,19 +70,21 @@ def quantize_function(form: ActivationFormat, shape: list[int | Expr], context: 
 
     def row(r: Expr) -> Stmt:
         quads = _store_word(q, const_like(form.quads, "int32"), r * form.row_bytes + form.quads_at)
-        return seq(quads, loop(form.blocks, lambda b: _block(form, x, q, r, b, lanes), "block"))
+        start, read = _reader(form, source, tensors, r, lanes)
+        return seq(quads, start, loop(form.blocks, lambda b: _block(form, read, q, r, b, lanes), "block"))
 
     # A vector of numbers takes about as long as two scalar operations.
-    rows, costs = simplify(rows), form.depth * 2 // lanes
+    each = 2 + (0 if source is None else source.cost)
+    rows, costs = simplify(rows), form.depth * each // lanes
     alone = parallel(rows, row, "row", serial=True)
-    if context.is_small(expected * 2 // lanes):
+    if context.is_small(expected * each // lanes):
         body = alone
     elif as_int(rows) is not None:
         body = parallel(rows, row, "row")
     else:
         small = context.is_small_at_run_time(rows * costs)
         body = if_then(small, alone, parallel(rows, row, "row"))
-    function = tirx.PrimFunc([source, target], seq(first, second, body))
+    function = tirx.PrimFunc([*given, target], seq([each for _, each in views], declaration, body))
     for key, value in {"tirx.noalias": True, SCHEDULED: True}.items():
         function = function.with_attr(key, value)
     return function
@@ -98,24 +112,49 @@ def _store_word(q: Buffer, value: Expr, at: Expr) -> Stmt:
     return store(q, tirx.reinterpret("int8x4", value), lanes_at(at, 4))
 
 
-def _block(form: ActivationFormat, x: Buffer, q: Buffer, row: Expr, block: Expr, lanes: int) -> Stmt:
+# For elements of a row, the first one and their number: statements, and the buffer and place to read them at.
+_Read = Callable[[Expr, int], tuple[list[Stmt], Buffer, Expr]]
+
+
+def _reader(
+    form: ActivationFormat, source: RowSource | None, tensors: Sequence[Buffer], row: Expr, lanes: int
+) -> tuple[Stmt, _Read]:
+    """What comes first in a row, and how its elements are read."""
+    if source is None:
+
+        def stored(first: Expr, count: int) -> tuple[list[Stmt], Buffer, Expr]:
+            at, statements = bind("source", row * i64(form.depth) + first)
+            return statements, tensors[0], at
+
+        return seq(), stored
+    start, known = source.begin(tensors, row, form.depth, lanes)
+
+    def computed(first: Expr, count: int) -> tuple[list[Stmt], Buffer, Expr]:
+        values, declaration = allocate([form.block], "float32", "values", "local")
+        filled = source.fill(tensors, known, row, form.depth, first, count, lanes, values)
+        return [declaration, filled], values, i64(0)
+
+    return start, computed
+
+
+def _block(form: ActivationFormat, read: _Read, q: Buffer, row: Expr, block: Expr, lanes: int) -> Stmt:
     """One block of a row; the last one may be shorter than the others."""
     filled = form.depth % form.block
-    whole = _elements(form, x, q, row, block, form.block, lanes)
+    whole = _elements(form, read, q, row, block, form.block, lanes)
     if not filled:
         return whole
-    last = _elements(form, x, q, row, block, filled, lanes)
+    last = _elements(form, read, q, row, block, filled, lanes)
     return if_then(block < form.blocks - 1, whole, last) if form.blocks > 1 else last
 
 
 def _elements(
-    form: ActivationFormat, x: Buffer, q: Buffer, row: Expr, block: Expr, count: int, lanes: int
+    form: ActivationFormat, read: _Read, q: Buffer, row: Expr, block: Expr, count: int, lanes: int
 ) -> Stmt:
     """A block of which ``count`` elements exist: vectors, then single elements, then zeros."""
     lanes = min(lanes, form.block)
     vectors = count // lanes
     rest = range(vectors * lanes, count)
-    source, statements = bind("source", row * i64(form.depth) + block * form.block)
+    statements, x, source = read(block * form.block, count)
     target, more = bind("target", row * i64(form.row_bytes))
     codes, last = bind("codes", target + block * form.block)
     statements += [*more, *last]
