@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Install what runs levels that this machine lacks: Mesa's Vulkan device on the CPU, QEMU, and Bochs for
+# Install what runs levels that this machine lacks: Mesa's Vulkan device on the CPU, Chromium, QEMU, and Bochs for
 # `assay verify --emulate`, with what makes a CD image from packages and a Linux kernel in the user's cache folder.
 # For Debian 12, as root.
 set -euo pipefail
@@ -8,7 +8,7 @@ export DEBIAN_FRONTEND=noninteractive
 apt-get -o Acquire::Retries=3 update -qq
 apt-get -o Acquire::Retries=3 install -y -qq --no-install-recommends \
   bochs bochsbios bochs-term vgabios isolinux syslinux-common xorriso busybox-static qemu-user \
-  libvulkan1 mesa-vulkan-drivers pocl-opencl-icd >/dev/null
+  libvulkan1 mesa-vulkan-drivers pocl-opencl-icd chromium chromium-driver >/dev/null
 [ -f "$folder/vmlinuz" ] && exit 0
 scratch="$(mktemp -d)"
 trap 'rm -rf "$scratch"' EXIT
