@@ -33,7 +33,7 @@ node_ = onnx.helper.make_node
 
 @pytest.fixture(scope="session")
 def network(make_model: Any) -> onnx.ModelProto:
-    """A convolution, a pooling, a matrix product and a softmax over [batch, 3, 17, 17]; the class as int64."""
+    """A convolution, a pooling, a matrix product and a softmax over [batch, 3, 17, 17], and the class."""
     generator = np.random.default_rng(0)
     weights = {
         "w": generator.standard_normal((16, 3, 3, 3)).astype(np.float32) / 5,
