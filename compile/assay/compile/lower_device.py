@@ -84,13 +84,14 @@ def _fused(module: Any, target: GpuTarget, tvm_target: Any, profile: Profile, pr
 
     from assay.compile.passes.constants import fold_constant_movement
     from assay.compile.passes.device_forms import refuse_scans, to_device_forms
+    from assay.compile.passes.device_operators import convert_for_devices
     from assay.compile.passes.normalize import normalize
     from assay.compile.passes.norms import join_norms
     from assay.compile.schedules.legalize import legalizations
 
     transform = relax.transform
     with compiler_step(progress, "layout"):
-        module = fold_constant_movement(normalize(module))
+        module = fold_constant_movement(normalize(convert_for_devices(module)))
         if profile.fuse:
             module = fold_constant_movement(join_norms(module))
     with compiler_step(progress, "fuse"):

@@ -1,0 +1,57 @@
+"""Loops over the groups and threads of a device, for kernels that are written as loops."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from tvm import tirx
+from tvm.ir import Range
+
+from assay.compile.schedules.ir import Buffer, Expr, Stmt, i64, seq
+
+__all__ = ["barrier", "launch", "local", "marked", "shared"]
+
+
+def launch(groups: Expr, threads: int, body: Callable[[Expr, Expr], Stmt]) -> Stmt:
+    """``body(group, thread)`` by every thread of every group: one kernel."""
+    group, thread = _axis("blockIdx.x", groups), _axis("threadIdx.x", i64(threads))
+    inner = body(group.var, thread.var)
+    return _bound(group, _bound(thread, inner))
+
+
+def _axis(tag: str, extent: Expr) -> Any:
+    var = tirx.Var(tag.replace(".", "_"), "int64")
+    return tirx.IterVar(Range.from_min_extent(i64(0), extent), var, tirx.IterVar.ThreadIndex, tag)
+
+
+def _bound(axis: Any, body: Stmt) -> Stmt:
+    return tirx.For(axis.var, i64(0), axis.dom.extent, tirx.ForKind.THREAD_BINDING, body, axis)
+
+
+def barrier() -> Stmt:
+    """All threads of the group wait for each other, and see what the others wrote to shared memory."""
+    return tirx.Evaluate(tirx.call_intrin("int32", "tirx.tvm_storage_sync", "shared"))
+
+
+def local(size: int, dtype: str, name: str) -> tuple[Buffer, Stmt]:
+    """Memory of one thread."""
+    return _allocated(size, dtype, name, "local")
+
+
+def shared(size: int, dtype: str, name: str) -> tuple[Buffer, Stmt]:
+    """Memory of one group."""
+    return _allocated(size, dtype, name, "shared")
+
+
+def _allocated(size: int, dtype: str, name: str, scope: str) -> tuple[Buffer, Stmt]:
+    buffer = tirx.decl_buffer([i64(size)], dtype, name=name, scope=scope)
+    return buffer, tirx.AllocBuffer(buffer)
+
+
+def marked(parameters: list[Buffer], body: Stmt, name: str) -> Any:
+    """A PrimFunc that is scheduled: dlight leaves it as it is."""
+    function = tirx.PrimFunc(parameters, seq(body))
+    for key, value in (("global_symbol", name), ("tirx.noalias", True), ("tirx.is_scheduled", True)):
+        function = function.with_attr(key, value)
+    return function
