@@ -224,7 +224,7 @@ def test_damaged_library_is_never_loaded(tiny, tmp_path, monkeypatch):
     data = bytearray(library.read_bytes())
     data[len(data) // 2] ^= 1
     library.write_bytes(data)
-    monkeypatch.setattr(session, "choose_level", pytest.fail)
+    monkeypatch.setattr(session, "choose", pytest.fail)
     with pytest.raises(ArtifactError, match=r"lib/model\.so.*damaged"):
         assay.runtime.load(path)
 

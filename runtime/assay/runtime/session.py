@@ -16,13 +16,14 @@ from assay.runtime.amx import request_tiles_for
 from assay.runtime.artifact import open_artifact
 from assay.runtime.cpu import available_cores
 from assay.runtime.drivers.opening import open_driver
-from assay.runtime.levels import choose_level
+from assay.runtime.levels import choose
 from assay.runtime.manifest import Execution, Input, Level, Manifest, Output, SymbolicSize
 from assay.runtime.paged_call import check_paged_call
 
 if TYPE_CHECKING:
     import numpy.typing as npt
 
+    from assay.runtime.devices.device import DeviceInfo
     from assay.runtime.drivers.opening import Driver
     from assay.runtime.timing import KernelTimes
 
@@ -45,23 +46,31 @@ Shapes: TypeAlias = tuple[tuple[int, ...], ...]
 
 
 def load(
-    path: Path | str, *, threads: int | None = None, verify: bool = True, level: str | None = None
+    path: Path | str,
+    *,
+    threads: int | None = None,
+    verify: bool = True,
+    level: str | None = None,
+    device: str | None = None,
 ) -> Model:
     """Load the artifact at ``path``, a directory or a one-file artifact.
 
     ``threads`` is the number of threads of one run (default: the physical cores that this process may use).
     With ``verify``, the default, the digest of every file is checked before any code is loaded. Of several
     levels the most capable one that this CPU has is taken, unless ``level``, or else the environment variable
-    ``ASSAY_LEVEL``, names one.
+    ``ASSAY_LEVEL``, names one. ``device`` says where to run: ``cpu``, an API such as ``cuda``, or ``cuda:1``,
+    which is then taken or refused; by default (``auto``) a device that has the code and the memory comes
+    before the CPU, and ``Model.passed_over`` says why others did not.
 
     Raises ArtifactError for an artifact that is damaged or incomplete, ArtifactVersionError for one of
     another schema, CpuFeatureError for one that needs instructions that this CPU lacks, and UnknownNameError
-    for a level that the artifact does not have.
+    for a level that the artifact does not have; DeviceError and CapacityError for a device that is asked for
+    and cannot run the model.
     """
     for _ in range(_ATTEMPTS):
         before = _identity(path)
         try:
-            model = _load(path, threads, verify, level)
+            model = _load(path, threads, verify, level, device)
         except ArtifactError:
             if _identity(path) == before:
                 raise
@@ -71,15 +80,21 @@ def load(
     raise ArtifactError(f"{path} is replaced again and again while it is being loaded.")
 
 
-def _load(path: Path | str, threads: int | None, verify: bool, name: str | None) -> Model:
+def _load(path: Path | str, threads: int | None, verify: bool, name: str | None, device: str | None) -> Model:
     artifact = open_artifact(path, verify=verify)
-    level = choose_level(artifact.manifest, name)
+    choice = choose(artifact.manifest, name, device)
+    level = choice.level
     request_tiles_for(level.target.features)
     special = {
-        _shapes_at(artifact.manifest.inputs, each.sizes): partial(open_driver, artifact, each.entry)
+        _shapes_at(artifact.manifest.inputs, each.sizes): partial(
+            open_driver, artifact, each.entry, choice.device
+        )
         for each in level.specializations
     }
-    return Model(artifact.manifest, level, open_driver(artifact, level.entry), special, threads=threads)
+    driver = open_driver(artifact, level.entry, choice.device)
+    model = Model(artifact.manifest, level, driver, special, threads=threads)
+    model.device, model.passed_over = choice.device, choice.passed_over
+    return model
 
 
 def _identity(path: Path | str) -> tuple[int, int] | None:
@@ -94,7 +109,8 @@ def _identity(path: Path | str) -> tuple[int, int] | None:
 class Model:
     """A loaded artifact; made by ``load``. May be used from several threads: runs take turns.
 
-    ``level`` is what was chosen of the levels that the artifact has. ``special`` makes, when inputs of those
+    ``level`` is what was chosen of the levels that the artifact has, ``device`` what runs it (None: the CPU),
+    ``passed_over`` why devices that would come before did not. ``special`` makes, when inputs of those
     shapes first come, the drivers of code for them.
     """
 
@@ -109,6 +125,8 @@ class Model:
     ) -> None:
         self.manifest = manifest
         self.level = level
+        self.device: DeviceInfo | None = None
+        self.passed_over: tuple[str, ...] = ()
         self._driver = driver
         self._special = dict(special or {})
         self._drivers: dict[Shapes, Driver] = {}

@@ -364,4 +364,10 @@ def _memory(buffer: Buffer) -> _Memory:
     return buffer
 
 
-API = DeviceApi(name="cuda", description="CUDA", find=_find, open=_open)
+def _runs(code: str, device: str) -> bool:
+    """Machine code runs within its generation, and the PTX beside it on everything that came later."""
+    numbers = [name.removeprefix("sm_") for name in (code, device)]
+    return all(map(str.isdecimal, numbers)) and int(numbers[0]) <= int(numbers[1])
+
+
+API = DeviceApi(name="cuda", description="CUDA", find=_find, open=_open, runs=_runs)

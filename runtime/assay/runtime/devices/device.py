@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import operator
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Protocol, TypeAlias
@@ -135,10 +136,12 @@ class Device(Protocol):
 class DeviceApi:
     """One API: ``find`` looks for devices, and never raises; ``open`` opens the one of that index.
 
-    Both import what they need inside. ``open`` raises DeviceError where there is no such device.
+    Both import what they need inside. ``open`` raises DeviceError where there is no such device. ``runs``
+    says whether code for one architecture runs on a device of another.
     """
 
     name: str
     description: str
     find: Callable[[], Found]
     open: Callable[[int], Device]
+    runs: Callable[[str, str], bool] = operator.eq

@@ -263,4 +263,10 @@ def _memory(buffer: Buffer) -> _Memory:
     return buffer
 
 
-API = DeviceApi(name="metal", description="Metal", find=_find, open=_open)
+def _runs(code: str, device: str) -> bool:
+    """A family has all that those before it have."""
+    numbers = [name.removeprefix("apple") for name in (code, device)]
+    return all(map(str.isdecimal, numbers)) and int(numbers[0]) <= int(numbers[1])
+
+
+API = DeviceApi(name="metal", description="Metal", find=_find, open=_open, runs=_runs)

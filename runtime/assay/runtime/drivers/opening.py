@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     import numpy.typing as npt
 
     from assay.runtime.artifact import Artifact
+    from assay.runtime.devices.device import DeviceInfo
     from assay.runtime.manifest import Entry
 
 __all__ = ["Driver", "drivers", "open_driver"]
@@ -53,10 +54,10 @@ def _plan_cpu(artifact: Artifact, entry: Entry) -> Driver:
     return PlanOnCpu(artifact, entry)
 
 
-def _device(artifact: Artifact, entry: Entry) -> Driver:
+def _device(artifact: Artifact, entry: Entry, device: DeviceInfo | None = None) -> Driver:
     from assay.runtime.drivers.plan_device import PlanOnDevice
 
-    return PlanOnDevice(artifact, entry)
+    return PlanOnDevice(artifact, entry, device)
 
 
 @cache
@@ -70,11 +71,16 @@ def drivers() -> Registry[Callable[[Artifact, Entry], Driver]]:
     return registry
 
 
-def open_driver(artifact: Artifact, entry: Entry) -> Driver:
-    """The driver that ``entry`` names. Raises ArtifactError for one that this Assay lacks, and its own."""
+def open_driver(artifact: Artifact, entry: Entry, device: DeviceInfo | None = None) -> Driver:
+    """The driver that ``entry`` names, on ``device`` where it is one for devices.
+
+    Raises ArtifactError for one that this Assay lacks, and its own.
+    """
     if entry.driver not in drivers():
         raise ArtifactError(
             f"The code of this level is for the driver {entry.driver!r}, which this Assay does not have.",
             hint=f"Drivers: {', '.join(drivers())}. Upgrade Assay, or name another level.",
         )
+    if device is not None:
+        return _device(artifact, entry, device)
     return drivers()[entry.driver](artifact, entry)
