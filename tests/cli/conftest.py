@@ -150,6 +150,7 @@ class FakeModel:
         self.level = manifest.levels[names.index(level) if level else -1]
         self.executed = self.level.executed is not Execution.NEVER
         self.threads = threads
+        self.device, self.passed_over = None, ()
 
     def run(self, inputs: dict[str, Any]) -> dict[str, Any]:
         x, n = check_inputs(self.manifest.inputs, inputs)
@@ -159,7 +160,12 @@ class FakeModel:
 @pytest.fixture
 def fake_runtime(monkeypatch: pytest.MonkeyPatch) -> None:
     def load(
-        path: Path, *, threads: int | None = None, verify: bool = True, level: str | None = None
+        path: Path,
+        *,
+        threads: int | None = None,
+        verify: bool = True,
+        level: str | None = None,
+        device: str | None = None,
     ) -> FakeModel:
         return FakeModel(open_artifact(path).manifest, threads or 1, level)
 

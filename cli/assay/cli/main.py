@@ -19,7 +19,8 @@ __all__ = ["VERBS", "main"]
 # The first lines of the verbs' help: so that `assay --help` need not import them.
 VERBS = {
     "models": "List the models that Assay knows by name.",
-    "targets": "List what can be compiled for, and what this CPU runs.",
+    "targets": "List what can be compiled for, and what this machine runs.",
+    "devices": "List the devices that this machine has, by API, and what is missing.",
     "export": "Export a model to canonical ONNX.",
     "quantize": "Quantize a model, and report what it costs.",
     "build": "Compile models to artifacts, each verified against ONNX Runtime.",

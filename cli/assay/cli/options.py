@@ -14,6 +14,7 @@ from assay.errors import UsageError
 __all__ = [
     "build_options",
     "cache_option",
+    "device_option",
     "level_option",
     "output_options",
     "parse_sizes",
@@ -119,6 +120,13 @@ level_option = click.option(
     metavar="TARGET",
     help="Of an artifact of several levels, the one to run.  "
     "[default: that of ASSAY_LEVEL, or the best that this CPU has]",
+)
+
+device_option = click.option(
+    "--device",
+    metavar="DEVICE",
+    help="Where to run: auto, cpu, an API or API:INDEX as `assay devices` lists them.  "
+    "[default: auto, the best one that runs the artifact]",
 )
 
 cache_option = click.option(

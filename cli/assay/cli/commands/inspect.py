@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
+from msgspec import to_builtins
 
 from assay.cli.options import output_options
 from assay.cli.output import Output
@@ -25,28 +26,33 @@ def command(output: Output, artifact: Path) -> None:
     """Show what is in an artifact.
 
     Every file's digest is checked first. Shown are the model, the levels and which of them this machine
-    takes, the interface, and the errors that were measured against ONNX Runtime when it was built; -v adds
-    files and tools.
+    takes, the interface, what kernels for GPUs take, and the errors that were measured against ONNX Runtime
+    when it was built; -v adds files and tools.
 
     \b
     Example:
       assay inspect artifacts/silero-vad-x86-64-v3-f32-release
     """
+    from assay.cli.device_code import device_code_table, device_codes
     from assay.runtime.artifact import open_artifact
     from assay.runtime.manifest import encode_manifest
 
-    manifest = open_artifact(artifact).manifest
+    opened = open_artifact(artifact)
+    manifest, codes = opened.manifest, device_codes(opened)
     for level in manifest.levels:
         if level.executed == "never":
             note = level.verification.note or ""
             warning = f"COMPILED, NOT EXECUTED: no machine has run this code for {level.target.name}. {note}"
             output.warn(warning.rstrip())
     if output.json:
-        output.print_json({"path": str(artifact), "manifest": json.loads(encode_manifest(manifest))})
+        described = {name: to_builtins(code) for name, code in codes.items()}
+        row = {"path": str(artifact), "manifest": json.loads(encode_manifest(manifest))}
+        output.print_json({**row, "device_code": described} if codes else row)
         return
     output.print(_overview(artifact, manifest), _levels(manifest), _interface(manifest))
     if manifest.decoder is not None:
         output.print(_decoder(manifest.decoder))
+    output.print(*(device_code_table(name, code) for name, code in codes.items()))
     output.print(*(_errors(level) for level in manifest.levels))
     if output.verbosity:
         output.print(_files(manifest))
@@ -82,7 +88,7 @@ def _levels(manifest: Manifest) -> Any:
 
     from assay.errors import AssayError
     from assay.runtime.cpu import missing_features
-    from assay.runtime.levels import choose_level, fits
+    from assay.runtime.levels import choose_level, device_of, fits
 
     try:
         chosen = choose_level(manifest).target.name
@@ -93,11 +99,15 @@ def _levels(manifest: Manifest) -> Any:
         "emulated": "executed under an emulator and compared",
         "never": "COMPILED, NOT EXECUTED",
     }
-    table = Table("target", "CPU features", "executed", "here", title="Levels", title_justify="left")
+    table = Table("target", "features", "executed", "here", title="Levels", title_justify="left")
     for level in manifest.levels:
         target = level.target
-        missing = ", ".join(missing_features(target.features)) or target.triple
-        here = "runs" if fits(level) else f"this machine lacks {missing}"
+        device = device_of(level, manifest)
+        if device is None:
+            missing = ", ".join(missing_features(target.features)) or target.triple
+            here = "runs" if fits(level) else f"this machine lacks {missing}"
+        else:
+            here = device if isinstance(device, str) else f"runs on {device.name}"
         table.add_row(
             f"{target.name} ({target.triple}, {target.cpu}){_own_sizes(level)}",
             ", ".join(target.features) or "none beyond the base",
@@ -165,7 +175,8 @@ def _errors(level: Level) -> Any:
         return f"{never} {verification.note or ''}".rstrip()
     title = f"Errors of {level.target.name} against {verification.reference}"
     if level.executed == "never":
-        title += ", of the same schedules compiled for another CPU"
+        same = ", of the same schedules compiled for another CPU"
+        title += ", of their source run on the CPU" if level.target.api else same
     return cases_table(verification.cases, title=title)
 
 
