@@ -32,6 +32,22 @@ def sigmoid(x: Any) -> Any:
     return 1 / (1 + np.exp(-x))
 
 
+def _in_eight_bits(x: Any, bounded: bool) -> Any:
+    from tvm import te, tirx
+
+    def element(*i: Any) -> Any:
+        whole = tirx.Cast("int32", x[i] * tirx.const(200.0, "float32"))
+        return tirx.Cast("uint8", tirx.min(tirx.max(whole, 0), 255) if bounded else whole)
+
+    return te.compute(x.shape, element, name="narrow")
+
+
+def _widened(x: Any) -> Any:
+    from tvm import te, tirx
+
+    return te.compute(x.shape, lambda *i: tirx.Cast("int32", x[i]) * 3, name="widen")
+
+
 Tail = tuple[Callable[..., Any], Callable[..., Any]]
 
 
@@ -51,6 +67,20 @@ def _tails() -> dict[str, tuple[Tail, list[tuple[tuple[int, ...], str]]]]:
         "row vector": ((lambda b, y, r: relax().subtract(y, r), lambda y, r: y - r), [((COLS,), "float32")]),
         "itself twice": (
             (lambda b, y: relax().multiply(y, b.emit(relax().sigmoid(y))), lambda y: y * sigmoid(y)),
+            [],
+        ),
+        "eight bits that are read again": (
+            (
+                lambda b, y: b.emit_te(_widened, b.emit_te(_in_eight_bits, y, bounded=True)),
+                lambda y: 3 * np.clip(np.trunc(y * 200).astype("i4"), 0, 255),
+            ),
+            [],
+        ),
+        "eight bits that wrap": (
+            (
+                lambda b, y: b.emit_te(_widened, b.emit_te(_in_eight_bits, y, bounded=False)),
+                lambda y: 3 * np.trunc(y * 200).astype("i4").astype("u1").astype("i4"),
+            ),
             [],
         ),
         "other type": (

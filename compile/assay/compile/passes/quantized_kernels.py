@@ -134,8 +134,7 @@ class IntegerKernels:
         _, _, width, depth = (as_int(extent) for extent in x.q.ty.shape)
         options = {"geometry": geometry, "channels": channels, "form": form, "zero": x.known_zero}
         if isinstance(form, QuadsOf8Saturating) and width is not None and depth is not None:
-            padded = width + geometry.padding[1] + geometry.padding[3]
-            starts = step_offsets(geometry, padded, depth, form.depth)
+            starts = step_offsets(geometry, width, depth, form.depth)
             if starts is not None:
                 ordered = order_steps(packed)
                 tensors = (relax.const(ordered.panels), relax.const(starts[ordered.order].astype(np.int32)))

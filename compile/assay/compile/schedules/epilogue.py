@@ -17,6 +17,7 @@ from assay.compile.schedules.ir import (
     flat_view,
     i64,
     load,
+    rewrite,
     same_shape,
     store,
     substitute,
@@ -93,15 +94,48 @@ class Epilogue:
         for block in self.blocks:
             variables = _iterators_at(block, [buffer for buffer, _ in values], index)
             assert variables is not None
-            steps, value = vector_math(substitute(block.value, variables, replace), registers)
+            wide = [value.value for _, value in values if isinstance(value, tirx.Cast)]
+            fresh = _without_narrowing(substitute(block.value, variables, replace), wide)
+            steps, value = vector_math(fresh, registers)
             statements += steps
-            value = registers.keep(value, statements)
+            value = _kept(value, registers, statements)
             values.append((block.output, value))
             if self.function.is_param(block.output):
                 indices = [substitute(i, variables) for i in block.indices]
                 buffer, where = self._at(block.output, indices, index, flat)
                 statements.append(store(buffer, value, *where))
         return statements
+
+
+def _kept(value: Expr, registers: Registers, statements: list[Stmt]) -> Expr:
+    """``value`` in a register; one of 8 bits that is bounded before it is narrowed stays wide there."""
+    if isinstance(value, tirx.Cast) and _fits(value.value, str(value.ty.dtype)):
+        return tirx.Cast(value.ty.dtype, registers.keep(value.value, statements))
+    return registers.keep(value, statements)
+
+
+def _fits(wide: Expr, dtype: str) -> bool:
+    """Whether an int32 is one of 8 bits, by the bounds that it was just given."""
+    if str(wide.ty.dtype) != "int32" or not isinstance(wide, tirx.Min) or not isinstance(wide.a, tirx.Max):
+        return False
+    low, high = as_int(wide.a.b), as_int(wide.b)
+    if low is None or high is None or dtype not in ("uint8", "int8"):
+        return False
+    smallest, largest = (0, 255) if dtype == "uint8" else (-128, 127)
+    return smallest <= low <= high <= largest
+
+
+def _without_narrowing(value: Expr, wide: Sequence[Expr]) -> Expr:
+    """``value`` without the casts to 8 bits and back of the registers ``wide``: LLVM would carry them out."""
+
+    def replace(node: Expr) -> Expr | None:
+        if not isinstance(node, tirx.Cast) or not isinstance(node.value, tirx.Cast):
+            return None
+        inner = node.value.value
+        same = str(node.ty.dtype) == "int32" and any(inner.same_as(register) for register in wide)
+        return inner if same else None
+
+    return rewrite(value, replace)
 
 
 def _iterators_at(block: Block, chain: Sequence[Buffer], index: Sequence[Expr]) -> dict[Expr, Expr] | None:

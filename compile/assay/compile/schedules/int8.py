@@ -207,18 +207,31 @@ def integer_conv2d(
     )
 
 
+def step_slack(geometry: ConvGeometry, channels: int, depth: int) -> int | None:
+    """Pixels that the steps of a filter's rows read behind an image's rows, where their weights are 0.
+
+    None where steps would read behind what is padded anyway.
+    """
+    run = channels * (geometry.kernel[1] if _merged(geometry) else 1)
+    if geometry.groups != 1 or (run % depth and not (_merged(geometry) and any(geometry.padding))):
+        return None
+    return -(-(-run % depth) // channels)
+
+
 def step_offsets(
     geometry: ConvGeometry, width: int, channels: int, depth: int
 ) -> npt.NDArray[np.int64] | None:
-    """Where each step of a packed filter starts in a padded NHWC image ``width`` pixels wide.
+    """Where each step of a packed filter starts in an NHWC image ``width`` pixels wide before it is padded.
 
-    None where a step of a run has fewer than ``depth`` elements.
+    None where steps cannot be walked in any order.
     """
+    slack = step_slack(geometry, channels, depth)
+    if slack is None:
+        return None
+    padded = (width + geometry.padding[1] + geometry.padding[3] + slack) * channels
     taps = geometry.kernel[1]
     run = channels * (taps if _merged(geometry) else 1)
-    if geometry.groups != 1 or run % depth:
-        return None
-    rows = np.arange(geometry.kernel[0]) * (geometry.dilation[0] * width * channels)
+    rows = np.arange(geometry.kernel[0]) * (geometry.dilation[0] * padded)
     starts = (
         rows if _merged(geometry) else rows[:, None] + np.arange(taps) * (geometry.dilation[1] * channels)
     )
@@ -230,9 +243,12 @@ def ordered_conv2d(
     sizes: Sizes,
 ) -> Any:  # fmt: skip
     """TE: ``integer_conv2d`` with the steps at ``offsets`` [P, steps] from a pixel; one group, uint8."""
-    padded = prepare(x, geometry.padding, zero, widen=False)
-    batch, height, width, in_channels = padded.shape
     panel, depth = int(b.shape[2]), int(b.shape[3])
+    slack = step_slack(geometry, int(x.shape[3]), depth)
+    assert slack is not None, "steps of this convolution have no order"
+    top, left, bottom, right = geometry.padding
+    padded = prepare(x, (top, left, bottom, right + slack), zero, widen=False)
+    batch, height, width, in_channels = padded.shape
     step, part = te.reduce_axis((0, b.shape[1]), "step"), te.reduce_axis((0, depth), "part")
 
     def element(n: Any, h: Any, w: Any, o: Any) -> Any:
@@ -248,7 +264,7 @@ def ordered_conv2d(
         return te.sum(_product(pixel, b[column, step, tirx.floormod(o, panel), part]), axis=[step, part])
 
     return te.compute(
-        (batch, geometry.output_extent(0, height), geometry.output_extent(1, width), channels),
+        (batch, geometry.output_extent(0, height), geometry.output_extent(1, width - slack), channels),
         element,
         name="ordered_conv2d",
         attrs={
