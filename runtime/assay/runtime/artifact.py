@@ -268,9 +268,9 @@ def _check_names(path: Path, manifest: Manifest, regions: Mapping[str, Region]) 
         raise ArtifactError(f"{extra[0]} in {path.name} is not listed in {MANIFEST}.", hint=_AGAIN)
     entries = [entry for level in manifest.levels for entry in level.entries()]
     needed = [name for entry in entries for name in (entry.library, entry.plan)]
-    for name in [*needed, manifest.tvm_runtime, WEIGHTS if manifest.weights else None]:
-        if name is not None and name not in manifest.files:
-            raise ArtifactError(f"{MANIFEST} needs the file {name} but does not list it.")
+    for file in [*needed, manifest.tvm_runtime, WEIGHTS if manifest.weights else None]:
+        if file is not None and file not in manifest.files:
+            raise ArtifactError(f"{MANIFEST} needs the file {file} but does not list it.")
     weights = {weight.name for weight in manifest.weights}
     symbolic = {dim.name for item in manifest.inputs for dim in item.shape if not isinstance(dim, int)}
     for level in manifest.levels:

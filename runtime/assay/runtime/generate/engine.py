@@ -11,11 +11,12 @@ from assay.runtime.memory import empty_aligned
 if TYPE_CHECKING:
     import numpy.typing as npt
 
+    from assay.runtime.drivers.opening import Driver
     from assay.runtime.drivers.tvm_vm import TvmVm
     from assay.runtime.generate.cache import KvCache
     from assay.runtime.manifest import DecoderInfo
 
-__all__ = ["Engine", "StepArguments", "StepMemory", "VmEngine"]
+__all__ = ["DriverEngine", "Engine", "StepArguments", "StepMemory", "VmEngine"]
 
 _KEPT_SHAPES = 256
 
@@ -105,4 +106,17 @@ class VmEngine:
         if tensors is None:
             tensors = arguments.bound = self._driver.tensors(arguments.arrays()) + self._cache
         (logits,) = self._driver.call_tensors(tensors, threads)
+        return logits
+
+
+class DriverEngine:
+    """Runs the code of an artifact by any driver, which writes the cache where it is."""
+
+    def __init__(self, driver: Driver, cache: KvCache) -> None:
+        self._driver = driver
+        self._cache = cache.arrays
+
+    def run(self, arguments: StepArguments, threads: int) -> npt.NDArray[np.float32]:
+        """As ``Engine`` says."""
+        (logits,) = self._driver.call([*arguments.arrays(), *self._cache], threads)
         return logits

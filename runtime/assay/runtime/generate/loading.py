@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 
 from assay.errors import UsageError
 from assay.runtime.amx import request_tiles_for
-from assay.runtime.artifact import open_artifact
+from assay.runtime.artifact import Artifact, open_artifact
 from assay.runtime.cpu import available_cores
+from assay.runtime.drivers.opening import open_driver
+from assay.runtime.generate.cache import KvCache
 from assay.runtime.generate.decoder import Decoder
-from assay.runtime.generate.engine import VmEngine
+from assay.runtime.generate.engine import DriverEngine, Engine, VmEngine
 from assay.runtime.generate.estimate import check_fits, choose_context
 from assay.runtime.levels import choose_level
-from assay.runtime.manifest import DecoderInfo, Execution, Manifest
+from assay.runtime.manifest import DecoderInfo, Execution, Level, Manifest
 
 __all__ = ["decoder_info", "load_decoder"]
 
@@ -46,15 +49,12 @@ def load_decoder(
     chosen = choose_level(manifest, level)
     check_fits(manifest, chosen, context=context, sequences=sequences)
     request_tiles_for(chosen.target.features)
-    from assay.runtime.drivers.tvm_vm import TvmVm
-
-    driver = TvmVm(artifact, chosen.entry)
     template = None
     if info.chat_template is not None:
         template = artifact.read(info.chat_template).decode("utf-8", "replace")
     return Decoder(
         info,
-        lambda cache: VmEngine(driver, cache),
+        _engine_maker(artifact, chosen),
         name=manifest.model.name,
         context=context,
         sequences=sequences,
@@ -64,6 +64,17 @@ def load_decoder(
         level=chosen.target.name,
         executed=chosen.executed is not Execution.NEVER,
     )
+
+
+def _engine_maker(artifact: Artifact, level: Level) -> Callable[[KvCache], Engine]:
+    """What makes the engine for a cache, which TVM's virtual machine takes as tensors, others as arrays."""
+    if level.entry.driver == "tvm-vm":
+        from assay.runtime.drivers.tvm_vm import TvmVm
+
+        machine = TvmVm(artifact, level.entry)
+        return lambda cache: VmEngine(machine, cache)
+    driver = open_driver(artifact, level.entry)
+    return lambda cache: DriverEngine(driver, cache)
 
 
 def decoder_info(manifest: Manifest, path: Path | str) -> DecoderInfo:
