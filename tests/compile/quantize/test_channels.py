@@ -10,7 +10,7 @@ import pytest
 
 from assay.compile.quantize.activations import without_rounding
 from assay.compile.quantize.apply import quantize
-from assay.compile.quantize.channels import quantize_channels
+from assay.compile.quantize.channels import quantize_channels, smoothing_factors
 from assay.compile.quantize.dequantize import dequantize_model
 from assay.compile.quantize.prepare import find_plan
 from assay.errors import UsageError
@@ -101,3 +101,50 @@ def test_it_is_near_the_float_model(language: onnx.ModelProto, run: Any, ids: An
     exact = run(language, ids=ids)["logits"]
     found = run(quantize(language, find_plan("int8-dynamic")).model, ids=ids)["logits"]
     assert 0 < np.linalg.norm(found - exact) < 0.03 * np.linalg.norm(exact)
+
+
+def test_smoothing_makes_activations_and_weights_equally_wide() -> None:
+    generator = np.random.default_rng(5)
+    weights = [generator.standard_normal((n, 30)).astype(np.float32) for n in (8, 12)]
+    largest = generator.uniform(0.1, 20, 30).astype(np.float32)
+    factors = smoothing_factors(largest, weights)
+    assert np.exp(np.log(factors).mean()) == pytest.approx(1, rel=1e-5)
+    widest = np.abs(np.concatenate(weights) * factors).max(0)
+    ratio = (largest / factors) / widest
+    np.testing.assert_allclose(ratio, ratio[0], rtol=1e-5)
+    np.testing.assert_array_equal(smoothing_factors(np.zeros(30, np.float32), weights), np.ones(30))
+
+
+def test_smoothing_helps_where_a_column_is_large(run: Any) -> None:
+    generator = np.random.default_rng(6)
+    weights = {n: generator.standard_normal((48, w)).astype(np.float32) for n, w in (("a", 24), ("b", 16))}
+    value = onnx.helper.make_tensor_value_info
+    graph = onnx.helper.make_graph(
+        [onnx.helper.make_node("MatMul", ["x", name], [f"y{name}"], name=name) for name in weights],
+        "two",
+        [value("x", onnx.TensorProto.FLOAT, ["rows", 48])],
+        [value(f"y{name}", onnx.TensorProto.FLOAT, ["rows", None]) for name in weights],
+        [onnx.numpy_helper.from_array(array, name) for name, array in weights.items()],
+    )
+    model = onnx.helper.make_model(graph, opset_imports=[onnx.helper.make_opsetid("", 17)], ir_version=8)
+
+    def sample() -> dict[str, Any]:
+        x = generator.standard_normal((32, 48)).astype(np.float32)
+        x[:, 7] *= 60
+        return {"x": x}
+
+    plan = find_plan("int8-dynamic-smooth")
+    with pytest.raises(UsageError, match="calibrate"):
+        quantize(model, plan)
+    smooth = quantize(model, plan, [sample() for _ in range(4)])
+    plain = quantize(model, find_plan("int8-dynamic"))
+    inputs = sample()
+    for name, array in weights.items():
+        exact = inputs["x"] @ array
+        errors = [np.linalg.norm(run(m.model, **inputs)[f"y{name}"] - exact) for m in (smooth, plain)]
+        assert 0 < 2 * errors[0] < errors[1]
+    operators = [each.op_type for each in smooth.model.graph.node]
+    assert operators.count("QuantizeLinear") == 1
+    assert all(tensor.error.sqnr is not None and tensor.error.sqnr > 25 for tensor in smooth.tensors)
+    restored = run(dequantize_model(smooth.model), **inputs)["ya"]
+    np.testing.assert_allclose(restored, inputs["x"] @ weights["a"], atol=0.03 * np.abs(restored).max())

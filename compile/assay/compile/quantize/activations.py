@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
     from assay.models.spec import Array
 
-__all__ = ["hessians", "observed", "without_rounding"]
+__all__ = ["hessians", "magnitudes", "observed", "without_rounding"]
 
 
 def without_rounding(model: onnx.ModelProto) -> onnx.ModelProto:
@@ -52,6 +52,9 @@ def observed(
     declared = {value.name for value in watched.graph.input}
     del watched.graph.output[:]
     wanted = [name for name in dict.fromkeys(names) if name not in declared]
+    if not wanted:
+        yield from ({name: np.asarray(sample[name]) for name in names} for sample in samples)
+        return
     watched.graph.output.extend(onnx.ValueInfoProto(name=name) for name in wanted)
     with tempfile.TemporaryDirectory(prefix="assay-observe-") as folder:
         path = Path(folder) / "observed.onnx"
@@ -73,3 +76,15 @@ def hessians(
             product = (rows.T @ rows).astype(np.float64)
             sums[name] = sums[name] + product if name in sums else product
     return sums
+
+
+def magnitudes(
+    model: onnx.ModelProto, names: Sequence[str], samples: Sequence[Mapping[str, Array]]
+) -> dict[str, npt.NDArray[np.float32]]:
+    """The largest magnitude of each column (along the last axis) of each value, by name."""
+    found: dict[str, npt.NDArray[np.float32]] = {}
+    for values in observed(model, names, samples):
+        for name, array in values.items():
+            largest = np.abs(array.reshape(-1, array.shape[-1])).max(axis=0, initial=0)
+            found[name] = np.maximum(found[name], largest) if name in found else largest
+    return found

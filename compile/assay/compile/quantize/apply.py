@@ -7,14 +7,15 @@ from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from typing import TYPE_CHECKING
 
-from assay.compile.quantize.activations import hessians
-from assay.compile.quantize.channels import ChannelQuantized
+from assay.compile.quantize.activations import hessians, magnitudes
+from assay.compile.quantize.channels import ChannelQuantized, quantize_channels, smoothing_factors
 from assay.compile.quantize.dequantize import dequantize_model
 from assay.compile.quantize.distortion import Distortion, distortion
 from assay.compile.quantize.gptq import gptq
 from assay.compile.quantize.rewrite import Rewriter
 from assay.compile.quantize.sites import Kind, Weight, find_weights
 from assay.compile.schemes import Scheme, find_scheme, schemes
+from assay.compile.schemes.int8_dynamic import DynamicScheme
 from assay.compile.schemes.scheme import GroupScheme, Rounding
 from assay.errors import ModelError, UnknownNameError, UsageError
 from assay.models.decoders.weights import BlockQuantized, dequantize
@@ -224,17 +225,53 @@ def _rounded(
     model: onnx.ModelProto,
     chosen: Sequence[tuple[Weight, Scheme, str | None]],
     samples: Sequence[Mapping[str, Array]] | None,
-) -> dict[str, BlockQuantized]:
+) -> dict[str, BlockQuantized | ChannelQuantized]:
     """Weights by name whose rounding looks at activations."""
+    return {**_by_gptq(model, chosen, samples), **_smoothed(model, chosen, samples)}
+
+
+def _inputs(model: onnx.ModelProto, weight: Weight) -> list[str]:
+    """What products multiply by a weight."""
+    return [model.graph.node[r.node].input[0] for r in weight.readers if r.kind is Kind.PRODUCT]
+
+
+def _smoothed(
+    model: onnx.ModelProto,
+    chosen: Sequence[tuple[Weight, Scheme, str | None]],
+    samples: Sequence[Mapping[str, Array]] | None,
+) -> dict[str, ChannelQuantized]:
+    """Weights whose columns are scaled by how large activations are there: alike where they share them."""
+    wanted = [weight for weight, scheme, _ in chosen if isinstance(scheme, DynamicScheme) and scheme.smooth]
+    if not wanted:
+        return {}
+    assert samples is not None
+    groups: dict[str, list[Weight]] = {}
+    for weight in wanted:
+        # A weight that several activations meet can serve but one of them.
+        names = _inputs(model, weight)
+        if len(names) == 1:
+            groups.setdefault(names[0], []).append(weight)
+    largest = magnitudes(model, sorted(groups), samples)
+    found = {}
+    for name, weights in groups.items():
+        values = [weight.values() for weight in weights]
+        factors = smoothing_factors(largest[name], values)
+        for weight, each in zip(weights, values, strict=True):
+            found[weight.name] = quantize_channels(each, factors)
+    return found
+
+
+def _by_gptq(
+    model: onnx.ModelProto,
+    chosen: Sequence[tuple[Weight, Scheme, str | None]],
+    samples: Sequence[Mapping[str, Array]] | None,
+) -> dict[str, BlockQuantized]:
     wanted = [
         (weight, scheme)
         for weight, scheme, _ in chosen
         if isinstance(scheme, GroupScheme) and scheme.rounding is Rounding.GPTQ
     ]
-    inputs = {
-        weight.name: [model.graph.node[r.node].input[0] for r in weight.readers if r.kind is Kind.PRODUCT]
-        for weight, _ in wanted
-    }
+    inputs = {weight.name: _inputs(model, weight) for weight, _ in wanted}
     wanted = [(weight, scheme) for weight, scheme in wanted if inputs[weight.name]]
     if not wanted:
         return {}

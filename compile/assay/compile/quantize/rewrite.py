@@ -182,7 +182,7 @@ class Rewriter:
             node = self._node(reader.node)
             label, x = node.name or node.output[0], node.input[0]
             output, bias = self._before_bias(node, label)
-            made = self._row_products.product(x, weight.name, output, label)
+            made = self._row_products.product(x, weight.name, stored, output, label)
             self._put(reader, [*made, *bias])
             self._quantized_at[x] = min(reader.node, self._quantized_at.get(x, reader.node))
 

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Self
 
-from assay.compile.schemes.scheme import Scheme
+from assay.compile.schemes.scheme import Scheme, SchemeOptions
 
 if TYPE_CHECKING:
     import numpy as np
@@ -20,7 +20,26 @@ __all__ = ["SCHEME", "DynamicScheme"]
 
 @dataclass(frozen=True, kw_only=True)
 class DynamicScheme(Scheme):
-    """Products of integers: one scale a channel of a weight, one a row of activations. Tables as in int8."""
+    """Products of integers: one scale a channel of a weight, one a row of activations. Tables as in int8.
+
+    ``smooth``: columns in which activations are large are made smaller, the weights that meet them larger.
+    """
+
+    smooth: bool = False
+
+    @property
+    def needs_samples(self) -> bool:
+        """Which columns are large, samples tell."""
+        return self.smooth
+
+    def option_words(self) -> dict[str, SchemeOptions]:
+        """Smoothing."""
+        return {"smooth": SchemeOptions(smooth=True)}
+
+    def with_options(self, options: SchemeOptions) -> Self:
+        """The scheme with or without smoothing."""
+        smooth = bool(options.smooth)
+        return replace(self, name=f"{SCHEME.name}-smooth" if smooth else SCHEME.name, smooth=smooth)
 
     @property
     def rounds_activations(self) -> bool:

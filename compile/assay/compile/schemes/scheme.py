@@ -40,6 +40,7 @@ class SchemeOptions:
     symmetric: bool | None = None
     rounding: Rounding | None = None
     calibrator: str | None = None
+    smooth: bool | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
