@@ -172,6 +172,18 @@ def test_more_products(bits: int, block: int, zeros: str, scale: str, unit: str,
     check(bits, block, zeros, scale, unit)
 
 
+@pytest.mark.parametrize("rows", [6, 23])
+def test_last_panel_with_tiles_of_no_columns(rows: int, needs_avx2: None) -> None:
+    """24 columns fill a panel of 16 and half of the next one, whose other half must not be stored."""
+    weights = make_weights(24, 96, 8, 32, "none")
+    executable, packed = build(weights, UNITS["4 lanes"], rows=rows)
+    x = np.random.default_rng(rows).standard_normal((rows, 96)).astype(np.float32)
+    expected = reference(x, weights)
+    np.testing.assert_allclose(
+        run(executable, x, packed), expected, rtol=0, atol=2e-6 * np.abs(expected).max()
+    )
+
+
 @pytest.mark.parametrize("bits", [4, 8])
 def test_integer_sums_are_exact(bits: int, needs_avx2: None) -> None:
     """Activations and scales that keep every number whole, with the largest sums that there are."""

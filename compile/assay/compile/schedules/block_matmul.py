@@ -188,7 +188,11 @@ class _Emitter:
         place = number * (form.vectors // count) + first // count
         outputs = self._outputs(count * lanes)
         kept = store_tile(outputs, self.epilogue, lanes, tile.accumulators, i64(0), place, row)
-        return seq(statements, kept)
+        columns = form.panels * form.vectors * lanes
+        if columns - form.cols < count * lanes:
+            return seq(statements, kept)
+        # The last panel has tiles of columns that do not exist.
+        return if_then(place * (count * lanes) < form.cols, seq(statements, kept))
 
     def _outputs(self, width: int) -> Contraction:
         """Where the results of a tile go."""
