@@ -87,11 +87,12 @@ def _fused(module: Any, target: GpuTarget, tvm_target: Any, profile: Profile, pr
     from assay.compile.passes.device_operators import convert_for_devices
     from assay.compile.passes.normalize import normalize
     from assay.compile.passes.norms import join_norms
+    from assay.compile.passes.plain_names import name_inputs_plainly
     from assay.compile.schedules.legalize import legalizations
 
     transform = relax.transform
     with compiler_step(progress, "layout"):
-        module = fold_constant_movement(normalize(convert_for_devices(module)))
+        module = fold_constant_movement(normalize(convert_for_devices(name_inputs_plainly(module))))
         if profile.fuse:
             module = fold_constant_movement(join_norms(module))
     with compiler_step(progress, "fuse"):

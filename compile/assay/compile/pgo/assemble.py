@@ -85,7 +85,9 @@ def assemble(release: Artifact, main: Code, special: Sequence[Code], folder: Pat
 
     entries = [entry(code) for code in (main, *special)]
     files: Files = {name: content for code in (main, *special) for name, content in code.files.items()}
-    files[release.manifest.tvm_runtime] = release.path(release.manifest.tvm_runtime)
+    runtime = release.manifest.tvm_runtime
+    if runtime is not None:
+        files[runtime] = release.path(runtime)
     if arrays:
         save_weights(folder / WEIGHTS, arrays)
         files[WEIGHTS] = folder / WEIGHTS
