@@ -88,6 +88,17 @@ def bench(session: nox.Session) -> None:
 
 
 @nox.session(venv_backend=PIP, reuse_venv=True)
+def cuda_suite(session: nox.Session) -> None:
+    """Build for every CUDA architecture, run on this machine's GPU, write cuda.json (or `-- MODEL ...`)."""
+    session.install("-e", ".[compile,cuda]")
+    folder, targets = session.create_tmp(), ",".join(name for name in TARGETS if name.startswith("cuda-"))
+    suite = ("python", "-m", "assay.ci.device_suite")
+    models = session.posargs or ["light-squeezenet", "silero-vad", "basic-pitch"]
+    session.run(*suite, "prepare", folder, *models, "--target", targets)
+    session.run(*suite, "run", folder, "--device", "cuda", "-o", "cuda.json")
+
+
+@nox.session(venv_backend=PIP, reuse_venv=True)
 def tests(session: nox.Session) -> None:
     """Run the tests that are fast and need no torch (or `-- PYTEST ARGUMENTS`)."""
     session.install("-e", ".[dev]")
