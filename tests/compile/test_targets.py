@@ -108,6 +108,8 @@ def test_native_on_a_cpu_that_no_target_fits(lacking: Cpu) -> None:
 def test_targets_are_ordered_from_plain_to_capable() -> None:
     known: list[Target] = list(targets().values())
     for plain, capable in itertools.pairwise(known):
+        if plain.triple != capable.triple:  # another machine begins
+            continue
         assert set(plain.features) <= set(capable.features)
         assert plain.vector_unit.bits <= capable.vector_unit.bits
 

@@ -11,8 +11,12 @@ from __future__ import annotations
 import ctypes
 import sys
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+import numpy.typing as npt
+
+__all__ = ["Model"]
 
 _MOST_DIMENSIONS = 8
 _LIBRARIES = {"win32": "assay_runtime.dll", "darwin": "libassay_runtime.dylib"}
@@ -53,7 +57,7 @@ class Model:
         count = self._library.assay_output_count(self._model)
         self.outputs = [self._library.assay_output_name(self._model, i).decode() for i in range(count)]
 
-    def run(self, inputs: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+    def run(self, inputs: dict[str, npt.NDArray[Any]]) -> dict[str, npt.NDArray[Any]]:
         """Outputs by name, for one array for each name in ``inputs``."""
         missing = [name for name in self.inputs if name not in inputs]
         if missing:
@@ -76,7 +80,7 @@ class Model:
             self._library.assay_close(self._model)
 
 
-def _array(tensor: _Tensor) -> np.ndarray:
+def _array(tensor: _Tensor) -> npt.NDArray[Any]:
     """A copy of a result, whose memory the next run takes."""
     dtype, shape = np.dtype(tensor.dtype.decode()), tuple(tensor.shape[: tensor.rank])
     size = int(np.prod(shape, dtype=np.int64)) * dtype.itemsize
