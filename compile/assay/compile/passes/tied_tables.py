@@ -19,7 +19,7 @@ __all__ = ["panel_rows", "share_tied_tables"]
 
 # Tables below this size are not worth a look at every weight.
 _SMALLEST_BYTES = 1 << 15
-_DTYPES = {"float32": "float32", "float16": "uint16"}
+_DTYPES = {"float32": "float32", "float16": "uint16", "bfloat16": "uint16"}
 
 
 def panel_rows(packed: Any, indices: Any, rows: int, dtype: str) -> Any:
