@@ -109,7 +109,8 @@ class WasmModule:
         """A tensor of data at ``data``; its DLTensor is allocated. ``dtype`` is NumPy's name of it."""
         rank = len(shape)
         header = self.allocate(40 + 16 * rank)
-        strides, step = [], 1
+        strides: list[int] = []
+        step = 1
         for extent in reversed(shape):
             strides.insert(0, step)
             step *= extent
