@@ -95,6 +95,12 @@ def test_parameters_have_names_of_wgsl() -> None:
     module = legalize_wgsl(tvm.IRModule({"main": te.create_prim_func([x, y])}))
     assert [p.name for p in module["main"].params] == ["gpu_0_data__", "y"]
     assert "gpu_0/" not in str(module)
+    x = SAMPLES[:4]
+    result = tvm.runtime.tensor(np.zeros(4, np.float32))
+    named = module["main"].with_attr("global_symbol", "main")
+    compiled = tvm.tirx.build(tvm.IRModule({"main": named}), target="llvm")
+    compiled["main"](tvm.runtime.tensor(x), result)
+    np.testing.assert_array_equal(result.numpy(), x + x[::-1])
 
 
 def test_a_short_constant_stays_a_number() -> None:

@@ -66,10 +66,18 @@ def _renamed(function: Any) -> dict[Buffer, Buffer]:
 
 
 class _Math(FunctionRewriter):
-    """Rewrites the values of one function; indices compute with integers."""
+    """Rewrites the values of one function, and its loads from buffers of other names."""
 
     def value(self, expr: Expr) -> Expr:
-        return rewrite(expr, legalized)
+        return rewrite(expr, self._replaced)
+
+    def index(self, expr: Expr) -> Expr:
+        return self.value(expr)
+
+    def _replaced(self, expr: Expr) -> Expr | None:
+        if isinstance(expr, tvm.ir.TensorLoad) and expr.source in self.buffers:
+            return tirx.BufferLoad(self.buffers[expr.source], list(expr.indices))
+        return legalized(expr)
 
 
 def legalized(expr: Expr) -> Expr | None:
