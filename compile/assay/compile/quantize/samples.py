@@ -47,14 +47,18 @@ def representative_samples(
 ) -> list[dict[str, Array]]:
     """Inputs by name, the same every time.
 
-    For a decoder with a tokenizer, chunks of 256 tokens of a text with an empty cache; for another model that
-    decodes text files, paragraphs of it; for any other, seeded representative inputs at the default sizes.
+    For a decoder, chunks of 256 tokens with an empty cache: of a text where it has a tokenizer, else seeded
+    random ones; for another model that decodes text files, paragraphs of the text; for any other, seeded
+    representative inputs at the default sizes.
     """
     if count is None:
         count = _CALIBRATION_COUNT if purpose is Purpose.CALIBRATION else _EVALUATION_COUNT
-    if spec.decoder is not None and spec.decoder.tokenizer is not None:
-        ids = tokenized(spec.decoder.tokenizer, read_text(purpose))
+    if spec.decoder is not None:
         length = min(_CHUNK, spec.decoder.context_length)
+        if spec.decoder.tokenizer is None:
+            ids = _random_ids(spec.decoder.vocabulary, count * length, _SEEDS[purpose])
+        else:
+            ids = tokenized(spec.decoder.tokenizer, read_text(purpose))
         starts = range(0, len(ids) - length + 1, length)
         return [
             decoder_inputs(spec, ids[start : start + length]) for start in itertools.islice(starts, count)
@@ -62,6 +66,13 @@ def representative_samples(
     if spec.decode_file is not None and "text" in spec.tags:
         return list(itertools.islice(_paragraphs(spec, purpose), count))
     return [make_inputs(spec, seed=_SEEDS[purpose] + index) for index in range(count)]
+
+
+def _random_ids(vocabulary: int, count: int, seed: int) -> npt.NDArray[Any]:
+    import numpy as np
+
+    ids: npt.NDArray[Any] = np.random.default_rng(seed).integers(0, vocabulary, count, np.int64)
+    return ids
 
 
 def _paragraphs(spec: ModelSpec, purpose: Purpose) -> Iterator[dict[str, Array]]:
