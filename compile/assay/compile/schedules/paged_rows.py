@@ -80,8 +80,10 @@ class PagedRows(RowsInMemory):
         super().__init__(views, most, _PAGES_OF_MANY_ROWS if many else _PAGES)
         self.exact, self.fetches = exact, exact and not many
         self.page, self.declarations = None, list(self.memory)
+        self.panel_width = 2 * self.lanes if problem.head_dim % (2 * self.lanes) == 0 else problem.head_dim
         if many and problem.cache_dtype != "float32":
-            self.page, declaration = allocate([PAGE_TOKENS * problem.head_dim], "float32", "page")
+            size = self.pages * PAGE_TOKENS * problem.head_dim
+            self.page, declaration = allocate([size], "float32", "page")
             self.declarations.append(declaration)
 
     def attend(self, span: Span) -> Stmt:
@@ -97,7 +99,7 @@ class PagedRows(RowsInMemory):
                 two,
                 loop(count, lambda p: self._score_page(span, first + p, p, rows), "page"),
                 loop(rows, lambda m: self.powers(m, count), "row"),
-                loop(count, lambda p: self._weigh_page(span, first + p, p, rows), "page"),
+                self._weigh_block(span, first, count, rows),
             )
 
         return seq(
@@ -149,14 +151,17 @@ class PagedRows(RowsInMemory):
         """Where a page's elements are read: in the cache, or widened in ``page``."""
         if self.page is None:
             return self.views.cache, offset
-        page = self.page
+        statements.append(self._widen(self.page, i64(0), offset))
+        return self.page, i64(0)
+
+    def _widen(self, target: Buffer, start: Expr, offset: Expr) -> Stmt:
+        """The page at ``offset`` of the cache as float32, from ``start`` of ``target`` on."""
 
         def widen(v: Expr) -> Stmt:
             wide = widened(self.views.cache, offset + v * self.lanes, self.lanes, self.unit)
-            return store(page, wide, lanes_at(v * self.lanes, self.lanes))
+            return store(target, wide, lanes_at(start + v * self.lanes, self.lanes))
 
-        statements.append(loop(PAGE_TOKENS * self.p.head_dim // self.lanes, widen, "vector"))
-        return page, i64(0)
+        return loop(PAGE_TOKENS * self.p.head_dim // self.lanes, widen, "vector")
 
     def _score_page(self, span: Span, number: Expr, page: Expr, rows: Expr) -> Stmt:
         """The scores of all rows with the keys of one page, ``page``-th of its block."""
@@ -202,6 +207,27 @@ class PagedRows(RowsInMemory):
         line = _LINE // {"float32": 4, "float16": 2, "int8": 1}[self.p.cache_dtype]
         return lambda k: [prefetch(self.views.cache, start + k * step + j) for j in range(0, width, line)]
 
+    def _value_at(self, token: Expr, column: Expr) -> Expr:
+        """Where an element of the widened values of a block lies: columns in panels, tokens inside."""
+        width = self.panel_width
+        panel = floordiv(column, width) * (self.pages * PAGE_TOKENS * width)
+        return panel + token * width + floormod(column, width)
+
+    def _widen_values(self, target: Buffer, page: Expr, offset: Expr) -> Stmt:
+        """A page's values as float32, in panels."""
+        dim, lanes = self.p.head_dim, self.lanes
+        if dim == self.panel_width:
+            return self._widen(target, page * (PAGE_TOKENS * dim), offset)
+
+        def token(t: Expr) -> Stmt:
+            def vector(v: Expr) -> Stmt:
+                wide = widened(self.views.cache, offset + t * dim + v * lanes, lanes, self.unit)
+                return store(target, wide, lanes_at(self._value_at(page * PAGE_TOKENS + t, v * lanes), lanes))
+
+            return loop(dim // lanes, vector, "vector")
+
+        return loop(PAGE_TOKENS, token, "token")
+
     def _scores(
         self, row: Expr, height: int, panel: Buffer, base: Expr, column: Expr, scales: Expr,
         values: Expr,
@@ -228,27 +254,48 @@ class PagedRows(RowsInMemory):
                     statements.append(self.finish_scores(accumulator, j, at, scales + (part + j)))
         return seq(statements)
 
-    def _weigh_page(self, span: Span, number: Expr, page: Expr, rows: Expr) -> Stmt:
-        """The values of a page, weighted, added to all rows' sums; only tokens that are in the cache."""
-        p = self.p
-        end = span.past + span.first + span.count
-        tokens, statements = opaque("tokens", minimum(end - number * PAGE_TOKENS, PAGE_TOKENS))
-        plane = load(self.planes, page) + p.kv_heads
-        offset, more = bind("values", plane * (PAGE_TOKENS * p.head_dim))
-        statements += more
-        panel, base = self._panel(offset, statements)
-        column, more = bind("column", page * PAGE_TOKENS)
-        statements += more
+    def _weigh_block(self, span: Span, first: Expr, count: Expr, rows: Expr) -> Stmt:
+        """The values of a block of pages, weighted, added to all rows' sums.
 
-        coming = self._coming(span, number, statements)
+        Where pages are widened first, they lie side by side then, and each sum is read and written once.
+        """
+        size = PAGE_TOKENS * self.p.head_dim
+        end = span.past + span.first + span.count
+        wide = self.page
+
+        def page(p: Expr) -> Stmt:
+            offset, statements = bind("values", (load(self.planes, p) + self.p.kv_heads) * size)
+            if wide is not None:
+                return seq(statements, self._widen_values(wide, p, offset))
+            tokens, more = opaque("tokens", minimum(end - (first + p) * PAGE_TOKENS, PAGE_TOKENS))
+            column, last = bind("column", p * PAGE_TOKENS)
+            statements += [*more, *last]
+            coming = self._coming(span, first + p, statements)
+            return seq(statements, self._weigh(rows, self.views.cache, offset, column, tokens, coming))
+
+        if wide is None:
+            return loop(count, page, "page")
+        tokens, statements = opaque("tokens", minimum(end - first * PAGE_TOKENS, count * PAGE_TOKENS))
+        sums = self._weigh(rows, wide, i64(0), i64(0), tokens, i64(0))
+        return seq(loop(count, page, "page"), statements, sums)
+
+    def _weigh(self, rows: Expr, panel: Buffer, base: Expr, column: Expr, tokens: Expr, coming: Expr) -> Stmt:
+        """Values from ``base`` of ``panel`` on, weighted by scores from ``column`` on, added to the sums.
+
+        Of ``tokens`` tokens: what lies behind them in a page was never written.
+        """
+        p = self.p
 
         def panel_of(row: Expr, height: int, start: Expr, width: int) -> Stmt:
             lanes = min(width, self.lanes)
 
             def operands(t: Expr) -> tuple[list[Expr], list[Expr]]:
                 a = [load(self.scores, (row + i) * self.scores_width + column + t) for i in range(height)]
-                at = base + t * p.head_dim + start
-                return a, [widened(panel, at + j, lanes, self.unit) for j in range(0, width, lanes)]
+                if self.page is not None:
+                    places = [self._value_at(t, start + j) for j in range(0, width, lanes)]
+                else:
+                    places = [base + t * p.head_dim + start + j for j in range(0, width, lanes)]
+                return a, [widened(panel, at, lanes, self.unit) for at in places]
 
             def place(i: int, j: int) -> Expr:
                 return lanes_at((row + i) * p.head_dim + start + j, lanes)
@@ -278,7 +325,7 @@ class PagedRows(RowsInMemory):
             )  # fmt: skip
             return seq(panels, rest)
 
-        return seq(statements, self._tiles(rows, tile))
+        return self._tiles(rows, tile)
 
     def finish(self, span: Span) -> Stmt:
         """The output of the rows of ``span``: sums of weighted values over sums of powers."""
