@@ -97,6 +97,7 @@ def check(
     [
         (3, 32, "float16", {}),
         (4, 16, "int8", {"softcap": 3.0, "rotary_dim": 0}),
+        (3, 20, "float16", {"rotary_dim": 12}),
     ],
     ids=str,
 )
