@@ -194,8 +194,11 @@ class _Version(msgspec.Struct):
 
 
 def needed_features(plan: Plan) -> tuple[str, ...]:
-    """What a device must have for the kernels of ``plan``, by the names of ``DeviceInfo.features``."""
-    dtypes = {parameter.dtype for kernel in plan.kernels for parameter in kernel.parameters}
+    """What a device must have for the buffers of ``plan``, by the names of ``DeviceInfo.features``.
+
+    Scalars are sizes, which devices without int64 take with 32 bits.
+    """
+    dtypes = {each.dtype for kernel in plan.kernels for each in kernel.parameters if each.buffer}
     return tuple(feature for dtype, feature in _FEATURES.items() if dtype in dtypes)
 
 

@@ -243,11 +243,45 @@ def test_the_extremes_of_int64_stand_for_no_bound() -> None:
 
 
 def test_a_number_in_a_kernel_beyond_32_bits_is_refused() -> None:
-    def add(a: Any) -> Any:
-        return te.compute((ROWS, COLUMNS), lambda i, j: a[i, j] + tirx.const(2**40, "int64"), "add")
+    def scale(a: Any) -> Any:
+        return te.compute((ROWS, COLUMNS), lambda i, j: a[i, j] * tirx.const(2**40, "int64"), "scale")
 
-    with pytest.raises(UnsupportedOperatorError, match=r"add.*1099511627776"):
-        narrow_storage(module_of({"x": matrix("int64")}, add), WITHOUT)
+    with pytest.raises(UnsupportedOperatorError, match=r"scale.*1099511627776"):
+        narrow_storage(module_of({"x": matrix("int64")}, scale), WITHOUT)
+
+
+def test_a_number_wrapped_to_32_bits_by_hand_is_wrapped() -> None:
+    """As a cast to int32 is written: the remainder by 2**32, less 2**32 where it is 2**31 or more."""
+
+    def wrap(a: Any) -> Any:
+        def element(i: Any, j: Any) -> Any:
+            low = tirx.FloorMod(tirx.Cast("int64", a[i, j]), tirx.const(2**32, "int64"))
+            high = tirx.GE(low, tirx.const(2**31, "int64"))
+            return tirx.Cast("int32", tirx.Select(high, tirx.Sub(low, tirx.const(2**32, "int64")), low))
+
+        return te.compute((ROWS, COLUMNS), element, "wrap")
+
+    x = numbers(-(2**31), 2**31, "int32")
+    np.testing.assert_array_equal(narrowed({"x": matrix("int32")}, wrap, x), x)
+
+
+@pytest.mark.parametrize("number", [2**33, -(2**33)])
+@pytest.mark.parametrize("compare", [tirx.LT, tirx.LE, tirx.GT, tirx.GE, tirx.EQ, tirx.NE])
+def test_comparisons_with_numbers_beyond_32_bits_are_known(compare: Any, number: int) -> None:
+    def both(a: Any) -> Any:
+        def element(i: Any, j: Any) -> Any:
+            limit = tirx.const(number, "int64")
+            one, other = compare(a[i, j], limit), compare(limit, a[i, j])
+            return tirx.Cast("int32", one) + 2 * tirx.Cast("int32", other)
+
+        return te.compute((ROWS, COLUMNS), element, "both")
+
+    module = narrow_storage(module_of({"x": matrix("int64")}, both), WITHOUT)
+    x = numbers(-9, 9, "int64")
+    same = {tirx.LT: np.less, tirx.LE: np.less_equal, tirx.GT: np.greater, tirx.GE: np.greater_equal}
+    chosen = same.get(compare, np.equal if compare is tirx.EQ else np.not_equal)
+    expected = chosen(x, number) + 2 * chosen(number, x).astype(int)
+    np.testing.assert_array_equal(run(module, x), expected)
 
 
 def test_bits_of_half_precision_cannot_be_read_from_integers() -> None:

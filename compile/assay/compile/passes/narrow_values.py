@@ -39,6 +39,12 @@ _BITS = {"int8": 8, "uint8": 8, "int16": 16, "uint16": 16}
 _WRAPPING = (tirx.Add, tirx.Sub, tirx.Mul, tirx.LShift, tirx.BitwiseNot)
 _WRAPPING_CALLS = ("tirx.shift_left", "tirx.bitwise_not")
 _INT32 = (-(2**31), 2**31 - 1)
+_WRAPPED = 2**32
+# Comparisons, and those of their operands in the other order.
+_MIRRORED = {
+    tirx.LT: tirx.GT, tirx.LE: tirx.GE, tirx.GT: tirx.LT, tirx.GE: tirx.LE,
+    tirx.EQ: tirx.EQ, tirx.NE: tirx.NE,
+}  # fmt: skip
 # Beyond these, a constant stands for "no bound" and may be clamped.
 _UNBOUNDED = 2**62
 
@@ -122,8 +128,36 @@ class ValueNarrower(FunctionRewriter):
         operands = children(expr)
         if not operands:
             return expr
+        beyond = self._beyond(expr, operands)
+        if beyond is not None:
+            return beyond
         fresh = rebuild(expr, _unified(operands, [self.value(each) for each in operands]))
         return self._wrapped(fresh, _dtype(expr)) if isinstance(expr, _WRAPPING) else fresh
+
+    def _beyond(self, expr: Expr, operands: tuple[Expr, ...]) -> Expr | None:
+        """What becomes of an operation with a constant of int64 beyond 32 bits; None for all others.
+
+        Sums and remainders by 2**32 are those of 32-bit integers, which wrap; comparisons are known.
+        """
+        if "int64" not in self.without or len(operands) != 2:
+            return None
+        if isinstance(operands[0], tirx.IntImm) and type(expr) in _MIRRORED:
+            expr, operands = _MIRRORED[type(expr)](*reversed(operands)), (operands[1], operands[0])
+        if not isinstance(operands[1], tirx.IntImm):
+            return None
+        number = int(operands[1].value)
+        if _dtype(operands[1]) != "int64" or _INT32[0] <= number <= _INT32[1] or abs(number) >= _UNBOUNDED:
+            return None
+        if isinstance(expr, tirx.FloorMod) and number == _WRAPPED:
+            return _cast(self.value(operands[0]), "int32")
+        if isinstance(expr, tirx.Add | tirx.Sub):
+            low = (number - _INT32[0]) % _WRAPPED + _INT32[0]
+            return type(expr)(_cast(self.value(operands[0]), "int32"), tirx.IntImm("int32", low))
+        kind = type(expr)
+        if kind not in _MIRRORED:
+            return None
+        smaller = (tirx.LT, tirx.LE, tirx.NE)
+        return tirx.const(kind in smaller if number > 0 else kind not in (*smaller[:2], tirx.EQ), "bool")
 
     def _held(self, dtype: str) -> str:
         """The dtype in which values of ``dtype`` are computed; indices stay int64, and bool stays bool."""

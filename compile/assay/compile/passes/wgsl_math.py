@@ -84,6 +84,8 @@ def legalized(expr: Expr) -> Expr | None:
     """What stands for ``expr`` in WGSL, its operands done; None where it may stay."""
     if isinstance(expr, tirx.FloatImm):
         return _literal(expr)
+    if isinstance(expr, tirx.Mod) and _is_float(expr.a):
+        return _fmod(expr.a, expr.b)
     if isinstance(expr, tvm.ir.Call):
         build = _FUNCTIONS.get(getattr(expr.op, "name", ""))
         return None if build is None else build(*expr.args)
