@@ -187,7 +187,8 @@ class Extractor:
             return fields[int(value.index)]
         if isinstance(value, relax.ShapeExpr):
             return _Sizes(values=self.sizes(value.values))
-        if isinstance(value, tvm.ir.Call) and not str(getattr(value.op, "name", "")).startswith(("tirx.", "prim.")):
+        name = str(getattr(getattr(value, "op", None), "name", ""))
+        if isinstance(value, tvm.ir.Call) and not name.startswith(("tirx.", "prim.")):
             return self._call(value)
         array = array_of(value)
         if array is not None:
