@@ -175,8 +175,12 @@ int assay_free_workspace(int, int, void *memory) {
   Header **smallest = &workspaces.free[0];
   for (Header *&kept : workspaces.free)
     if (kept->bytes < (*smallest)->bytes) smallest = &kept;
-  free_aligned((*smallest)->bytes < header->bytes ? *smallest : header);
-  if ((*smallest)->bytes < header->bytes) *smallest = header;
+  if ((*smallest)->bytes < header->bytes) {
+    Header *larger = header;
+    header = *smallest;
+    *smallest = larger;
+  }
+  free_aligned(header);
   return 0;
 }
 
