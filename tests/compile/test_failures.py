@@ -20,6 +20,7 @@ import assay.compile.build as build_module
 import assay.compile.emit as emit_module
 import assay.compile.targets.native as native
 import assay.compile.variant as variant_module
+import assay.compile.verification as verification_module
 import assay.runtime.cpu as cpu
 from assay.compile.build import BuildResult, build_artifact
 from assay.compile.converters import CONVERTERS
@@ -177,13 +178,13 @@ def test_operator_is_found_with_instructions_that_the_machine_has(
     monkeypatch.setattr(native, "detect_cpu", lambda: fake)
     monkeypatch.setitem(CONVERTERS, "Relu", wrong(0.1))  # type: ignore[misc]
     searched = []
-    original = build_module.first_divergence
+    original = verification_module.first_divergence
 
     def search(canonical: Any, cases: Any, target: Any) -> str:
         searched.append(target.features)
         return original(canonical, cases, target)
 
-    monkeypatch.setattr(build_module, "first_divergence", search)
+    monkeypatch.setattr(verification_module, "first_divergence", search)
     spec = find_model(str(perceptron_file))
     with pytest.raises(VerificationError, match="Relu"):
         build_artifact(spec, target="x86-64-v4", cache=place.cache, output=place.output)
@@ -211,8 +212,8 @@ def test_crash_of_the_compiled_model_does_not_end_the_build(
     def crash(*_: Any, **__: Any) -> Any:
         raise VerificationError("The compiled model cannot be run: it crashed with signal 11")
 
-    monkeypatch.setattr(build_module, "run_artifact", crash)
-    monkeypatch.setattr(build_module, "first_divergence", lambda *_: pytest.fail("ran what crashes"))
+    monkeypatch.setattr(verification_module, "run_artifact", crash)
+    monkeypatch.setattr(verification_module, "first_divergence", lambda *_: pytest.fail("ran what crashes"))
     with pytest.raises(VerificationError, match="signal 11"):
         place.build(perceptron_file)
     place.assert_clean()

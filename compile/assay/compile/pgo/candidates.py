@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
-from assay.compile.build import cached_build, scratch_folder, verified
+from assay.compile.build import cached_build, scratch_folder
 from assay.compile.cache import BuildCache
 from assay.compile.lower import kernel_workloads
 from assay.compile.pgo.assemble import Code, Files, assemble, code_of, code_of_artifact, label, library_for
@@ -32,6 +32,7 @@ from assay.compile.schedules.choices import Choice, Tuning, Workload
 from assay.compile.targets.microarchitecture import cpu_model
 from assay.compile.tune.tuner import tune
 from assay.compile.variant import Variant, compile_variant
+from assay.compile.verification import verified
 from assay.models.inputs import make_inputs
 from assay.runtime.artifact import open_artifact, write_artifact
 from assay.runtime.manifest import Manifest
