@@ -120,6 +120,16 @@ def test_element_types(tvm: Any, needs_opencl: None, make_model: MakeModel) -> N
     agree(make_model(nodes, inputs, outputs), arrays)
 
 
+def test_convolutions_of_groups(tvm: Any, needs_opencl: None, make_model: MakeModel) -> None:
+    model = make_model(
+        [node("Conv", ["x", "w"], ["y"], group=4)],
+        {"x": [1, 136, 14, 14]},
+        {"y": [1, 136, 14, 14]},
+        {"w": normal(136, 34, 1, 1)},
+    )
+    agree(model, {"x": normal(1, 136, 14, 14)})
+
+
 @pytest.mark.slow
 def test_a_build_is_verified_on_the_device_and_runs(
     needs_opencl: None, perceptron_file: Path, cache: Path, tmp_path: Path

@@ -15,6 +15,8 @@ from assay.compile.tvm_import import import_tensor_intrinsics
 
 __all__ = ["schedule_kernels"]
 
+# TOPI's name of the block of a convolution of several groups.
+_GROUPED = "group_conv2d"
 # Each gives a rule for a target, or None where it has none for it.
 _OURS: tuple[Callable[[GpuTarget], Any], ...] = ()
 
@@ -45,4 +47,20 @@ def schedule_kernels(module: Any, target: GpuTarget, tvm_target: Any) -> tuple[A
             for variable, function in module.functions.items()
             if isinstance(function, tirx.PrimFunc) and "tirx.is_scheduled" not in (function.attrs or {})
         ]
+        module = _with_plain_groups(module, dlight.ApplyDefaultSchedule(dlight.gpu.Fallback()))
         return dlight.ApplyDefaultSchedule(*default)(module), sorted(left)
+
+
+def _with_plain_groups(module: Any, fallback: Any) -> Any:
+    """``module`` with grouped convolutions as plain loops: dlight's other rules compute some wrongly."""
+    import tvm
+    from tvm import tirx
+
+    grouped = {
+        variable: function
+        for variable, function in module.functions.items()
+        if isinstance(function, tirx.PrimFunc) and _GROUPED in function.script(show_meta=False)
+    }
+    for variable, function in fallback(tvm.IRModule(grouped)).functions.items():
+        module.update_func(module.get_global_var(variable.name_hint), function)
+    return module
