@@ -119,7 +119,7 @@ def test_older_schema():
         decode_manifest(b'{"schema_version": 1, "target": {"executed": true}}')
 
 
-@pytest.mark.parametrize("data", [b"", b"{", b"[]", b"\xff\xfe{}", b'{"schema_version": 2}'])
+@pytest.mark.parametrize("data", [b"", b"{", b"[]", b"\xff\xfe{}", b'{"schema_version": 3}'])
 def test_damaged_json(data):
     with pytest.raises(ArtifactError, match=r"manifest\.json is damaged"):
         decode_manifest(data)

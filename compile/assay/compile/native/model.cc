@@ -142,7 +142,7 @@ bool assay_model::open(const char *folder, int32_t threads) {
   manifest_ = manifest_document_.parse(manifest_file_.data(), manifest_file_.size(), path.text());
   if (manifest_ == nullptr) return false;
   const Json *version = manifest_->member("schema_version");
-  if (version == nullptr || version->number != 2) return fail("The manifest has a schema that is not known here.");
+  if (version == nullptr || version->number != 3) return fail("The manifest has a schema that is not known here.");
   const Json *level = choose_level(*manifest_);
   if (level == nullptr) return false;
   const Json *entry = level->member("entry");

@@ -8,7 +8,7 @@ import { Machine } from "./machine.js";
 import { bind, readPlan } from "./plan.js";
 import { locateWeights } from "./weights.js";
 
-const MANIFEST_SCHEMA = 2;
+const MANIFEST_SCHEMA = 3;
 const WEIGHTS = "weights.safetensors";
 
 /** @typedef {{ name: string, default: number, minimum: number, maximum: number }} SymbolicSize */
