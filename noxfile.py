@@ -99,6 +99,13 @@ def cuda_suite(session: nox.Session) -> None:
 
 
 @nox.session(venv_backend=PIP, reuse_venv=True)
+def targets(session: nox.Session) -> None:
+    """Build a small model for every target and print what came of each (or `-- MODEL --target T,...`)."""
+    session.install("-e", ".[compile,cuda,opencl,webgpu]")
+    session.run("python", "-m", "assay.ci.target_table", *session.posargs)
+
+
+@nox.session(venv_backend=PIP, reuse_venv=True)
 def tests(session: nox.Session) -> None:
     """Run the tests that are fast and need no torch (or `-- PYTEST ARGUMENTS`)."""
     session.install("-e", ".[dev]")
