@@ -105,7 +105,7 @@ def _partners(
     start: int,
     wanted: npt.NDArray[np.bool_],
 ) -> npt.NDArray[np.int64]:
-    """For each panel that is ``wanted``, the first free step from ``start`` on that fits ``total``; else -1."""
+    """For ``wanted`` panels the first free step from ``start`` on that fits beside ``total``, else -1."""
     found = np.full(len(free), -1, np.int64)
     room = (_FULL - total)[:, :, np.newaxis]
     rows = np.flatnonzero(wanted)
