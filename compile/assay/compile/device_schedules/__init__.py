@@ -1,8 +1,7 @@
 """Schedules of kernels for GPUs: rules, tried in order, of which the first that fits a kernel wins.
 
-A rule is what TVM's dlight calls a ``ScheduleRule``: ``rule.apply(function, target, tunable)`` gives a
-scheduled ``s_tir.Schedule`` of a PrimFunc, or None where it does not fit. Rules of ours come before dlight's
-defaults, one rule a file, one line in ``_OURS``.
+A rule gives a fused function with the loops of its threads, or None where it does not fit. Rules of ours come
+before dlight's defaults, one rule a file, one line in ``_OURS``.
 """
 
 from __future__ import annotations
@@ -10,15 +9,18 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
+from assay.compile.device_schedules.gemm import schedule_gemm
+from assay.compile.device_schedules.tile_table import DeviceTile, device_tile
+from assay.compile.schedules.blocks import FusedFunction, UnreadableFunctionError, read_function
 from assay.compile.targets.gpu_target import GpuTarget
 from assay.compile.tvm_import import import_tensor_intrinsics
 
 __all__ = ["schedule_kernels"]
 
+_SCHEDULED = "tirx.is_scheduled"
 # TOPI's name of the block of a convolution of several groups.
 _GROUPED = "group_conv2d"
-# Each gives a rule for a target, or None where it has none for it.
-_OURS: tuple[Callable[[GpuTarget], Any], ...] = ()
+_OURS: tuple[Callable[[FusedFunction, DeviceTile], Any], ...] = (schedule_gemm,)
 
 
 def schedule_kernels(module: Any, target: GpuTarget, tvm_target: Any) -> tuple[Any, list[str]]:
@@ -38,17 +40,35 @@ def schedule_kernels(module: Any, target: GpuTarget, tvm_target: Any) -> tuple[A
     ]
     if target.kind == "metal":  # dlight's product for Metal imports them
         import_tensor_intrinsics()
-    ours = [rule for make in _OURS if (rule := make(target)) is not None]
+    module = _with_ours(module, target)
     with tvm_target:
-        if ours:
-            module = dlight.ApplyDefaultSchedule(*ours)(module)
         left = [
             str(variable.name_hint)
             for variable, function in module.functions.items()
-            if isinstance(function, tirx.PrimFunc) and "tirx.is_scheduled" not in (function.attrs or {})
+            if isinstance(function, tirx.PrimFunc) and _SCHEDULED not in (function.attrs or {})
         ]
         module = _with_plain_groups(module, dlight.ApplyDefaultSchedule(dlight.gpu.Fallback()))
         return dlight.ApplyDefaultSchedule(*default)(module), sorted(left)
+
+
+def _with_ours(module: Any, target: GpuTarget) -> Any:
+    """``module`` with the kernels that rules of ours fit scheduled."""
+    from tvm import tirx
+
+    tile = device_tile(target.kind)
+    if tile is None:
+        return module
+    for variable, function in module.functions_items():
+        if not isinstance(function, tirx.PrimFunc) or _SCHEDULED in (function.attrs or {}):
+            continue
+        try:
+            read = read_function(function)
+        except UnreadableFunctionError:
+            continue
+        made = next((made for rule in _OURS if (made := rule(read, tile)) is not None), None)
+        if made is not None:
+            module.update_func(variable, made)
+    return module
 
 
 def _with_plain_groups(module: Any, fallback: Any) -> Any:

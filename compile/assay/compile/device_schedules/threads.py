@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from tvm import tirx
@@ -10,7 +10,7 @@ from tvm.ir import Range
 
 from assay.compile.schedules.ir import Buffer, Expr, Stmt, i64, seq
 
-__all__ = ["barrier", "launch", "local", "marked", "shared"]
+__all__ = ["barrier", "launch", "launch_grid", "local", "marked", "shared"]
 
 
 def launch(groups: Expr, threads: int, body: Callable[[Expr, Expr], Stmt]) -> Stmt:
@@ -18,6 +18,16 @@ def launch(groups: Expr, threads: int, body: Callable[[Expr, Expr], Stmt]) -> St
     group, thread = _axis("blockIdx.x", groups), _axis("threadIdx.x", i64(threads))
     inner = body(group.var, thread.var)
     return _bound(group, _bound(thread, inner))
+
+
+def launch_grid(grid: Sequence[Expr], threads: int, body: Callable[[Sequence[Expr], Expr], Stmt]) -> Stmt:
+    """``body(group, thread)`` by every thread of a grid of groups in x, y and z: one kernel."""
+    groups = [_axis(f"blockIdx.{axis}", extent) for axis, extent in zip("xyz", grid, strict=False)]
+    thread = _axis("threadIdx.x", i64(threads))
+    inner = _bound(thread, body([group.var for group in groups], thread.var))
+    for group in reversed(groups):
+        inner = _bound(group, inner)
+    return inner
 
 
 def _axis(tag: str, extent: Expr) -> Any:

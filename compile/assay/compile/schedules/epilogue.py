@@ -24,7 +24,7 @@ from assay.compile.schedules.ir import (
 )
 from assay.compile.schedules.math import Registers, vector_math
 
-__all__ = ["Epilogue", "split_epilogue"]
+__all__ = ["Epilogue", "iterators_at", "split_epilogue"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -92,7 +92,7 @@ class Epilogue:
             return value
 
         for block in self.blocks:
-            variables = _iterators_at(block, [buffer for buffer, _ in values], index)
+            variables = iterators_at(block, [buffer for buffer, _ in values], index)
             assert variables is not None
             wide = [value.value for _, value in values if isinstance(value, tirx.Cast)]
             fresh = _without_narrowing(substitute(block.value, variables, replace), wide)
@@ -138,7 +138,7 @@ def _without_narrowing(value: Expr, wide: Sequence[Expr]) -> Expr:
     return rewrite(value, replace)
 
 
-def _iterators_at(block: Block, chain: Sequence[Buffer], index: Sequence[Expr]) -> dict[Expr, Expr] | None:
+def iterators_at(block: Block, chain: Sequence[Buffer], index: Sequence[Expr]) -> dict[Expr, Expr] | None:
     """The block's iterators for which it loads the chain at ``index``; None where it is not elementwise."""
     variables: dict[Expr, Expr] = {}
     for access in loads_of(block.value):
@@ -177,7 +177,7 @@ def split_epilogue(function: FusedFunction, anchor: Block) -> tuple[Epilogue, li
         if (
             not plain
             or not uses_chain
-            or _iterators_at(block, chain, probe) is None
+            or iterators_at(block, chain, probe) is None
             or not _same_size(block, anchor)
         ):
             return Epilogue(anchor_output=anchor.output, blocks=(), function=function), following

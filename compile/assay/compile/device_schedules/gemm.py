@@ -1,0 +1,118 @@
+"""Products of matrices, one or a batch, on a device."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from tvm import tirx
+from tvm.ir import TensorLoad
+
+from assay.compile.device_schedules.device_stages import (
+    elementwise_kernel,
+    finished,
+    scheduled_as,
+    workspaces,
+)
+from assay.compile.device_schedules.register_product import Product, product_kernel
+from assay.compile.device_schedules.tile_table import DeviceTile
+from assay.compile.schedules.blocks import Block, FusedFunction
+from assay.compile.schedules.epilogue import split_epilogue
+from assay.compile.schedules.ir import Buffer, Expr, Stmt, as_int, i64, substitute, walk
+
+__all__ = ["product_factors", "schedule_gemm", "with_stages"]
+
+
+def schedule_gemm(function: FusedFunction, tile: DeviceTile) -> Expr | None:
+    """The function scheduled, where it has one product of float32 matrices; else None."""
+    anchors = [block for block in function.blocks if block.is_reduction]
+    if len(anchors) != 1 or (factors := product_factors(anchors[0])) is None:
+        return None
+    anchor = anchors[0]
+    if len(anchor.spatial) < 2 or len(anchor.reduction) != 1:
+        return None
+    if not all(a.same_as(b) for a, b in zip(anchor.indices, anchor.spatial, strict=True)):
+        return None
+    (step,) = anchor.reduction
+    *batch, row, column = anchor.spatial
+    roles = [(_uses(each, row), _uses(each, column), _uses(each, step)) for each in factors]
+    if roles == [(False, True, True), (True, False, True)]:
+        factors = (factors[1], factors[0])
+    elif roles != [(True, False, True), (False, True, True)]:
+        return None
+    if as_int(anchor.spatial_extents[-2]) == 1:
+        return None
+    left, right = factors
+    *extents, rows, columns = anchor.spatial_extents
+    epilogue, _ = split_epilogue(function, anchor)
+
+    def at(places: Sequence[Expr], m: Expr, n: Expr, k: Expr) -> dict[Expr, Expr]:
+        return {**dict(zip(batch, places, strict=True)), row: m, column: n, step: k}
+
+    zero = i64(0)
+
+    def read_right(places: Sequence[Expr], steps: Sequence[Expr], n: Expr, lanes: int) -> Expr | None:
+        if lanes == 1:
+            return substitute(right, at(places, zero, n, steps[0]))
+        if right.indices[-1].same_as(column):
+            indices = [substitute(i, at(places, zero, n, steps[0])) for i in right.indices]
+            return tirx.BufferLoad(right.source, [*indices[:-1], tirx.Ramp(indices[-1], i64(1), lanes)])
+        return None
+
+    product = Product(
+        batch=tuple(extents),
+        rows=rows,
+        columns=columns,
+        steps=tuple(anchor.reduction_extents),
+        left=lambda places, m, steps: substitute(left, at(places, m, zero, steps[0])),
+        right=read_right,
+        finish=lambda places, m, n, value: finished(epilogue, [*places, m, n], value),
+    )
+    return with_stages(function, anchor, [product_kernel(product, tile)])
+
+
+def with_stages(
+    function: FusedFunction,
+    anchor: Block,
+    kernels: Sequence[Stmt],
+    *,
+    own: Sequence[Buffer] = (),
+    without: Sequence[Block] = (),
+) -> Expr | None:
+    """``kernels`` compute ``anchor`` and its epilogue; the other blocks are elementwise kernels.
+
+    ``own``: workspaces of ``kernels``. ``without``: blocks that they compute too. None where a block that is
+    left reduces.
+    """
+    position = function.blocks.index(anchor)
+    _, after = split_epilogue(function, anchor)
+    before = [block for block in function.blocks[:position] if all(block is not other for other in without)]
+    if any(block.is_reduction for block in (*before, *after)):
+        return None
+    used = [*own, *(block.output for block in (*before, *after)), *([anchor.output] if after else [])]
+    body = [
+        *workspaces(function, used),
+        *(elementwise_kernel(block) for block in before),
+        *kernels,
+        *(elementwise_kernel(block) for block in after),
+    ]
+    return scheduled_as(function, body)
+
+
+def product_factors(block: Block) -> tuple[Expr, Expr] | None:
+    """The two loads of float32 whose products the block sums from 0, or None."""
+    value, init = block.value, block.init
+    if not isinstance(value, tirx.Add) or not isinstance(init, tirx.FloatImm) or float(init.value):
+        return None
+    own, product = (value.a, value.b) if isinstance(value.b, tirx.Mul) else (value.b, value.a)
+    if not isinstance(own, TensorLoad) or not own.source.same_as(block.output):
+        return None
+    if not isinstance(product, tirx.Mul):
+        return None
+    loads = (product.a, product.b)
+    if not all(isinstance(each, TensorLoad) and str(each.ty.dtype) == "float32" for each in loads):
+        return None
+    return loads
+
+
+def _uses(access: Expr, variable: Expr) -> bool:
+    return any(node.same_as(variable) for index in access.indices for node in walk(index))
