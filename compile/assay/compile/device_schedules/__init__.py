@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
+from assay.compile.device_schedules.conv2d import schedule_conv2d
 from assay.compile.device_schedules.gemm import schedule_gemm
 from assay.compile.device_schedules.tile_table import DeviceTile, device_tile
 from assay.compile.schedules.blocks import FusedFunction, UnreadableFunctionError, read_function
@@ -20,7 +21,7 @@ __all__ = ["schedule_kernels"]
 _SCHEDULED = "tirx.is_scheduled"
 # TOPI's name of the block of a convolution of several groups.
 _GROUPED = "group_conv2d"
-_OURS: tuple[Callable[[FusedFunction, DeviceTile], Any], ...] = (schedule_gemm,)
+_OURS: tuple[Callable[[FusedFunction, DeviceTile], Any], ...] = (schedule_gemm, schedule_conv2d)
 
 
 def schedule_kernels(module: Any, target: GpuTarget, tvm_target: Any) -> tuple[Any, list[str]]:
