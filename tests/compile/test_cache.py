@@ -14,7 +14,7 @@ import pytest
 from assay.compile.build import _build_key
 from assay.compile.cache import BuildCache, default_cache_folder, installed_versions, key_of, source_digest
 from assay.compile.profiles import profiles
-from assay.compile.schemes import schemes
+from assay.compile.quantize.prepare import AppliedScheme
 from assay.compile.targets import targets
 from assay.compile.variant import Variant
 from assay.errors import StorageError
@@ -89,8 +89,11 @@ def test_file_of_a_user_is_read_every_time(perceptron: onnx.ModelProto, tmp_path
     assert digests[0] != digests[1]
 
 
-def _key(canonical: CanonicalModel, target: str = "x86-64-v3", profile: str = "release") -> str:
-    return _build_key(canonical, targets()[target], schemes()["f32"], profiles()[profile], Variant())
+def _key(
+    canonical: CanonicalModel, target: str = "x86-64-v3", scheme: str = "f32", profile: str = "release"
+) -> str:
+    stored = AppliedScheme(name=scheme)
+    return _build_key(canonical, targets()[target], stored, profiles()[profile], Variant())
 
 
 def test_key_changes_with_everything_that_a_build_depends_on(spec: ModelSpec, tmp_path: Path) -> None:
@@ -99,6 +102,7 @@ def test_key_changes_with_everything_that_a_build_depends_on(spec: ModelSpec, tm
     keys = [
         _key(canonical),
         _key(canonical, target="x86-64-v4"),
+        _key(canonical, scheme="int8"),
         _key(canonical, profile="debug"),
         _key(dataclasses.replace(canonical, digest="sha256:" + "0" * 64)),
         _key(dataclasses.replace(canonical, spec=dataclasses.replace(canonical.spec, licence="MIT"))),
