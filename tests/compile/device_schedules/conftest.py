@@ -17,9 +17,9 @@ from assay.runtime.drivers.plan_device import DeviceCalls
 Array = npt.NDArray[Any]
 
 
-def _computed(
-    target: str, shapes: Sequence[Sequence[Any]], compute: Callable[..., Any], arrays: Sequence[Array]
-) -> Array:
+def _compiled(
+    target: str, shapes: Sequence[Sequence[Any]], compute: Callable[..., Any]
+) -> Callable[..., Array]:
     from tvm import relax
 
     from assay.compile.lower_device import lower_device
@@ -42,15 +42,18 @@ def _computed(
     assert set(form.unscheduled) <= {"transpose"}, "a kernel that a rule of ours is meant for"
     weights = list(form.weights.values())
     calls = DeviceCalls(form.plan, open_device(target), form.executable.files, weights, ["float32"])
-    (found,) = calls.call([np.ascontiguousarray(array) for array in arrays])
-    calls.close()
-    return found
+
+    def run(*arrays: Array) -> Array:
+        (found,) = calls.call([np.ascontiguousarray(array) for array in arrays])
+        return found
+
+    return run
 
 
 @pytest.fixture(params=["opencl", "vulkan"])
-def on_device(request: pytest.FixtureRequest) -> Callable[..., Array]:
-    """``on_device(shapes, compute, arrays)``: what a device makes of ``compute`` of Relax variables."""
+def on_device(request: pytest.FixtureRequest) -> Callable[..., Callable[..., Array]]:
+    """``on_device(shapes, compute)``: ``compute`` of Relax variables as a function that a device runs."""
     target = str(request.param)
     if not find_devices()[target].devices:
         pytest.skip(f"needs a device for {target}, such as ci/emulator.sh installs")
-    return lambda *arguments: _computed(target, *arguments)
+    return lambda *arguments: _compiled(target, *arguments)

@@ -11,7 +11,7 @@ import pytest
 from tvm import relax, tirx
 
 Array = npt.NDArray[Any]
-OnDevice = Callable[..., Array]
+OnDevice = Callable[..., Callable[..., Array]]
 
 
 def normal(*shape: int) -> Array:
@@ -40,13 +40,11 @@ def reference(x: Array, w: Array, stride: int, padding: int, dilation: int, grou
 @pytest.mark.parametrize(
     ("x", "w", "stride", "padding", "dilation", "groups"),
     [
-        ((1, 5, 9, 9), (13, 5, 3, 3), 1, 1, 1, 1),
         ((2, 4, 11, 8), (6, 4, 3, 2), 2, 1, 1, 1),
-        ((1, 3, 12, 12), (4, 3, 3, 3), 1, 0, 2, 1),
+        pytest.param((1, 3, 12, 12), (4, 3, 3, 3), 1, 0, 2, 1, marks=pytest.mark.slow),
         ((1, 3, 7, 7), (9, 3, 1, 1), 1, 0, 1, 1),
-        ((1, 3, 7, 7), (9, 3, 1, 1), 2, 0, 1, 1),
         ((2, 6, 8, 8), (6, 1, 3, 3), 2, 1, 1, 6),
-        ((1, 6, 8, 8), (4, 3, 3, 3), 1, 1, 1, 2),
+        pytest.param((1, 6, 8, 8), (4, 3, 3, 3), 1, 1, 1, 2, marks=pytest.mark.slow),
     ],
 )
 def test_against_numpy(
@@ -57,7 +55,7 @@ def test_against_numpy(
     def compute(a: Any, b: Any) -> Any:
         return relax.op.nn.conv2d(a, b, strides=stride, padding=padding, dilation=dilation, groups=groups)
 
-    found = on_device([x, w], compute, [data, weight])
+    found = on_device([x, w], compute)(data, weight)
     expected = reference(data, weight, stride, padding, dilation, groups)
     np.testing.assert_allclose(found, expected, rtol=1e-5, atol=1e-5)
 
@@ -69,6 +67,6 @@ def test_a_symbolic_batch_with_what_goes_before_and_after(on_device: OnDevice) -
     def compute(a: Any, b: Any, c: Any, d: Any) -> Any:
         return relax.op.nn.relu(relax.op.add(relax.op.add(relax.op.nn.conv2d(a, b, padding=1), c), d))
 
-    found = on_device([(n, *x.shape[1:]), w.shape, bias.shape, (n, 7, 6, 6)], compute, [x, w, bias, other])
+    found = on_device([(n, *x.shape[1:]), w.shape, bias.shape, (n, 7, 6, 6)], compute)(x, w, bias, other)
     expected = np.maximum(reference(x, w, 1, 1, 1, 1) + bias + other, 0)
     np.testing.assert_allclose(found, expected, rtol=1e-5, atol=1e-5)

@@ -11,26 +11,26 @@ import pytest
 from tvm import relax, tirx
 
 Array = npt.NDArray[Any]
-OnDevice = Callable[..., Array]
+OnDevice = Callable[..., Callable[..., Array]]
 
 
 def normal(*shape: int) -> Array:
     return np.random.default_rng(sum(shape)).standard_normal(shape, dtype=np.float32)
 
 
-@pytest.mark.parametrize(("rows", "columns"), [(64, 48), (37, 61), (5, 7), (13, 1)])
+@pytest.mark.parametrize(("rows", "columns"), [(37, 61), (5, 7)])
 def test_sizes_that_tiles_do_not_divide(on_device: OnDevice, rows: int, columns: int) -> None:
     a, b = normal(rows, 20), normal(20, columns)
-    found = on_device([a.shape, b.shape], relax.op.matmul, [a, b])
+    found = on_device([a.shape, b.shape], relax.op.matmul)(a, b)
     np.testing.assert_allclose(found, a @ b, rtol=1e-5, atol=1e-5)
 
 
-@pytest.mark.parametrize("size", [1, 6, 29])
-def test_a_batch_of_symbolic_rows_and_columns(on_device: OnDevice, size: int) -> None:
-    a, b = normal(2, size, 9), normal(2, 9, size)
+def test_a_batch_of_symbolic_rows_and_columns(on_device: OnDevice) -> None:
     n = tirx.Var("n", "int64")
-    found = on_device([(2, n, 9), (2, 9, n)], relax.op.matmul, [a, b])
-    np.testing.assert_allclose(found, a @ b, rtol=1e-5, atol=1e-5)
+    run = on_device([(2, n, 9), (2, 9, n)], relax.op.matmul)
+    for size in (1, 6, 29):
+        a, b = normal(2, size, 9), normal(2, 9, size)
+        np.testing.assert_allclose(run(a, b), a @ b, rtol=1e-5, atol=1e-5)
 
 
 def test_what_goes_before_and_after(on_device: OnDevice) -> None:
@@ -40,6 +40,6 @@ def test_what_goes_before_and_after(on_device: OnDevice) -> None:
         product = relax.op.matmul(x, relax.op.permute_dims(y, [0, 2, 1]))
         return relax.op.add(relax.op.nn.relu(relax.op.add(product, z)), w)
 
-    found = on_device([a.shape, b.shape, bias.shape, other.shape], compute, [a, b, bias, other])
+    found = on_device([a.shape, b.shape, bias.shape, other.shape], compute)(a, b, bias, other)
     expected = np.maximum(a @ b.swapaxes(1, 2) + bias, 0) + other
     np.testing.assert_allclose(found, expected, rtol=1e-5, atol=1e-5)

@@ -56,7 +56,7 @@ def _with_ours(module: Any, target: GpuTarget) -> Any:
     """``module`` with the kernels that rules of ours fit scheduled."""
     from tvm import tirx
 
-    tile = device_tile(target.kind)
+    tile = device_tile(target.api.value)
     if tile is None:
         return module
     for variable, function in module.functions_items():

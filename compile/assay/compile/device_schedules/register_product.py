@@ -36,6 +36,8 @@ from assay.compile.schedules.ir import (
 
 __all__ = ["Product", "product_kernel"]
 
+_MULTIPLY_ADD = 0.25  # of what a read costs
+
 
 @dataclass(frozen=True, kw_only=True)
 class Product:
@@ -71,18 +73,38 @@ def _fitted(product: Product, tile: DeviceTile) -> DeviceTile:
         tile = replace(tile, rows=-(-rows // count))
         threads = max(n for n in range(1, tile.row_threads + 1) if n == 1 or -(-count // n) * n < count * 1.2)
         tile = replace(tile, row_threads=threads)
-    if columns is not None:
-        while tile.vectors > 1 and tile.lanes * tile.vectors * tile.column_threads > columns:
-            tile = replace(tile, vectors=tile.vectors - 1)
-        while tile.column_threads > 1 and tile.lanes * tile.column_threads > columns:
-            tile = replace(tile, column_threads=tile.column_threads // 2)
-    return tile
+    if columns is None:
+        return tile
+    threads = tile.column_threads
+    choices = [
+        replace(tile, vectors=v, column_threads=max(1, threads >> shift))
+        for v in range(1, tile.vectors + 1)
+        for shift in range(threads.bit_length())
+    ]
+    # A vector that is not all inside is read element by element.
+    inside = [
+        each for each in choices if each.lanes == 1 or product.right_overruns or _width(each) <= columns
+    ]
+    return min(inside or choices, key=lambda each: _cost(each, columns))
+
+
+def _width(tile: DeviceTile) -> int:
+    """Columns of a group."""
+    return tile.lanes * tile.vectors * tile.column_threads
+
+
+def _cost(tile: DeviceTile, columns: int) -> float:
+    """What a step of the reduction over a row of tiles costs, in reads."""
+    groups = -(-columns // _width(tile))
+    # Where threads are lanes of a vector, fewer than eight leave it in part empty.
+    threads = max(tile.column_threads * tile.row_threads, 8 // tile.lanes)
+    return groups * threads * (tile.rows + tile.vectors + _MULTIPLY_ADD * tile.rows * tile.vectors)
 
 
 class _Kernel:
     def __init__(self, product: Product, tile: DeviceTile) -> None:
         self.p, self.t = product, tile
-        self.width = tile.lanes * tile.vectors * tile.column_threads  # columns of a group
+        self.width = _width(tile)
         rows, columns = as_int(product.rows), as_int(product.columns)
         # Where there is a whole tile, the last is moved to end with the result.
         self.whole_rows = rows is not None and rows >= tile.rows
@@ -141,7 +163,12 @@ class _Kernel:
     def _reduction(self, batch: Sequence[Expr], row: Expr, column: Expr, steps: tuple[Expr, ...]) -> Stmt:
         if len(steps) < len(self.p.steps):
             extent = self.p.steps[len(steps)]
-            return loop(extent, lambda k: self._reduction(batch, row, column, (*steps, k)), "k")
+
+            def step(k: Expr) -> Stmt:
+                return self._reduction(batch, row, column, (*steps, k))
+
+            last = len(steps) == len(self.p.steps) - 1
+            return self._unrolled(extent, step) if last else loop(extent, step, "k")
         statements: list[Stmt] = []
         for v in range(self.t.vectors):
             statements += self._read(batch, steps, self._column(column, v), v)
@@ -153,6 +180,16 @@ class _Kernel:
                 product = broadcast(factor, self.t.lanes) * load(self.read, v)
                 statements.append(store(sums, load(sums, v) + product, v))
         return seq(statements)
+
+    def _unrolled(self, extent: Expr, step: Callable[[Expr], Stmt]) -> Stmt:
+        """``step`` for each below ``extent``, several in an iteration where the number is constant."""
+        count, unroll = as_int(extent), self.t.unroll
+        if count is None:
+            return loop(extent, step, "k")
+        whole = count // unroll if count > unroll else 0
+        rest = [step(i64(k)) for k in range(whole * unroll, count)]
+        body = loop(whole, lambda k: seq([step(k * unroll + j) for j in range(unroll)]), "k")
+        return seq(body, rest) if whole else seq(rest)
 
     def _column(self, column: Expr, vector: int) -> Expr:
         return simplify(column + vector * self.t.lanes * self.t.column_threads)
