@@ -146,6 +146,8 @@ def test_a_build_that_is_stopped_leaves_no_artifact(model, tmp_path, number, cod
         stderr=subprocess.PIPE,
         text=True,
         env={**os.environ, "PYTHONUNBUFFERED": "1"},
+        # A shell ignores interrupts for what it starts in the background, and children inherit that.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
     )
     assert process.stderr is not None
     # The first step that is over: the build is under way, and far from done.
