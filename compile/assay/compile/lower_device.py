@@ -28,9 +28,10 @@ def lower_device(
     profile: Profile,
     sizes: Mapping[str, int],
     maxima: Mapping[str, int],
+    own_schedules: bool = True,
     progress: Progress | None = None,
 ) -> Lowered:
-    """Compile ``module`` for the GPU ``target``.
+    """Compile ``module`` for the GPU ``target``, without ``own_schedules`` with those of dlight alone.
 
     ``sizes`` and ``maxima`` of the symbolic dimensions bound the memory plan. The weights keep the layouts of
     the model. Raises UnsupportedOperatorError for what the target cannot compute, and AssayError naming the
@@ -51,7 +52,7 @@ def lower_device(
         module, weights = extract_weights(module)
         work = describe_work(module)
         workspace = plan_workspace(module, sizes, maxima)
-        module, unscheduled = schedule_kernels(module, target, tvm_target)
+        module, unscheduled = schedule_kernels(module, target, tvm_target, ours=own_schedules)
     with compiler_step(progress, "generate code"):
         planned = tvm.transform.Sequential([*planning_passes(), tvm.relax.transform.AttachGlobalSymbol()])(
             with_upper_bounds(module, maxima)

@@ -24,10 +24,12 @@ _GROUPED = "group_conv2d"
 _OURS: tuple[Callable[[FusedFunction, DeviceTile], Any], ...] = (schedule_gemm, schedule_conv2d)
 
 
-def schedule_kernels(module: Any, target: GpuTarget, tvm_target: Any) -> tuple[Any, list[str]]:
+def schedule_kernels(
+    module: Any, target: GpuTarget, tvm_target: Any, *, ours: bool = True
+) -> tuple[Any, list[str]]:
     """Every kernel of ``module`` that is not scheduled yet in its scheduled form.
 
-    The names of those that have dlight's default come second.
+    The names of those that have dlight's default come second: all of them without ``ours``.
     """
     from tvm import tirx
     from tvm.s_tir import dlight
@@ -41,7 +43,8 @@ def schedule_kernels(module: Any, target: GpuTarget, tvm_target: Any) -> tuple[A
     ]
     if target.kind == "metal":  # dlight's product for Metal imports them
         import_tensor_intrinsics()
-    module = _with_ours(module, target)
+    if ours:
+        module = _with_ours(module, target)
     with tvm_target:
         left = [
             str(variable.name_hint)
