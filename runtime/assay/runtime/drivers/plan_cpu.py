@@ -293,6 +293,7 @@ class PlanOnCpu:
         weights = artifact.weights()
         library = KernelLibrary(str(artifact.path(entry.library)), plan)
         self._calls = CpuCalls(plan, library, [weights[name] for name in entry.weights])
+        self._written = plan.written_inputs
 
     def call(
         self,
@@ -309,9 +310,9 @@ class PlanOnCpu:
             raise UsageError("The kernels of this driver cannot be observed one by one.")
         aligned = [array if _is_aligned(array) else _aligned_copy(array) for array in arrays]
         outputs = self._calls.call(aligned)
-        for array, copy in zip(arrays, aligned, strict=True):
-            if copy is not array and array.flags.writeable:
-                np.copyto(array, copy)
+        for number in self._written:
+            if aligned[number] is not arrays[number] and arrays[number].flags.writeable:
+                np.copyto(arrays[number], aligned[number])
         return outputs
 
     def is_weight(self, tensor: Any) -> bool:
