@@ -66,9 +66,10 @@ def choose(
         for level in levels
         if isinstance(info := found.get(level.target.name), DeviceInfo)
     ]
-    order = list(device_apis())
-    # Within an API, the last level is the most capable.
-    choices.sort(key=lambda choice: order.index(choice.level.target.api or ""), reverse=True)
+    if choices:  # else there is no need to look for plug-ins
+        order = list(device_apis())
+        # Within an API, the last level is the most capable.
+        choices.sort(key=lambda choice: order.index(choice.level.target.api or ""), reverse=True)
     # WebAssembly runs anywhere, and slower than the CPU's own code; a GPU is faster, unless the CPU plays it.
     played = [choice for choice in choices if choice.device is not None and choice.device.emulated]
     fast = [choice for choice in choices if choice.device is not None and not choice.device.emulated]

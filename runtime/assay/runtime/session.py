@@ -92,9 +92,15 @@ def _load(path: Path | str, threads: int | None, verify: bool, name: str | None,
         for each in level.specializations
     }
     driver = open_driver(artifact, level.entry, choice.device)
-    model = Model(artifact.manifest, level, driver, special, threads=threads)
-    model.device, model.passed_over = choice.device, choice.passed_over
-    return model
+    return Model(
+        artifact.manifest,
+        level,
+        driver,
+        special,
+        threads=threads,
+        device=choice.device,
+        passed_over=choice.passed_over,
+    )
 
 
 def _identity(path: Path | str) -> tuple[int, int] | None:
@@ -122,11 +128,13 @@ class Model:
         special: Mapping[Shapes, Callable[[], Driver]] | None = None,
         *,
         threads: int | None = None,
+        device: DeviceInfo | None = None,
+        passed_over: tuple[str, ...] = (),
     ) -> None:
         self.manifest = manifest
         self.level = level
-        self.device: DeviceInfo | None = None
-        self.passed_over: tuple[str, ...] = ()
+        self.device = device
+        self.passed_over = passed_over
         self._driver = driver
         self._special = dict(special or {})
         self._drivers: dict[Shapes, Driver] = {}
