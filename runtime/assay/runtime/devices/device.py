@@ -7,12 +7,24 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Protocol, TypeAlias
 
+from assay.errors import CapacityError
+
 if TYPE_CHECKING:
     import numpy.typing as npt
 
     from assay.runtime.plan import Kernel
 
-__all__ = ["Buffer", "Device", "DeviceApi", "DeviceInfo", "Found", "Launch", "Program", "Recording"]
+__all__ = [
+    "Buffer",
+    "Device",
+    "DeviceApi",
+    "DeviceInfo",
+    "Found",
+    "Launch",
+    "Program",
+    "Recording",
+    "check_buffer",
+]
 
 Program: TypeAlias = Any
 """Compiled kernels, as the device that compiled them knows them."""
@@ -52,6 +64,14 @@ class Found:
     devices: tuple[DeviceInfo, ...] = ()
     reason: str | None = None
     remedy: str | None = None
+
+
+def check_buffer(info: DeviceInfo, nbytes: int) -> None:
+    """Raise CapacityError where a buffer of ``nbytes`` is larger than the device has."""
+    if info.largest_buffer is not None and nbytes > info.largest_buffer:
+        raise CapacityError(
+            f"{info.name} has no buffers of {nbytes} bytes; its largest has {info.largest_buffer}."
+        )
 
 
 class Buffer(Protocol):

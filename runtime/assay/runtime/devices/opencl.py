@@ -10,7 +10,15 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from assay.errors import CapacityError, DeviceError
-from assay.runtime.devices.device import Buffer, Device, DeviceApi, DeviceInfo, Found, Launch
+from assay.runtime.devices.device import (
+    Buffer,
+    Device,
+    DeviceApi,
+    DeviceInfo,
+    Found,
+    Launch,
+    check_buffer,
+)
 
 if TYPE_CHECKING:
     import numpy.typing as npt
@@ -135,11 +143,7 @@ class OpenClDevice:
 
     def allocate(self, nbytes: int) -> _Memory:
         """Memory that kernels may read and write."""
-        largest = self._info.largest_buffer
-        if largest is not None and nbytes > largest:
-            raise CapacityError(
-                f"{self._info.name} has no buffers of {nbytes} bytes; its largest has {largest}."
-            )
+        check_buffer(self._info, nbytes)
         with _errors(self._cl):
             memory = self._cl.Buffer(self._context, self._cl.mem_flags.READ_WRITE, max(1, nbytes))
         return _Memory(memory=memory, nbytes=nbytes)

@@ -18,7 +18,15 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 import numpy as np
 
 from assay.errors import CapacityError, DeviceError
-from assay.runtime.devices.device import Buffer, Device, DeviceApi, DeviceInfo, Found, Launch
+from assay.runtime.devices.device import (
+    Buffer,
+    Device,
+    DeviceApi,
+    DeviceInfo,
+    Found,
+    Launch,
+    check_buffer,
+)
 from assay.runtime.devices.wgsl import SPREAD, split_wgsl
 
 if TYPE_CHECKING:
@@ -184,11 +192,7 @@ class WgpuDevice:
 
     def allocate(self, nbytes: int) -> _Memory:
         """Memory that kernels may read and write."""
-        largest = self._info.largest_buffer
-        if largest is not None and nbytes > largest:
-            raise CapacityError(
-                f"{self._info.name} has no buffers of {nbytes} bytes; its largest has {largest}."
-            )
+        check_buffer(self._info, nbytes)
         with self._errors():
             memory = self._device.create_buffer(size=max(4, -(-nbytes // 4) * 4), usage=self._usage)
         return _Memory(memory=memory, nbytes=nbytes)

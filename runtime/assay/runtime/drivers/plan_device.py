@@ -11,7 +11,7 @@ import numpy as np
 
 from assay.errors import ArtifactError, CapacityError, InterfaceError, UsageError
 from assay.runtime.bound_plan import BoundPlan, Shape, bind
-from assay.runtime.device_code import decode_device_code
+from assay.runtime.device_code import DeviceCode, decode_device_code
 from assay.runtime.devices import device_apis
 from assay.runtime.devices.device import Buffer, Device, DeviceInfo, Launch, Program
 from assay.runtime.devices.selection import choose_device
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from assay.runtime.artifact import Artifact
     from assay.runtime.manifest import Entry
 
-__all__ = ["DeviceCalls", "PlanOnDevice"]
+__all__ = ["DeviceCalls", "PlanOnDevice", "read_device_code"]
 
 _MOST_BOUND = 4  # sets of input shapes whose memory and launches are kept
 
@@ -200,9 +200,7 @@ class PlanOnDevice:
             architecture=None if target.cpu == "any" else target.cpu,
             features=target.features,
         )
-        folder = PurePosixPath(entry.plan).parent
-        names = set(decode_device_code(artifact.read(entry.library)).files.values())
-        files = {name: artifact.read(str(folder / name)) for name in sorted(names)}
+        _, files = read_device_code(artifact, entry)
         weights = artifact.weights()
         self._device = device_apis()[info.api].open(info.index)
         self._calls = DeviceCalls(
@@ -230,6 +228,13 @@ class PlanOnDevice:
     def is_weight(self, tensor: Any) -> bool:
         """Never: nothing shows the tensors of a device."""
         return False
+
+
+def read_device_code(artifact: Artifact, entry: Entry) -> tuple[DeviceCode, dict[str, bytes]]:
+    """The description of the code of ``entry``, and the files that it names, by name."""
+    code = decode_device_code(artifact.read(entry.library))
+    folder = PurePosixPath(entry.library).parent
+    return code, {name: artifact.read(str(folder / name)) for name in sorted(set(code.files.values()))}
 
 
 def numpy_dtype(name: str) -> np.dtype[Any]:

@@ -4,15 +4,14 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable, Sequence
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from assay.compile.emulation.gpu.device import EmulatedDevice
 from assay.compile.verify_worker import run_cases
 from assay.errors import ArtifactError, AssayError
 from assay.runtime.artifact import open_artifact
-from assay.runtime.device_code import decode_device_code
-from assay.runtime.drivers.plan_device import DeviceCalls
+from assay.runtime.drivers.plan_device import DeviceCalls, read_device_code
 from assay.runtime.plan import decode_plan
 from assay.runtime.session import Model
 
@@ -35,9 +34,7 @@ class EmulatedDriver:
     def __init__(self, artifact: Artifact, entry: Entry, folder: Path) -> None:
         if entry.plan is None:
             raise ArtifactError(f"{entry.library} is code for a device without a launch plan.")
-        code = decode_device_code(artifact.read(entry.library))
-        parent = PurePosixPath(entry.library).parent
-        files = {name: artifact.read(str(parent / name)) for name in code.files.values()}
+        code, files = read_device_code(artifact, entry)
         waves = [kernel.wave_size for kernel in code.kernels.values() if kernel.wave_size]
         weights = artifact.weights()
         self._calls = [
