@@ -145,3 +145,20 @@ def agree(run_compiled: Compare) -> Callable[..., None]:
             np.testing.assert_allclose(actual[name], wanted, rtol=1e-4, atol=1e-5, err_msg=name)
 
     return check
+
+
+@pytest.fixture
+def element_types(make_model: MakeModel) -> tuple[onnx.ModelProto, dict[str, Any]]:
+    """Copies of tensors of most dtypes, and casts of floats to them; with inputs."""
+    dtypes = ["float64", "int8", "uint8", "int32", "int64", "bool"]
+    nodes, inputs, outputs = [], {"b": [3, 5]}, {}
+    floats = np.random.default_rng(8).standard_normal((3, 5), dtype=np.float32)
+    arrays: dict[str, Any] = {"b": np.abs(floats) * 3}
+    for dtype in dtypes:
+        kind = onnx.helper.np_dtype_to_tensor_dtype(np.dtype(dtype))
+        copied = onnx.helper.make_node("Concat", [f"x_{dtype}", f"x_{dtype}"], [f"y_{dtype}"], axis=0)
+        nodes += [copied, onnx.helper.make_node("Cast", ["b"], [f"z_{dtype}"], to=kind)]
+        inputs[f"x_{dtype}"] = ([3, 5], dtype)
+        outputs |= {f"y_{dtype}": ([6, 5], dtype), f"z_{dtype}": ([3, 5], dtype)}
+        arrays[f"x_{dtype}"] = np.arange(15).reshape(3, 5).astype(dtype)
+    return make_model(nodes, inputs, outputs), arrays

@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
+from assay.ci.json_file import write_json
 from assay.errors import AssayError, UsageError
 
 if TYPE_CHECKING:
@@ -199,10 +200,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print(f"error: {error}", file=sys.stderr)
         return error.exit_code
     if options.output is not None:
-        from assay.runtime.atomic import replace_file
-
-        with replace_file(options.output) as temporary:
-            temporary.write_bytes(msgspec.json.format(msgspec.json.encode(result), indent=2) + b"\n")
+        write_json(options.output, result)
     for model in result.models:
         print(_line(model))
     return 0 if all(model.right for model in result.models) else 1

@@ -23,6 +23,7 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
+from assay.ci.json_file import write_json
 from assay.errors import AssayError
 
 if TYPE_CHECKING:
@@ -172,10 +173,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             print(f"{target} ...", file=sys.stderr, flush=True)
             rows.append(build_row(options.model, target, Path(folder)))
     if options.output is not None:
-        from assay.runtime.atomic import replace_file
-
-        with replace_file(options.output) as temporary:
-            temporary.write_bytes(msgspec.json.format(msgspec.json.encode(rows), indent=2) + b"\n")
+        write_json(options.output, rows)
     print(markdown(options.model, rows))
     return 0 if all(row.problem is None for row in rows) else 1
 
