@@ -136,8 +136,12 @@ def test_another_model_than_that_of_the_artifact(artifact, tmp_path, cache):
     assert "another model" in assay("verify", artifact, "--model", "silero-vad", code=9).stderr
 
 
-@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGKILL, -signal.SIGKILL)])
-def test_a_build_that_is_stopped_leaves_no_artifact(model, tmp_path, number, code):
+# An interrupt inside `exec` of a source text (a dataclass being made) ends Python 3.11 by the signal itself, also
+# after it was caught: a shell shows 130 for both.
+@pytest.mark.parametrize(
+    ("number", "codes"), [(signal.SIGINT, (130, -signal.SIGINT)), (signal.SIGKILL, (-signal.SIGKILL,))]
+)
+def test_a_build_that_is_stopped_leaves_no_artifact(model, tmp_path, number, codes):
     place = tmp_path / "out"
     command = [sys.executable, "-m", "assay.cli.main", "build", str(model), "-o", str(place / "layer")]
     process = subprocess.Popen(
@@ -155,7 +159,7 @@ def test_a_build_that_is_stopped_leaves_no_artifact(model, tmp_path, number, cod
     time.sleep(1)
     process.send_signal(number)
     stdout, stderr = process.communicate(timeout=60)
-    assert process.returncode == code, stderr
+    assert process.returncode in codes, stderr
     assert stdout == ""
     assert "Traceback" not in stderr
     assert not (place / "layer").exists()
