@@ -22,7 +22,13 @@
     ├── TuningRecordError         18 a tuning record or journal is damaged or of a newer schema
     ├── EmulatorError             19 an emulated machine cannot be started, or did not finish
     ├── CapacityError             20 memory, or the room in a cache, does not suffice
-    └── TokenizerError            21 a tokenizer or chat template is missing, damaged, or does not fit
+    ├── TokenizerError            21 a tokenizer or chat template is missing, damaged, or does not fit
+    ├── DeviceError               22 a device is missing, lacks what the code needs, or was lost
+    │   └── RemoteDeviceError     32 a device of another machine cannot be reached, or cannot be trusted
+    ├── RegressionError           23 assay gate: something got worse by more than is allowed
+    ├── InconclusiveError         24 assay gate: the answer is not clear
+    ├── NothingMeasuredError      25 assay gate: there was nothing to compare
+    └── GateInfrastructureError   26 assay gate: git, the machine or the measuring itself failed
 
 Exit code 130 is an interrupt (Ctrl-C), as in every shell.
 """
@@ -43,11 +49,16 @@ __all__ = [
     "DeviceError",
     "EmulatorError",
     "ExternalDataError",
+    "GateInfrastructureError",
+    "InconclusiveError",
     "InterfaceError",
     "MissingDependencyError",
     "ModelError",
+    "NothingMeasuredError",
     "ProfileDataError",
     "RecordError",
+    "RegressionError",
+    "RemoteDeviceError",
     "StorageError",
     "TokenizerError",
     "TuningRecordError",
@@ -211,3 +222,33 @@ class DeviceError(AssayError):
     """A GPU or another device that is missing, lacks what the code needs, refuses it, or was lost."""
 
     exit_code = 22
+
+
+class RemoteDeviceError(DeviceError):
+    """A device of another machine that cannot be reached, is busy, goes away, or gives what cannot be right."""
+
+    exit_code = 32
+
+
+class RegressionError(AssayError):
+    """Of `assay gate`: something got worse by more than is allowed, broke or vanished."""
+
+    exit_code = 23
+
+
+class InconclusiveError(AssayError):
+    """Of `assay gate`: nothing got worse for sure, but the answer is not clear for everything."""
+
+    exit_code = 24
+
+
+class NothingMeasuredError(AssayError):
+    """Of `assay gate`: there was nothing to compare."""
+
+    exit_code = 25
+
+
+class GateInfrastructureError(AssayError):
+    """Of `assay gate`: git, the machine or the measuring itself failed, and says nothing of the change."""
+
+    exit_code = 26
