@@ -111,6 +111,12 @@ def test_sizes_to_verify_cover_each_dimension() -> None:
 
 def test_a_model_of_fixed_shape_has_one_case() -> None:
     assert verification_sizes(find_model("resnet18")) == [{}]
+    assert verification_sizes(find_model("resnet18"), few=True) == [{}]
+
+
+def test_few_sizes_are_small() -> None:
+    small = {"batch": 3, "sequence": 19}
+    assert verification_sizes(TOKENS, few=True) == [{"batch": 1, "sequence": 1}, small]
 
 
 @pytest.mark.parametrize(("minimum", "default", "maximum"), [(1, 1, 1), (7, 7, 7), (2, 3, 4), (1, 1, 2)])
@@ -119,3 +125,6 @@ def test_cases_stay_in_narrow_ranges(minimum: int, default: int, maximum: int) -
     cases = verification_sizes(_plain(dim))
     assert all(minimum <= case["n"] <= maximum for case in cases)
     assert {case["n"] for case in cases} >= {minimum, default}
+    few = verification_sizes(_plain(dim), few=True)
+    assert all(minimum <= case["n"] <= maximum for case in few)
+    assert few[0] == {"n": minimum}

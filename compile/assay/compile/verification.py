@@ -113,7 +113,9 @@ def verified(
         staged, ran = _standing_in(manifest, stand_in, lowered), stand_in
     with progress.step("run ONNX Runtime"):
         sizes = [each.sizes for each in staged.levels[0].specializations]
-        cases, tolerance = cases_with_tolerance(canonical, variant.decoder, sizes)
+        cases, tolerance = cases_with_tolerance(
+            canonical, variant.decoder, sizes, few=_is_slow(target, reason, emulator)
+        )
     with progress.step("verify"):
         place = write_artifact(scratch / "staged", staged, files)
         run = partial(run_artifact, level=ran.name) if emulator is None else emulator.run
@@ -132,6 +134,13 @@ def verified(
         on_emulated = isinstance(target, GpuTarget) and is_emulated(target)
         executed = Execution.EMULATED if on_emulated else Execution.NATIVE
     return _concluded(manifest, executed, note, compared)
+
+
+def _is_slow(target: AnyTarget, reason: str | None, emulator: Emulator | None) -> bool:
+    """Whether an emulator runs the code of ``target``, or the CPU in the place of a GPU."""
+    if isinstance(target, GpuTarget):
+        return reason is not None or is_emulated(target)
+    return emulator is not None
 
 
 def _standing_in(manifest: Manifest, stand_in: AnyTarget, lowered: Lowered) -> Manifest:

@@ -106,12 +106,14 @@ def _last_part(error: Exception) -> str:
     return text.rpartition("Status Message: ")[2].rstrip(".")
 
 
-def make_cases(canonical: CanonicalModel, more: Sequence[Mapping[str, int]] = ()) -> list[Case]:
+def make_cases(
+    canonical: CanonicalModel, more: Sequence[Mapping[str, int]] = (), *, few: bool = False
+) -> list[Case]:
     """Representative inputs at several sizes of each symbolic dimension, with the expected outputs.
 
-    ``more``: further sizes, of all dimensions.
+    ``more``: further sizes, of all dimensions. ``few``: of small sizes only, as ``verification_sizes`` says.
     """
-    sizes = verification_sizes(canonical.spec)
+    sizes = verification_sizes(canonical.spec, few=few)
     sizes += [dict(each) for each in more if dict(each) not in sizes]
     inputs = [make_inputs(canonical.spec, chosen, seed=seed) for seed, chosen in enumerate(sizes)]
     expected = reference_outputs(canonical.path, inputs)

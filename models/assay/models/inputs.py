@@ -16,6 +16,8 @@ __all__ = ["make_inputs", "verification_sizes"]
 
 # Sizes above this cost more time than they add certainty.
 _LARGEST_VERIFIED = 512
+# Where each operation costs a hundred times as much: some tiles' rows, and some beside them.
+_FEW = 19
 
 
 def make_inputs(spec: ModelSpec, sizes: Mapping[str, int] | None = None, seed: int = 0) -> dict[str, Array]:
@@ -35,13 +37,20 @@ def make_inputs(spec: ModelSpec, sizes: Mapping[str, int] | None = None, seed: i
     return {item.name: np.asarray(arrays[item.name], order="C") for item in spec.inputs}
 
 
-def verification_sizes(spec: ModelSpec) -> list[dict[str, int]]:
+def verification_sizes(spec: ModelSpec, *, few: bool = False) -> list[dict[str, int]]:
     """Sizes to verify at: defaults, then each symbolic dimension's minimum, an odd size and a large one.
 
     The dimensions change together in one case each for the minima and the odd sizes, and one by one for the
     large sizes, so that no case is large in every dimension. A model without symbolic dimensions gives [{}].
+    With ``few``, for code that is emulated, there are two cases: the minima, and small sizes that are odd.
     """
     dims = spec.symbolic_dims
+    if few:
+        cases = [
+            {name: dim.minimum for name, dim in dims.items()},
+            {name: _small_size(dim) for name, dim in dims.items()},
+        ]
+        return cases[:1] if cases[0] == cases[1] else cases
     cases = [
         spec.default_sizes(),
         {name: dim.minimum for name, dim in dims.items()},
@@ -64,6 +73,11 @@ def _odd_size(dim: SymbolicDim) -> int:
         if size % 2 and size % 3 and size % 5 and size % 7:
             return size
     return max(dim.minimum, min(dim.maximum, 3))
+
+
+def _small_size(dim: SymbolicDim) -> int:
+    """A prime in range, or what is nearest: 3 where the default is 1, else more than a tile has."""
+    return max(dim.minimum, min(dim.maximum, 3 if dim.default == 1 else min(dim.default, _FEW)))
 
 
 def _complete(spec: ModelSpec, sizes: Mapping[str, int]) -> dict[str, int]:

@@ -44,9 +44,18 @@ class _Sequence:
     length: int = 0
 
 
-def _plan(decoder: DecoderSpec, options: DecoderOptions) -> list[list[tuple[int, int]]]:
+def _plan(decoder: DecoderSpec, options: DecoderOptions, *, few: bool) -> list[list[tuple[int, int]]]:
     """The calls, each as pairs of a sequence and how many tokens it adds."""
     page, most = PAGE_TOKENS, min(options.max_tokens, decoder.context_length // 4)
+    if few:
+        calls = [
+            [(0, min(page + 5, most))],
+            [(1, 1)],
+            [(1, min(7, most)), (0, 1)],
+            [(0, 1), (1, 1)],
+            [(0, 1)],
+        ]
+        return _possible(calls, options)
     chunk = min(2 * page + 3, most)
     calls = [
         [(0, 1)],
@@ -64,13 +73,19 @@ def _plan(decoder: DecoderSpec, options: DecoderOptions) -> list[list[tuple[int,
             calls.append([(2, min(more, most))])
             more -= min(more, most)
         calls.append([(2, 1)])
+    return _possible(calls, options)
+
+
+def _possible(calls: Sequence[list[tuple[int, int]]], options: DecoderOptions) -> list[list[tuple[int, int]]]:
+    """Those of ``calls`` that one call takes, with as many sequences as that."""
     every = options.max_sequences
     return [call[:every] for call in calls if sum(count for _, count in call[:every]) <= options.max_tokens]
 
 
-def decoder_cases(canonical: CanonicalModel, options: DecoderOptions) -> list[Case]:
+def decoder_cases(canonical: CanonicalModel, options: DecoderOptions, *, few: bool = False) -> list[Case]:
     """Calls in order, less the cache, with the logits of ONNX Runtime on each sequence alone.
 
+    With ``few``, for code that is emulated, they have half as many tokens.
     Raises ModelError where ONNX Runtime refuses the model.
     """
     import numpy as np
@@ -82,7 +97,7 @@ def decoder_cases(canonical: CanonicalModel, options: DecoderOptions) -> list[Ca
     pages = iter(_shuffled_pages(generator))
     known: dict[int, _Sequence] = {}
     cases = []
-    for call in _plan(decoder, options):
+    for call in _plan(decoder, options, few=few):
         ids, expected, past = [], [], [known[s].length if s in known else 0 for s, _ in call]
         for s, count in call:
             if s not in known:
@@ -171,15 +186,20 @@ def _inputs(
 
 
 def cases_with_tolerance(
-    canonical: CanonicalModel, options: DecoderOptions, more: Sequence[Mapping[str, int]] = ()
+    canonical: CanonicalModel,
+    options: DecoderOptions,
+    more: Sequence[Mapping[str, int]] = (),
+    *,
+    few: bool = False,
 ) -> tuple[list[Case], Tolerance]:
     """What to run and how far it may be from ONNX Runtime, for a decoder as for any other model.
 
-    ``more``: further sizes of a model that is no decoder, of all its symbolic dimensions.
+    ``more``: further sizes of a model that is no decoder, of all its symbolic dimensions. ``few``: as little
+    as shows that the code is right, where every operation is slow.
     """
     if canonical.spec.decoder is None:
-        return make_cases(canonical, more), canonical.spec.tolerance
-    cases = decoder_cases(canonical, options)
+        return make_cases(canonical, more, few=few), canonical.spec.tolerance
+    cases = decoder_cases(canonical, options, few=few)
     return cases, decoder_tolerance(canonical, cases, options)
 
 
