@@ -9,7 +9,7 @@ from assay.benchmarks.arrays import load_arrays, save_arrays
 from assay.benchmarks.harness import run_worker
 from assay.benchmarks.job import Job, Report
 from assay.benchmarks.machine import choose_cpus
-from assay.benchmarks.worker import take_samples
+from assay.benchmarks.sampling import take_samples
 from assay.errors import BenchmarkError
 from assay.models.inputs import make_inputs
 

@@ -25,7 +25,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from assay.benchmarks.peers import ModelFiles, engines
-from assay.benchmarks.process import peak_memory
+from assay.benchmarks.sampling import peak_memory
 from assay.errors import AssayError, BenchmarkError
 
 if TYPE_CHECKING:

@@ -1,22 +1,20 @@
-"""Processes that measure: how they are started, what they limit themselves to, what memory they took."""
+"""Processes that measure: how they are started, and how they answer."""
 
 from __future__ import annotations
 
-import os
 import signal
 import subprocess
 import sys
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Protocol, TypeVar
 
 import msgspec
 
+from assay.benchmarks.sampling import limit_threads
 from assay.errors import AssayError, BenchmarkError
 
-__all__ = ["limit_threads", "peak_memory", "run_module", "serve"]
-
-_THREAD_VARIABLES = ("OMP_NUM_THREADS", "TVM_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
+__all__ = ["run_module", "serve"]
 
 
 def run_module(module: str, given: bytes, timeout: float, where: Callable[[], str]) -> None:
@@ -45,17 +43,6 @@ def _failure(done: subprocess.CompletedProcess[bytes]) -> str:
             name = f"signal {-done.returncode}"
         return f"its process was ended by {name} ({last})"
     return last
-
-
-def limit_threads(threads: int, cpus: Iterable[int]) -> None:
-    """Tell every library to use ``threads`` threads, and stay on ``cpus``.
-
-    To be called before any library is imported that reads these variables, or that starts threads.
-    """
-    for variable in _THREAD_VARIABLES:
-        os.environ[variable] = str(threads)
-    if hasattr(os, "sched_setaffinity"):
-        os.sched_setaffinity(0, cpus)
 
 
 class _Job(Protocol):
@@ -88,13 +75,3 @@ def serve(jobs: Sequence[_J], measure: Callable[[_J], object]) -> int:
             return 1
         Path(job.report).write_bytes(msgspec.json.encode(report))
     return 0
-
-
-def peak_memory() -> int | None:
-    """The largest resident size so far, in bytes; of this program alone, unlike getrusage's."""
-    try:
-        status = Path("/proc/self/status").read_text()
-    except OSError:
-        return None
-    line = next((line for line in status.splitlines() if line.startswith("VmHWM:")), None)
-    return int(line.split()[1]) * 1024 if line else None

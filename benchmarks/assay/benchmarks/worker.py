@@ -7,24 +7,17 @@ one line on stderr that says what went wrong.
 
 from __future__ import annotations
 
-import gc
-import math
 import sys
-from collections.abc import Callable
 from pathlib import Path
 from time import perf_counter
 
 import msgspec
 
 from assay.benchmarks.job import Job, Report
-from assay.benchmarks.process import peak_memory, serve
+from assay.benchmarks.process import serve
+from assay.benchmarks.sampling import peak_memory, take_samples
 
-__all__ = ["main", "take_samples"]
-
-# Before the first sample: enough for caches, thread pools and the CPU's frequency to settle.
-_WARM_UP_SECONDS = 0.1
-# More would only make the records long; a sample of a fast model is the mean over several calls instead.
-_MOST_SAMPLES = 400
+__all__ = ["main"]
 
 
 def main() -> int:
@@ -56,39 +49,6 @@ def _measure(job: Job) -> Report:
         samples=tuple(samples),
         peak_memory=peak,
     )
-
-
-def take_samples(call: Callable[[], object], seconds: float, least: int) -> tuple[int, list[float]]:
-    """Warm up, then time ``call`` for at least ``seconds``: calls per sample, and seconds per call of each.
-
-    At least ``least`` samples are taken, and not many more than 400: a fast call is timed several at once.
-    """
-    fastest = math.inf
-    start = perf_counter()
-    while True:
-        before = perf_counter()
-        call()
-        after = perf_counter()
-        fastest = min(fastest, after - before)
-        if after - start >= _WARM_UP_SECONDS:
-            break
-    calls = max(1, math.ceil(seconds / _MOST_SAMPLES / max(fastest, 1e-9)))
-    samples: list[float] = []
-    # The garbage collector's pauses would be charged to whichever engine runs when they come.
-    gc.collect()
-    gc.disable()
-    try:
-        start = perf_counter()
-        while True:
-            before = perf_counter()
-            for _ in range(calls):
-                call()
-            after = perf_counter()
-            samples.append((after - before) / calls)
-            if after - start >= seconds and len(samples) >= least:
-                return calls, samples
-    finally:
-        gc.enable()
 
 
 if __name__ == "__main__":

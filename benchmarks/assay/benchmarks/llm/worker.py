@@ -17,7 +17,8 @@ import msgspec
 
 from assay.benchmarks.llm.engine import LanguageFiles, LanguageSession
 from assay.benchmarks.llm.job import DecodeSteps, LanguageJob, LanguageReport
-from assay.benchmarks.process import peak_memory, serve
+from assay.benchmarks.process import serve
+from assay.benchmarks.sampling import peak_memory
 
 if TYPE_CHECKING:
     import numpy as np
