@@ -15,13 +15,11 @@ from assay.ci.zoo_table import markdown, read_cells, run_cell
 from assay.errors import RecordError
 
 
-def _save(path: Path, operator: str, **attributes: Any) -> Path:
+def _save(path: Path, operator: str, result: onnx.ValueInfoProto) -> Path:
     """A model of one operator over ``x`` [batch, 8], which has a symbolic dimension."""
-    values = [
-        onnx.helper.make_tensor_value_info(name, onnx.TensorProto.FLOAT, ["batch", 8]) for name in ("x", "y")
-    ]
-    node = onnx.helper.make_node(operator, ["x"], ["y"], **attributes)
-    graph = onnx.helper.make_graph([node], "g", values[:1], values[1:])
+    x = onnx.helper.make_tensor_value_info("x", onnx.TensorProto.FLOAT, ["batch", 8])
+    node = onnx.helper.make_node(operator, ["x"], ["y"])
+    graph = onnx.helper.make_graph([node], "g", [x], [result])
     opset = onnx.helper.make_opsetid("", 17)
     onnx.save(onnx.helper.make_model(graph, opset_imports=[opset], ir_version=9), path)
     return path
@@ -44,7 +42,8 @@ def programs(monkeypatch: pytest.MonkeyPatch) -> list[str]:
 
 @pytest.mark.slow
 def test_a_cell_says_how_far_off_the_outputs_are(tmp_path: Path) -> None:
-    model = _save(tmp_path / "m.onnx", "Exp")
+    y = onnx.helper.make_tensor_value_info("y", onnx.TensorProto.FLOAT, ["batch", 8])
+    model = _save(tmp_path / "m.onnx", "Exp", y)
     cell = make_cell(str(model), "wasm32-simd", scheme=None, cache_dtype="float32", cache=tmp_path / "cache")
     assert cell.outcome is Outcome.AGREES
     assert cell.error is not None
@@ -58,12 +57,8 @@ def test_a_cell_says_how_far_off_the_outputs_are(tmp_path: Path) -> None:
 
 @pytest.mark.slow
 def test_what_a_target_lacks_is_refused_by_name(tmp_path: Path) -> None:
-    model = tmp_path / "m.onnx"
-    values = [onnx.helper.make_tensor_value_info("x", onnx.TensorProto.FLOAT, ["batch", 8])]
-    values.append(onnx.helper.make_tensor_value_info("y", onnx.TensorProto.INT64, [None, None]))
-    node = onnx.helper.make_node("NonZero", ["x"], ["y"])
-    graph = onnx.helper.make_graph([node], "g", values[:1], values[1:])
-    onnx.save(onnx.helper.make_model(graph, opset_imports=[onnx.helper.make_opsetid("", 17)]), model)
+    y = onnx.helper.make_tensor_value_info("y", onnx.TensorProto.INT64, [2, "found"])
+    model = _save(tmp_path / "m.onnx", "NonZero", y)
     output = tmp_path / "zoo"
     cell = run_cell(output, str(model), "opencl", limit=300.0)
     assert cell.outcome is Outcome.REFUSED
