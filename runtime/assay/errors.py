@@ -28,7 +28,8 @@
     ├── RegressionError           23 assay gate: something got worse by more than is allowed
     ├── InconclusiveError         24 assay gate: the answer is not clear
     ├── NothingMeasuredError      25 assay gate: there was nothing to compare
-    └── GateInfrastructureError   26 assay gate: git, the machine or the measuring itself failed
+    ├── GateInfrastructureError   26 assay gate: git, the machine or the measuring itself failed
+    └── StoreError               31 a database of results cannot be reached or used
 
 Exit code 130 is an interrupt (Ctrl-C), as in every shell.
 """
@@ -60,6 +61,7 @@ __all__ = [
     "RegressionError",
     "RemoteDeviceError",
     "StorageError",
+    "StoreError",
     "TokenizerError",
     "TuningRecordError",
     "UnknownNameError",
@@ -252,3 +254,9 @@ class GateInfrastructureError(AssayError):
     """Of `assay gate`: git, the machine or the measuring itself failed, and says nothing of the change."""
 
     exit_code = 26
+
+
+class StoreError(AssayError):
+    """A database of results that cannot be reached, or is of another version."""
+
+    exit_code = 31
