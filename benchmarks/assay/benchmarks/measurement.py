@@ -142,4 +142,6 @@ class RecordMaker:
             versions=self._versions,
             commit=checkout.commit if checkout else None,
             dirty=checkout.dirty if checkout else None,
+            commit_time=checkout.time if checkout else None,
+            branch=checkout.branch if checkout else None,
         )

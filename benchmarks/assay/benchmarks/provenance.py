@@ -1,4 +1,4 @@
-"""With what a measurement was made: versions of the packages, and the commit of this checkout."""
+"""With what a measurement was made: versions of the packages, and the commit of the repository."""
 
 from __future__ import annotations
 
@@ -6,20 +6,26 @@ import importlib.metadata
 import platform
 import subprocess
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from pathlib import Path
 
-__all__ = ["Checkout", "find_checkout", "versions"]
+__all__ = ["Checkout", "checkout_of", "find_checkout", "versions"]
 
 _PACKAGES = ("assay", "apache-tvm", "apache-tvm-ffi", "numpy", "onnx", "onnxruntime", "torch")
 
 
 @dataclass(frozen=True, kw_only=True)
 class Checkout:
-    """A git checkout of Assay; ``dirty`` when files that git tracks differ from the commit."""
+    """A git checkout; ``dirty`` when files that git tracks differ from the commit.
+
+    ``time`` is the committer's, ISO 8601 in UTC; ``branch`` is None on a detached head.
+    """
 
     root: Path
     commit: str
     dirty: bool
+    time: str | None = None
+    branch: str | None = None
 
 
 def versions() -> dict[str, str]:
@@ -34,16 +40,36 @@ def versions() -> dict[str, str]:
 
 
 def find_checkout(start: Path | None = None) -> Checkout | None:
-    """The checkout that Assay runs from; None when it is installed elsewhere, or without git."""
-    root = (start or Path(__file__)).resolve()
+    """The checkout that Assay runs from, or else the repository that the current folder is in.
+
+    With ``start`` that of this file or folder alone. None where there is none, or no git.
+    """
+    if start is not None:
+        return _checkout(start)
+    return _checkout(Path(__file__)) or checkout_of(Path.cwd())
+
+
+def _checkout(start: Path) -> Checkout | None:
+    root = start.resolve()
     root = next((folder for folder in root.parents if (folder / "pyproject.toml").is_file()), root)
-    if not (root / ".git").exists():
+    return checkout_of(root) if (root / ".git").exists() else None
+
+
+def checkout_of(folder: Path) -> Checkout | None:
+    """The git repository that ``folder`` is in, at its commit; None where there is none, or no commit."""
+    root = _git(folder, "rev-parse", "--show-toplevel")
+    head = _git(folder, "log", "-1", "--format=%H %ct")
+    status = _git(folder, "status", "--porcelain", "--untracked-files=no")
+    if not root or not head or status is None:
         return None
-    commit = _git(root, "rev-parse", "HEAD")
-    status = _git(root, "status", "--porcelain", "--untracked-files=no")
-    if commit is None or status is None:
-        return None
-    return Checkout(root=root, commit=commit, dirty=bool(status))
+    commit, seconds = head.split()
+    return Checkout(
+        root=Path(root),
+        commit=commit,
+        dirty=bool(status),
+        time=datetime.fromtimestamp(int(seconds), UTC).strftime("%Y-%m-%dT%H:%M:%SZ"),
+        branch=_git(folder, "symbolic-ref", "--quiet", "--short", "HEAD") or None,
+    )
 
 
 def _git(root: Path, *arguments: str) -> str | None:

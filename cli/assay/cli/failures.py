@@ -39,6 +39,7 @@ _EXTRAS = {
     **dict.fromkeys(("torch", "transformers", "onnxscript"), "torch"),
     "optuna": "tune",
     "jinja2": "generate",
+    **dict.fromkeys(("sqlalchemy", "psycopg", "ruptures"), "history"),
 }
 _PACKAGES = {"tvm": "apache-tvm", "PIL": "pillow"}
 _STORAGE_ERRORS = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM, errno.EFBIG)

@@ -1,12 +1,14 @@
 """Records of measurements: their types, and the files that hold those of one run.
 
 A file is ``{"schema_version": 1, "records": [...]}``, and every record stands on its own: it names its model,
-engine, metric and unit, and carries its raw samples, the machine, the versions and the commit.
+engine, metric and unit, and carries its raw samples, the machine, the versions and the commit. Version 1 of
+the schema, which lacks the commit's time and the branch, is read too.
 """
 
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import os
 import secrets
 from collections.abc import Sequence
@@ -19,6 +21,7 @@ import msgspec
 from assay.errors import RecordError, StorageError
 
 __all__ = [
+    "HIGHER_IS_BETTER",
     "SCHEMA_VERSION",
     "UNITS",
     "Machine",
@@ -32,7 +35,7 @@ __all__ = [
     "write_records",
 ]
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
 
 Metric: TypeAlias = Literal[
     "latency",
@@ -62,6 +65,9 @@ UNITS: dict[Metric, Unit] = {
     "decode": "tokens/s",
 }
 
+HIGHER_IS_BETTER = frozenset[Metric]({"prefill", "decode"})
+"""The metrics of which more is better; of all others, less is."""
+
 
 class Struct(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """Base of every object in a results file: immutable, and strict about unknown fields."""
@@ -84,6 +90,23 @@ class Machine(Struct, frozen=True, kw_only=True):
     governor: str | None
     virtualisation: str | None
 
+    def identity(self) -> str:
+        """Eight hexadecimal digits of what makes figures comparable: all but the version of the system.
+
+        Memory counts in whole GiB: a kernel's update moves what it reserves by some MiB.
+        """
+        parts = (
+            self.cpu,
+            self.architecture,
+            sorted(self.features),
+            self.cores,
+            self.cpus,
+            self.memory_bytes >> 30,
+            self.governor,
+            self.virtualisation,
+        )
+        return hashlib.sha256(msgspec.json.encode(parts)).hexdigest()[:8]
+
 
 class Record(Struct, frozen=True, kw_only=True):
     """One metric of one engine on one model.
@@ -94,7 +117,10 @@ class Record(Struct, frozen=True, kw_only=True):
     ``samples_per_round`` how many each round (a fresh process) gave. A sample is the mean over
     ``calls_per_sample`` calls. ``value`` is the median of the rounds' medians, ``interval`` its 95%
     interval (None with fewer than three rounds). ``value``, ``samples`` and ``interval`` are in ``unit``.
-    ``sizes`` gives the symbolic dimensions. ``note`` says what exactly the engine ran.
+    ``sizes`` gives the symbolic dimensions. ``note`` says what exactly the engine ran. ``time`` is when it
+    was measured, and ``commit_time`` that of the committer, both ISO 8601 in UTC; ``commit``,
+    ``commit_time``, ``dirty`` (tracked files differ from the commit) and ``branch`` are None where nothing
+    told them.
     """
 
     schema_version: int = SCHEMA_VERSION
@@ -121,6 +147,8 @@ class Record(Struct, frozen=True, kw_only=True):
     versions: dict[str, str]
     commit: str | None
     dirty: bool | None
+    commit_time: str | None = None
+    branch: str | None = None
 
     def rounds(self) -> list[tuple[float, ...]]:
         """The samples of each round."""
@@ -208,7 +236,12 @@ def read_records(path: Path) -> list[Record]:
         problem = _problem(record)
         if problem:
             raise RecordError(f"The results file {path} is damaged: record {index} {problem}.")
-    return list(file.records)
+    return [
+        record
+        if record.schema_version == SCHEMA_VERSION
+        else msgspec.structs.replace(record, schema_version=SCHEMA_VERSION)
+        for record in file.records
+    ]
 
 
 def _problem(record: Record) -> str | None:
