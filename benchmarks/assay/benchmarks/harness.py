@@ -14,9 +14,9 @@ import msgspec
 
 from assay.benchmarks.arrays import load_arrays, save_arrays
 from assay.benchmarks.job import Job, Report
-from assay.benchmarks.machine import choose_cpus
 from assay.benchmarks.measurement import Measurement, Subject, make_records
 from assay.benchmarks.peers import Engine, ModelFiles, engines
+from assay.benchmarks.places import Place, ThisMachine
 from assay.benchmarks.process import run_module
 from assay.errors import BenchmarkError, UsageError, VerificationError
 from assay.models.inputs import make_inputs
@@ -42,12 +42,14 @@ _TIMEOUT_SECONDS = 900.0
 
 
 def unavailable_engines(
-    names: Iterable[str], model: str, artifact: Path, canonical: CanonicalModel | None
+    names: Iterable[str],
+    model: str,
+    artifact: Path,
+    canonical: CanonicalModel | None,
+    place: Place | None = None,
 ) -> dict[str, str]:
-    """Those of ``names`` that cannot run the model here, with the reason. Raises UnknownNameError."""
-    files = _files(model, artifact, canonical)
-    reasons = {name: engines()[name].unavailable(files) for name in names}
-    return {name: reason for name, reason in reasons.items() if reason is not None}
+    """Those of ``names`` that cannot run the model there, with the reason. Raises UnknownNameError."""
+    return (place or ThisMachine()).unavailable(names, _files(model, artifact, canonical))
 
 
 def bench(
@@ -65,6 +67,7 @@ def bench(
     timeout: float = _TIMEOUT_SECONDS,
     compile_seconds: float | None = None,
     others: Mapping[Path, float | None] | None = None,
+    place: Place | None = None,
     progress: Progress | None = None,
 ) -> list[Record]:
     """Records of every metric of every engine on ``model``.
@@ -73,17 +76,18 @@ def bench(
     the same inputs (the default sizes of the symbolic dimensions, unless ``sizes`` says otherwise), thread
     count and CPUs. ``canonical`` may be None when only our engine is measured. ``compile_seconds``, the
     seconds of the build, adds its record. ``others`` are more artifacts of the model, with the seconds of
-    their builds: our engine runs each of them in turn with the rest.
+    their builds: our engine runs each of them in turn with the rest. ``place`` is where the rounds run, by
+    default this machine; where ONNX Runtime is not among the engines there, it runs here once, to compare.
 
     Raises BenchmarkError when an engine is not available, fails, hangs for ``timeout`` seconds, or gives
     outputs beyond the model's tolerance from ONNX Runtime's; UsageError for more threads than CPUs.
     """
-    progress = progress or SilentProgress()
+    progress, place = progress or SilentProgress(), place or ThisMachine()
     if rounds < 1 or threads < 1 or not engines_to_run:
         raise UsageError("A benchmark needs at least one round, one thread and one engine.")
     chosen = [engines()[name] for name in dict.fromkeys(engines_to_run)]
     files = _files(model.name, artifact, canonical)
-    for name, reason in unavailable_engines(engines_to_run, model.name, artifact, canonical).items():
+    for name, reason in place.unavailable(engines_to_run, files).items():
         raise BenchmarkError(f"{name} cannot be measured on {model.name}: {reason}.")
     builds = {artifact: compile_seconds, **(others or {})}
     runs = [
@@ -97,7 +101,7 @@ def bench(
         for path in (builds if engine.name == OURS else [artifact])
     ]
     full = {**model.default_sizes(), **(sizes or {})}
-    cpus = choose_cpus(threads)
+    cpus = place.choose_cpus(threads)
     reports: list[list[Report]] = [[] for _ in runs]
     with tempfile.TemporaryDirectory(prefix="assay-bench-") as name:
         folder = Path(name)
@@ -121,8 +125,12 @@ def bench(
             if run.engine.name == OURS and len(builds) > 1:
                 what += f" ({run.profile})"
             with progress.step(f"{what}: round {index + 1} of {rounds}"):
-                reports[number].append(run_worker(job, timeout))
+                reports[number].append(place.run(job, timeout))
+        if place.cpu is not None and canonical is not None and REFERENCE not in engines_to_run:
+            with progress.step(f"{model.name}: run {REFERENCE} here"):
+                runs.append(_reference(files, artifact, folder, len(runs), timeout))
         _check_all(runs, folder, full, model.tolerance)
+        runs = runs[: len(reports)]
     records = []
     for path, seconds in builds.items():
         opened = open_artifact(path, verify=False)
@@ -133,6 +141,7 @@ def bench(
             digest=f"sha256:{hashlib.sha256(opened.read(MANIFEST)).hexdigest()}",
             sizes=full,
             threads=threads,
+            place=place,
         )
         measured = [
             Measurement(engine=run.engine, reports=tuple(found))
@@ -153,6 +162,25 @@ class _Contestant:
     files: ModelFiles
     path: Path
     profile: str
+
+
+def _reference(files: ModelFiles, artifact: Path, folder: Path, number: int, timeout: float) -> _Contestant:
+    """ONNX Runtime's outputs on this machine, as those of the run ``number``; nothing is measured."""
+    job = Job(
+        engine=REFERENCE,
+        model=files.name,
+        artifact=str(files.artifact),
+        canonical=str(files.canonical),
+        threads=1,
+        cpus=(),
+        inputs=str(folder / "inputs.npz"),
+        outputs=str(folder / f"{number}.npz"),
+        report=str(folder / "report.json"),
+        seconds=0.0,
+        least_samples=1,
+    )
+    run_worker(job, timeout)
+    return _Contestant(engine=engines()[REFERENCE], files=files, path=artifact, profile="")
 
 
 def _check_all(

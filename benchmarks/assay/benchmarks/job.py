@@ -11,8 +11,8 @@ class Job(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True)
     """One round of one engine.
 
     ``inputs`` is an .npz file; the outputs of the first run go to ``outputs`` (.npz) where it is given, and
-    the ``Report`` to ``report``. ``cpus`` are the logical CPUs to stay on. Samples are taken for at least
-    ``seconds``, and at least ``least_samples`` of them.
+    the ``Report`` to ``report``. ``cpus`` are the logical CPUs to stay on; none lets the
+    worker choose. Samples are taken for at least ``seconds``, and at least ``least_samples`` of them.
     """
 
     engine: str

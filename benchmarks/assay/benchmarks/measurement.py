@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Protocol
 
 from assay.benchmarks.job import Report
-from assay.benchmarks.machine import fingerprint
 from assay.benchmarks.peers import Engine, ModelFiles
-from assay.benchmarks.provenance import find_checkout, versions
+from assay.benchmarks.places import Place, ThisMachine
+from assay.benchmarks.provenance import find_checkout
 from assay.results.record import UNITS, Metric, Record, utc_now
 from assay.results.statistics import median, median_interval, round_medians
 from assay.runtime.levels import choose_level
@@ -23,7 +23,10 @@ __all__ = ["Measurement", "RecordMaker", "Subject", "make_records"]
 
 @dataclass(frozen=True, kw_only=True)
 class Subject:
-    """What all engines were measured on: ``digest`` is the manifest's, ``sizes`` the symbolic dimensions'."""
+    """What all engines were measured on, and where.
+
+    ``digest`` is the manifest's, ``sizes`` are the symbolic dimensions'.
+    """
 
     run_id: str
     model: ModelSpec
@@ -31,6 +34,7 @@ class Subject:
     digest: str
     sizes: Mapping[str, int]
     threads: int
+    place: Place = field(default_factory=ThisMachine)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -56,7 +60,7 @@ def make_records(
     records = []
     for measured in measurements:
         engine, reports = measured.engine, measured.reports
-        version = engine.version()
+        version = subject.place.engine_version(engine)
         records.append(
             make.record(
                 engine,
@@ -100,8 +104,8 @@ class RecordMaker:
 
     def __init__(self, subject: Subject) -> None:
         self._subject = subject
-        self._machine = fingerprint()
-        self._versions = versions()
+        self._machine = subject.place.fingerprint()
+        self._versions = subject.place.versions()
         self._checkout = find_checkout()
         self._time = utc_now()
 
@@ -117,14 +121,14 @@ class RecordMaker:
     ) -> Record:
         """The record of one metric from the samples of each round, at ``sizes`` or the subject's."""
         subject, manifest, checkout = self._subject, self._subject.manifest, self._checkout
-        medians = round_medians(rounds)
+        medians, place = round_medians(rounds), subject.place
         return Record(
             run_id=subject.run_id,
             time=self._time,
             model=subject.model.name,
             weights=manifest.model.weights,
             sizes=dict(subject.sizes if sizes is None else sizes),
-            target=choose_level(manifest).target.name,
+            target=choose_level(manifest, cpu=subject.place.cpu).target.name,
             scheme=manifest.scheme,
             profile=manifest.profile,
             artifact=subject.digest,
@@ -137,7 +141,7 @@ class RecordMaker:
             samples=tuple(sample for samples in rounds for sample in samples),
             samples_per_round=tuple(len(samples) for samples in rounds),
             calls_per_sample=calls,
-            note=f"{engine.name} {version}: {engine.note}",
+            note="; ".join(part for part in (f"{engine.name} {version}: {engine.note}", place.note) if part),
             machine=self._machine,
             versions=self._versions,
             commit=checkout.commit if checkout else None,

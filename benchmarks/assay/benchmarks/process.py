@@ -11,6 +11,7 @@ from typing import Protocol, TypeVar
 
 import msgspec
 
+from assay.benchmarks.machine import choose_cpus
 from assay.benchmarks.sampling import limit_threads
 from assay.errors import AssayError, BenchmarkError
 
@@ -66,7 +67,7 @@ def serve(jobs: Sequence[_J], measure: Callable[[_J], object]) -> int:
 
     What ``measure`` gives is written as JSON to the path that its job names.
     """
-    limit_threads(jobs[0].threads, jobs[0].cpus)
+    limit_threads(jobs[0].threads, jobs[0].cpus or choose_cpus(jobs[0].threads))
     for job in jobs:
         try:
             report = measure(job)
