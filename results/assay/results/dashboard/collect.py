@@ -1,0 +1,225 @@
+"""From the series of a store to the entries of the dashboard: peers beside ours, ratios run by run."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+
+from assay.results.dashboard.model import OURS, Build, Change, Configuration, Entry, Line, Machine, Point
+from assay.results.record import Record
+from assay.results.series import Filter, Series, SeriesKey
+from assay.results.series import Point as Measured
+from assay.results.statistics import ratio_of_medians, round_medians
+from assay.results.store import Store
+from assay.results.store_rows import row_of_record
+
+__all__ = ["Locate", "collect_entries"]
+
+Locate = Callable[[Series], Sequence[Change]]
+"""Gives the change points of a series."""
+
+# PostgreSQL and SQLite both take some tens of thousands of parameters.
+_RUNS_AT_ONCE = 1_000
+
+_Beside = tuple[object, ...]
+
+
+@dataclass(kw_only=True)
+class _Group:
+    """The series of one configuration, by metric and engine."""
+
+    key: SeriesKey
+    found: dict[tuple[str, str], Series] = field(default_factory=dict)
+
+
+def collect_entries(
+    store: Store,
+    *,
+    chosen: Filter | None = None,
+    builds: Iterable[Build] = (),
+    locate: Locate | None = None,
+) -> list[Entry]:
+    """Every configuration of ours in ``store``, with peers that ran in the same runs, sorted by name.
+
+    ``locate`` finds the change points of our series. ``builds`` say more of configurations; those that no
+    figure is of get an entry without lines. Only the newest ratio to a peer has an interval.
+    """
+    series = store.series(chosen)
+    groups: dict[tuple[object, ...], _Group] = {}
+    for each in series:
+        group = groups.setdefault(_configured(each.key), _Group(key=each.key))
+        group.found[each.key.metric, each.key.engine] = each
+    groups = {name: group for name, group in groups.items() if any(e == OURS for _, e in group.found)}
+    peers = _peer_points(series)
+    newest = _newest_records(store, groups.values())
+    machines = {
+        name: Machine(name=name, cpu=machine.cpu, cpus=machine.cpus)
+        for name, machine in store.machines().items()
+    }
+    known = {_named(build): build for build in builds}
+    entries = []
+    for group in groups.values():
+        configuration = _configuration(group, newest, machines)
+        build = known.pop((configuration.model, group.key.target, group.key.scheme, group.key.profile), None)
+        entries.append(_entry(group, configuration, build, peers, newest, locate))
+    entries += [_unmeasured(build) for build in known.values()]
+    return sorted(entries, key=_order)
+
+
+def _named(build: Build) -> tuple[str, str, str, str]:
+    return (build.model, build.target, build.scheme, build.profile)
+
+
+def _order(entry: Entry) -> tuple[object, ...]:
+    c = entry.configuration
+    return (c.model, c.sizes, c.target, c.scheme, c.profile, c.threads, c.machine.name)
+
+
+def _configured(key: SeriesKey) -> tuple[object, ...]:
+    """What all lines of one entry share."""
+    return (key.model, key.sizes, key.target, key.scheme, key.profile, key.threads, key.machine)
+
+
+def _beside(key: SeriesKey, run: str) -> _Beside:
+    """What a peer's figure shares with ours of the same run, whatever the build that it is recorded with."""
+    return (run, key.machine, key.model, key.sizes, key.threads, key.metric)
+
+
+def _peer_points(series: Sequence[Series]) -> Mapping[_Beside, dict[str, dict[str, Measured]]]:
+    """The figures of peers: by run and engine, and by the artifact beside which they were recorded."""
+    found: dict[_Beside, dict[str, dict[str, Measured]]] = defaultdict(lambda: defaultdict(dict))
+    for each in series:
+        if each.key.engine != OURS:
+            for point in each.points:
+                found[_beside(each.key, point.run_id)][each.key.engine][point.artifact] = point
+    return found
+
+
+def _newest_records(store: Store, groups: Iterable[_Group]) -> Mapping[str, Record]:
+    """The records, with their samples, of the runs that are the newest of a series of ours; by content key."""
+    keys = {
+        each.points[-1].run_id
+        for group in groups
+        for (_, engine), each in group.found.items()
+        if engine == OURS
+    }
+    runs = sorted(keys)
+    records: dict[str, Record] = {}
+    for start in range(0, len(runs), _RUNS_AT_ONCE):
+        for record in store.records(Filter(runs=tuple(runs[start : start + _RUNS_AT_ONCE]))):
+            records[row_of_record(record)["key"]] = record
+    return records
+
+
+def _configuration(
+    group: _Group, newest: Mapping[str, Record], machines: Mapping[str, Machine]
+) -> Configuration:
+    key = group.key
+    last = next(each.points[-1] for (_, engine), each in group.found.items() if engine == OURS)
+    record = newest.get(last.key)
+    return Configuration(
+        model=key.model,
+        weights=record.weights if record else "trained",
+        sizes=", ".join(f"{name}={size}" for name, size in key.sizes),
+        target=key.target,
+        scheme=key.scheme,
+        profile=key.profile,
+        threads=key.threads,
+        machine=machines.get(key.machine, Machine(name=key.machine)),
+    )
+
+
+def _entry(
+    group: _Group,
+    configuration: Configuration,
+    build: Build | None,
+    peers: Mapping[_Beside, dict[str, dict[str, Measured]]],
+    newest: Mapping[str, Record],
+    locate: Locate | None,
+) -> Entry:
+    lines, ratios = [], []
+    for (metric, engine), series in sorted(group.found.items()):
+        if engine != OURS:
+            continue
+        higher = series.key.higher_is_better
+        changes = tuple(locate(series)) if locate is not None else ()
+        points = tuple(_point(point) for point in series.points)
+        lines.append(
+            Line(metric=metric, engine=OURS, unit=series.unit, higher=higher, points=points, changes=changes)
+        )
+        for peer, pairs in _pairs(series, peers).items():
+            theirs = tuple(_point(other) for _, other in pairs)
+            lines.append(Line(metric=metric, engine=peer, unit=series.unit, higher=higher, points=theirs))
+            quotients = tuple(
+                _ratio(ours, other, higher, newest if ours is series.points[-1] else {})
+                for ours, other in pairs
+            )
+            ratios.append(Line(metric=metric, engine=peer, unit="×", higher=True, points=quotients))
+    return Entry(configuration=configuration, lines=tuple(lines), ratios=tuple(ratios), build=build)
+
+
+def _pairs(
+    series: Series, peers: Mapping[_Beside, dict[str, dict[str, Measured]]]
+) -> dict[str, list[tuple[Measured, Measured]]]:
+    """For each peer, figures of ours and the peer's of the same run, oldest first.
+
+    Of several builds of a model, the peer takes turns with all and is recorded with one.
+    """
+    found: dict[str, list[tuple[Measured, Measured]]] = {}
+    for point in series.points:
+        for engine, by_artifact in peers.get(_beside(series.key, point.run_id), {}).items():
+            other = by_artifact.get(point.artifact) or next(iter(by_artifact.values()))
+            found.setdefault(engine, []).append((point, other))
+    return found
+
+
+def _point(point: Measured) -> Point:
+    low, high = point.interval or (None, None)
+    return Point(
+        commit=point.commit,
+        time=_text(point),
+        value=point.value,
+        run=point.run_id,
+        low=low,
+        high=high,
+        dirty=bool(point.dirty),
+    )
+
+
+def _text(point: Measured) -> str:
+    return point.at.strftime("%Y-%m-%dT%H:%M:%SZ")
+
+
+def _ratio(ours: Measured, other: Measured, higher: bool, records: Mapping[str, Record]) -> Point:
+    """How many times better ours is, with an interval where both records are at hand."""
+    value = ours.value / other.value if higher else other.value / ours.value
+    interval = None
+    if ours.key in records and other.key in records:
+        pair = records[other.key].rounds(), records[ours.key].rounds()
+        above, below = reversed(pair) if higher else pair
+        interval = ratio_of_medians(round_medians(above), round_medians(below)).interval
+    low, high = interval or (None, None)
+    return Point(
+        commit=ours.commit,
+        time=_text(ours),
+        value=value,
+        run=ours.run_id,
+        low=low,
+        high=high,
+        dirty=bool(ours.dirty),
+    )
+
+
+def _unmeasured(build: Build) -> Entry:
+    configuration = Configuration(
+        model=build.model,
+        weights=build.weights,
+        sizes="",
+        target=build.target,
+        scheme=build.scheme,
+        profile=build.profile,
+        threads=0,
+        machine=Machine(),
+    )
+    return Entry(configuration=configuration, lines=(), build=build)

@@ -1,0 +1,97 @@
+// Small marks within text: sparklines, bars, ratios, changes, labels. Each has words beside its colour.
+"use strict";
+
+{
+  const { element, shape, spoken } = Assay;
+  const WIDTH = 112;
+  const HEIGHT = 26;
+  const EDGE = 3;
+
+  /** A line through the newest figures, its last point and its last change marked. */
+  Assay.sparkline = function (row) {
+    const values = row.trend || [];
+    if (values.length < 2) return element("span", { class: "muted" }, values.length ? "1 run" : "–");
+    const low = Math.min(...values);
+    const high = Math.max(...values);
+    // A trend that moves by less than a twentieth is drawn nearly flat: noise is not to look like a cliff.
+    const span = Math.max(high - low, Math.abs(high) * 0.05) || 1;
+    const middle = (low + high) / 2;
+    const x = (place) => EDGE + (place / (values.length - 1)) * (WIDTH - 2 * EDGE);
+    const y = (value) => HEIGHT / 2 - ((value - middle) / span) * (HEIGHT - 2 * EDGE);
+    const points = values.map((value, place) => `${x(place).toFixed(1)},${y(value).toFixed(1)}`);
+    const last = values.length - 1;
+    const marks = [shape("polyline", { class: "line", points: points.join(" ") })];
+    if (row.change) {
+      const at = EDGE + row.change.at * (WIDTH - 2 * EDGE);
+      const kind = row.change.better ? "better" : "worse";
+      marks.push(shape("line", { class: `step ${kind}`, x1: at, x2: at, y1: 1, y2: HEIGHT - 1 }));
+    }
+    marks.push(shape("circle", { class: "dot", cx: x(last), cy: y(values[last]), r: 2.5 }));
+    const label = `${row.runs} runs, ${Assay.figure(values[0], row.unit)} to ` +
+      `${Assay.figure(values[last], row.unit)}, lowest ${Assay.figure(low, row.unit)}, ` +
+      `highest ${Assay.figure(high, row.unit)}`;
+    return shape("svg",
+      { class: "spark", viewBox: `0 0 ${WIDTH} ${HEIGHT}`, role: "img", "aria-label": label }, marks);
+  };
+
+  /** `faster`, `slower` or neither, as far as the interval tells. */
+  Assay.verdict = function (ratio) {
+    const [value, low = value, high = value] = ratio;
+    if (low > 1) return "better";
+    if (high < 1) return "worse";
+    return "even";
+  };
+
+  const GLYPHS = { better: "▲", worse: "▼", even: "≈" };
+  const WORDS = { better: "better", worse: "worse", even: "no clear difference" };
+
+  Assay.glyph = (kind) =>
+    element("span", { class: `glyph ${kind}`, "aria-hidden": "true" }, GLYPHS[kind]);
+
+  /** How many times better than a peer, with the interval below, or the day of an older run. */
+  Assay.ratio = function (ratio, older) {
+    if (!ratio) return element("span", { class: "muted" }, "–");
+    const kind = Assay.verdict(ratio);
+    const [value, low, high] = ratio;
+    return [
+      element("span", { class: `ratio ${kind}` }, Assay.glyph(kind), `${Assay.digits(value)}×`, spoken(` ${WORDS[kind]}`)),
+      older ? element("small", {}, `on ${Assay.day(older)}`) : null,
+      low === undefined ? null
+        : element("small", {}, spoken("interval "), `${Assay.digits(low)}–${Assay.digits(high)}`),
+    ];
+  };
+
+  /** A change point: by how much, and at which commit. */
+  Assay.change = function (change, address) {
+    if (!change) return element("span", { class: "muted" }, "none");
+    const kind = change.better ? "better" : "worse";
+    return [
+      element("span", { class: `ratio ${kind}` }, Assay.glyph(kind), Assay.percent(change.ratio),
+        spoken(` ${WORDS[kind]}`)),
+      element("small", {}, Assay.commit(change.commit, address), ` ${Assay.day(change.time)}`),
+    ];
+  };
+
+  /** How near the machine's roof kernels run, as a bar with its figure. */
+  Assay.roof = function (roof) {
+    if (!roof) return element("span", { class: "muted" }, "–");
+    const part = Math.max(0, Math.min(1, roof.fraction));
+    return [
+      element("span", {}, `${Math.round(roof.fraction * 100)} %`),
+      shape("svg", { class: "bar", viewBox: "0 0 64 4", preserveAspectRatio: "none", "aria-hidden": "true" },
+        shape("rect", { class: "track", width: 64, height: 4, rx: 2 }),
+        shape("rect", { class: "fill", width: 64 * part, height: 4, rx: 2 })),
+      element("small", {}, roof.bound),
+    ];
+  };
+
+  /** What must be known of a configuration beside its name. */
+  Assay.labels = function (row) {
+    const labels = [];
+    const add = (text, kind, title) => labels.push(element("span", { class: `label ${kind}`, title }, text));
+    if (row.executed === "never") add("compiled, never executed", "warn", "No machine has run this code yet.");
+    if (row.executed === "emulated") add("ran emulated", "warn", "Verified under an emulator, never timed.");
+    if (row.random) add("random weights", "", "Real shapes and random weights: speed counts, answers mean nothing.");
+    return labels;
+  };
+}
