@@ -14,6 +14,7 @@ from assay.cli.output import Output
 from assay.errors import UsageError
 
 if TYPE_CHECKING:
+    from assay.benchmarks.places import Place
     from assay.models.export import CanonicalModel
     from assay.models.spec import ModelSpec
     from assay.results.record import Record
@@ -26,7 +27,8 @@ __all__ = ["Plan", "Session", "save_records"]
 class Plan:
     """What to measure of every model; ``seconds`` is the least time of the samples of a round.
 
-    Of several ``profiles`` each is built, and all take turns.
+    Of several ``profiles`` each is built, and all take turns. ``place`` is where the rounds run, by default
+    this machine.
     """
 
     threads: tuple[int, ...]
@@ -40,6 +42,7 @@ class Plan:
     scheme: str | None
     profiles: tuple[str, ...]
     cache: Path | None
+    place: Place | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -84,7 +87,8 @@ class Session:
     def _check_names(self, names: list[str]) -> None:
         from assay.benchmarks.peers import engines
 
-        check_plan(engines(), self._plan.engines, self._plan.threads)
+        # How many threads another machine runs is for that to say.
+        check_plan(engines(), self._plan.engines, self._plan.threads if self._plan.place is None else (1,))
         models = [name for name in names if not is_artifact(name)]
         if models:
             from assay.compile.profiles import profiles
@@ -106,7 +110,9 @@ class Session:
         plan = self._plan
         subject = self._open(Path(name)) if is_artifact(name) else self._build(name)
         (artifact, seconds), *others = subject.artifacts.items()
-        missing = unavailable_engines(plan.engines, subject.spec.name, artifact, subject.canonical)
+        missing = unavailable_engines(
+            plan.engines, subject.spec.name, artifact, subject.canonical, plan.place
+        )
         for engine, reason in missing.items():
             self._note_problem(subject.spec.name, engine, f"not available: {reason}")
         chosen = choose_engines(plan.engines, missing.get, self._output, subject.spec.name)
@@ -124,6 +130,7 @@ class Session:
                 seed=plan.seed,
                 compile_seconds=seconds,
                 others=dict(others),
+                place=plan.place,
                 progress=self._output.progress(self._prefix, animated=False),
             )
 
@@ -153,7 +160,7 @@ class Session:
         if manifest.decoder is not None:
             raise _language_model(str(path))
         spec, canonical = spec_from_manifest(manifest), None
-        if any(engine != "assay" for engine in self._plan.engines):
+        if self._plan.place is not None or any(engine != "assay" for engine in self._plan.engines):
             progress = self._output.progress(f"{self._prefix}{spec.name}: ")
             canonical = canonical_behind(path, manifest, self._plan.model, self._plan.cache, progress)
         return _Subject(spec=spec, artifacts={path: None}, canonical=canonical)

@@ -19,9 +19,11 @@ from assay.cli.options import (
     threads_type,
 )
 from assay.cli.output import Output
+from assay.cli.remote_options import remote_options
 from assay.errors import UsageError
 
 if TYPE_CHECKING:
+    from assay.benchmarks.places import Place
     from assay.cli.bench_session import Session
     from assay.cli.kernel_session import KernelSession
     from assay.cli.language_session import LanguageSession
@@ -34,6 +36,7 @@ _T = TypeVar("_T")
 # The whole suite ends in minutes with these.
 _KERNEL_ROUNDS = 3
 _KERNEL_SECONDS = 0.1
+_OF_REMOTE_DEVICES = ("device", "key_file", "wait")
 _OF_LANGUAGE_MODELS = ("prompt_tokens", "new_tokens", "depths", "batches")
 
 
@@ -121,6 +124,7 @@ _OF_LANGUAGE_MODELS = ("prompt_tokens", "new_tokens", "depths", "batches")
     show_default=True,
     help="With `llm`: sequences at once; may be repeated.",
 )
+@remote_options
 @cache_option
 @click.option(
     "--results",
@@ -141,6 +145,8 @@ def command(
     NumPy out, as seen from Python. The ratio is ONNX Runtime's time over ours, above 1 where ours is
     faster; its 95% interval comes from resampling the rounds. Raw samples go to a JSON file of records.
 
+    With --device, the rounds run on another machine, and outputs are compared with ONNX Runtime's here.
+
     With several profiles, every round runs each of the builds. `kernels` stands for the reference kernels:
     matrix products, attention, and the row-wise work of language models, beside NumPy, PyTorch and ONNX
     Runtime.
@@ -157,6 +163,7 @@ def command(
       assay bench light-squeezenet --profile debug --profile release
       assay bench kernels --only matmul --threads 2
       assay bench llm smollm2-135m --threads 2 --depth 1024 --batch 1 --batch 4
+      assay bench light-squeezenet --device raspberry
       assay bench artifacts/silero-vad-x86-64-v3-f32-release --json
     """
     session: Session | KernelSession | LanguageSession
@@ -174,7 +181,8 @@ def _kernels(ctx: click.Context) -> tuple[KernelSession, _Measure]:
     from assay.cli.kernel_session import KernelPlan, KernelSession
 
     given = ctx.params
-    _refuse("the reference kernels", ctx, "sets", "sizes", "model", "profiles", *_OF_LANGUAGE_MODELS)
+    unused = ("sets", "sizes", "model", "profiles", *_OF_REMOTE_DEVICES, *_OF_LANGUAGE_MODELS)
+    _refuse("the reference kernels", ctx, *unused)
     plan = KernelPlan(
         only=given["only"],
         threads=_unique(given["threads"]),
@@ -194,7 +202,7 @@ def _language_models(ctx: click.Context, names: tuple[str, ...]) -> tuple[Langua
     from assay.cli.language_session import LanguagePlan, LanguageSession
 
     given = ctx.params
-    _refuse("language models", ctx, "sets", "sizes", "seconds", "profiles", "only")
+    _refuse("language models", ctx, "sets", "sizes", "seconds", "profiles", "only", *_OF_REMOTE_DEVICES)
     workload = LanguageWorkload(
         prompt=given["prompt_tokens"],
         new_tokens=given["new_tokens"],
@@ -230,6 +238,7 @@ def _models(ctx: click.Context, subjects: tuple[str, ...]) -> tuple[Session, _Me
         raise UsageError(
             "There is nothing to measure.", hint="Name models or artifacts, or choose --set default."
         )
+    place, best = _place(ctx)
     plan = Plan(
         threads=_unique(given["threads"]),
         engines=_unique(given["engines"]),
@@ -238,13 +247,29 @@ def _models(ctx: click.Context, subjects: tuple[str, ...]) -> tuple[Session, _Me
         seed=given["seed"],
         sizes=parse_sizes(given["sizes"]),
         model=given["model"],
-        targets=given["targets"],
+        targets=(best,) if best and given["targets"] == ("native",) else given["targets"],
         scheme=given["scheme"],
         profiles=_unique(given["profiles"]),
         cache=given["cache"],
+        place=place,
     )
     session = Session(plan, ctx.obj)
     return session, partial(session.measure, list(_unique(names)))
+
+
+def _place(ctx: click.Context) -> tuple[Place | None, str | None]:
+    """The device that was asked for, until the command ends, and the best target that it runs."""
+    given = ctx.params
+    if given["device"] is None:
+        for name in ("key_file", "wait"):
+            if not _is_default(ctx, name):
+                raise UsageError(f"--{name.replace('_', '-')} goes with --device.")
+        return None, None
+    from assay.benchmarks.remote import RemotePlace
+    from assay.cli.remote_options import best_target, open_remote
+
+    device = ctx.with_resource(open_remote(given["device"], given["key_file"], given["wait"]))
+    return RemotePlace(device, ctx.obj.progress(animated=False)), best_target(device)
 
 
 def _unique(values: Iterable[_T]) -> tuple[_T, ...]:

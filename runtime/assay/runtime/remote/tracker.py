@@ -154,7 +154,7 @@ class Tracker:
 
 
 class Registration:
-    """Keeps a device registered while it is free, from a thread of its own, also with a tracker that restarts.
+    """Keeps a device registered while it is free, by a thread of its own, also with a tracker that restarts.
 
     ``address``: the host that others are told, or None for the one that the tracker sees. ``busy`` says
     whether somebody has the device. ``tell`` is called with a line where the tracker comes or goes.
