@@ -88,6 +88,13 @@ def bench(session: nox.Session) -> None:
 
 
 @nox.session(venv_backend=PIP, reuse_venv=True)
+def asv(session: nox.Session) -> None:
+    """Measure this commit with asv's suites (or `-- continuous BASE HEAD`, `-- publish` ...)."""
+    session.install("-e", ".[suites]")
+    session.run("python", "-m", "assay.ci.asv_run", *session.posargs)
+
+
+@nox.session(venv_backend=PIP, reuse_venv=True)
 def cuda_suite(session: nox.Session) -> None:
     """Build for every CUDA architecture, run on this machine's GPU, write cuda.json (or `-- MODEL ...`)."""
     session.install("-e", ".[compile,cuda]")
