@@ -97,7 +97,7 @@ def _peer_points(series: Sequence[Series]) -> Mapping[_Beside, dict[str, dict[st
 
 
 def _newest_records(store: Store, groups: Iterable[_Group]) -> Mapping[str, Record]:
-    """The records, with their samples, of the runs that are the newest of a series of ours; by content key."""
+    """The records of the runs that are the newest of a series of ours, by content key."""
     keys = {
         each.points[-1].run_id
         for group in groups
@@ -155,7 +155,7 @@ def _entry(
                 _ratio(ours, other, higher, newest if ours is series.points[-1] else {})
                 for ours, other in pairs
             )
-            ratios.append(Line(metric=metric, engine=peer, unit="×", higher=True, points=quotients))
+            ratios.append(Line(metric=metric, engine=peer, unit="ratio", higher=True, points=quotients))
     return Entry(configuration=configuration, lines=tuple(lines), ratios=tuple(ratios), build=build)
 
 

@@ -132,8 +132,8 @@ class Build(Struct, frozen=True, kw_only=True):
 class Entry(Struct, frozen=True, kw_only=True):
     """A configuration with all of its lines.
 
-    ``ratios``: by metric and engine, how many times better ours was than the engine in the same run, over
-    commits: a line whose unit is ``×`` and of which higher is better.
+    ``ratios``: how many times better ours was than a peer in the same run, over commits; their unit is
+    ``ratio``, and their engine the peer.
     """
 
     configuration: Configuration
@@ -151,4 +151,3 @@ def headlines(entry: Entry) -> list[str]:
     """The metrics of ours that get a row on the front page; the first at hand where none is a headline."""
     ours = [line.metric for line in entry.lines if line.engine == OURS]
     return [metric for metric in HEADLINES if metric in ours] or ours[:1]
-

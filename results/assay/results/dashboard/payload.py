@@ -37,7 +37,7 @@ _SEPARATORS = {"\u2028": b"\\u2028", "\u2029": b"\\u2029"}
 
 
 def as_script(name: str, data: Any) -> bytes:
-    """A script that hands ``data`` over under ``name``; nothing inside can end a string, script or comment."""
+    """A script that hands ``data`` over as ``name``; nothing inside can end a string, script or comment."""
     content = msgspec.json.encode([name, data])
     for code, escape in _ESCAPES.items():
         content = content.replace(bytes([code]), escape)
@@ -56,7 +56,9 @@ def index(entries: Sequence[Entry]) -> dict[str, Any]:
     machines: dict[Machine, int] = {}
     rows = []
     for entry in entries:
-        place = machines.setdefault(entry.configuration.machine, len(machines))
+        machine, place = entry.configuration.machine, None
+        if machine.name:
+            place = machines.setdefault(machine, len(machines))
         metrics: list[str | None] = [*headlines(entry)]
         rows += [_row(entry, metric, place) for metric in metrics or [None]]
     engines = dict.fromkeys(line.engine for entry in entries for line in entry.ratios)
@@ -68,7 +70,7 @@ def index(entries: Sequence[Entry]) -> dict[str, Any]:
     }
 
 
-def _row(entry: Entry, metric: str | None, machine: int) -> dict[str, Any]:
+def _row(entry: Entry, metric: str | None, machine: int | None) -> dict[str, Any]:
     configuration, build = entry.configuration, entry.build
     row: dict[str, Any] = {
         "id": identifier(configuration),
@@ -76,9 +78,9 @@ def _row(entry: Entry, metric: str | None, machine: int) -> dict[str, Any]:
         "target": configuration.target,
         "scheme": configuration.scheme,
         "profile": configuration.profile,
-        "threads": configuration.threads,
-        "machine": machine,
     }
+    if machine is not None:
+        row |= {"machine": machine, "threads": configuration.threads}
     if configuration.sizes:
         row["sizes"] = configuration.sizes
     if configuration.weights == "random":

@@ -1,4 +1,4 @@
-"""Writes the site: pages from templates, data in scripts, libraries beside them; nothing is fetched elsewhere."""
+"""Writes the site: pages from templates, data in scripts, libraries beside them, and nothing from elsewhere."""
 
 from __future__ import annotations
 
@@ -96,8 +96,8 @@ def _write(
         (data / f"{name}.js").write_bytes(as_script(name, content))
     if options.asv is not None:
         shutil.copytree(options.asv, folder / _ASV)
-    for name, content in _pages(options).items():
-        (folder / name).write_text(content, encoding="utf-8")
+    for name, page in _pages(options).items():
+        (folder / name).write_text(page, encoding="utf-8")
     (folder / MARKER).write_text("A site written by `assay dashboard`, which replaces this folder.\n")
     return {
         "rows": len(front["rows"]),

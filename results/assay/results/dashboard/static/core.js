@@ -55,7 +55,7 @@ Assay.scale = function (value, unit) {
 /** A figure with its unit, such as `1.23 ms`. */
 Assay.figure = function (value, unit) {
   const [scale, name] = Assay.scale(value, unit);
-  if (unit === "×") return `${Assay.digits(value)}×`;
+  if (unit === "ratio") return `${Assay.digits(value)}×`;
   return `${Assay.digits(value / scale)} ${name}`.trim();
 };
 

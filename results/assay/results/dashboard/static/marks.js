@@ -6,6 +6,7 @@
   const WIDTH = 112;
   const HEIGHT = 26;
   const EDGE = 3;
+  const FLAT = 0.15; // a smaller part of the figure does not fill the height
 
   /** A line through the newest figures, its last point and its last change marked. */
   Assay.sparkline = function (row) {
@@ -13,8 +14,8 @@
     if (values.length < 2) return element("span", { class: "muted" }, values.length ? "1 run" : "–");
     const low = Math.min(...values);
     const high = Math.max(...values);
-    // A trend that moves by less than a twentieth is drawn nearly flat: noise is not to look like a cliff.
-    const span = Math.max(high - low, Math.abs(high) * 0.05) || 1;
+    // A trend that moves by little is drawn nearly flat: noise is not to look like a cliff.
+    const span = Math.max(high - low, Math.abs(high) * FLAT) || 1;
     const middle = (low + high) / 2;
     const x = (place) => EDGE + (place / (values.length - 1)) * (WIDTH - 2 * EDGE);
     const y = (value) => HEIGHT / 2 - ((value - middle) / span) * (HEIGHT - 2 * EDGE);

@@ -142,7 +142,7 @@
       { ...line, space: 90, incrs: [1, 2, 5, 10, 20, 50, 100, 200, 500],
         values: (_, places) => places.map((place) => Number.isInteger(place) && runs[place]
           ? `${runs[place].commit ? Assay.short(runs[place].commit) : "no commit"}\n${Assay.day(runs[place].time)}` : ""), size: 48 },
-      { ...line, size: 64, label: unit === "×" ? "times better" : unit, labelSize: 18, labelGap: 0,
+      { ...line, size: 64, label: unit === "ratio" ? "times better" : unit, labelSize: 18, labelGap: 0,
         values: (_, values) => values.map((value) => String(Number((value / scale).toPrecision(6)))) },
     ];
   }
@@ -188,7 +188,7 @@
     draw() {
       this.plot?.destroy();
       const count = this.lines.length;
-      const ratio = this.lines[0].unit === "×";
+      const ratio = this.lines[0].unit === "ratio";
       const series = this.lines.map((line, place) => ({
         stroke: colour(COLOURS[place % 4]), width: place ? 1.5 : 2, dash: DASHES[place % 4], spanGaps: true,
         points: { show: true, size: place ? 4 : 5 },

@@ -8,7 +8,7 @@
   /** What a search looks through. */
   const haystack = (row, machines) => [
     row.model, row.target, row.scheme, row.profile, row.sizes, row.metric, row.commit, row.change?.commit,
-    Assay.machineName(machines[row.machine]),
+    row.machine === undefined ? "" : Assay.machineName(machines[row.machine]),
   ].join("\n").toLowerCase();
 
   /** A table over the index; `onSort(id)` is called when a heading is pressed. */
