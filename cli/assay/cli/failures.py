@@ -38,6 +38,7 @@ _EXTRAS = {
     ),
     **dict.fromkeys(("torch", "transformers", "onnxscript"), "torch"),
     "optuna": "tune",
+    "packaging": "gate",
     "tornado": "tracker",
     "jinja2": "generate",
     **dict.fromkeys(("sqlalchemy", "psycopg", "ruptures"), "history"),

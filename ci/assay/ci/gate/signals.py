@@ -1,0 +1,125 @@
+"""Exact figures of an artifact, read from its files.
+
+Manifests of other versions of Assay are read too: of each field, only where it is and what it means are
+assumed.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from assay.benchmarks.peers.assay_runtime import artifact_bytes
+
+__all__ = ["Figures", "read_figures"]
+
+Figures = dict[str, float | str]
+"""Figures by the name of their metric; a text says why there is none."""
+
+_KERNEL_PREFIX = "__tvm_ffi_"
+# TVM's own, in every library.
+_NOT_KERNELS = ("__tvm_ffi__library_ctx", "__tvm_ffi__library_bin")
+
+
+class _Workspace(msgspec.Struct):
+    maximum_bytes: int
+
+
+class _Case(msgspec.Struct):
+    max_absolute_error: float
+    absolute_tolerance: float
+    cosine_similarity: float
+
+
+class _Verification(msgspec.Struct):
+    cases: tuple[_Case, ...] = ()
+
+
+class _Entry(msgspec.Struct):
+    library: str
+
+
+class _Level(msgspec.Struct):
+    entry: _Entry
+    verification: _Verification
+    workspace: _Workspace | None = None
+
+
+class _Weight(msgspec.Struct):
+    bytes: int
+
+
+class _Manifest(msgspec.Struct):
+    levels: tuple[_Level, ...]
+    weights: tuple[_Weight, ...]
+
+
+def read_figures(artifact: Path) -> Figures:
+    """The figures of the artifact in the folder ``artifact``, as far as each can be read."""
+    figures: Figures = {"artifact_size": float(artifact_bytes(artifact))}
+    try:
+        manifest = msgspec.json.decode((artifact / "manifest.json").read_bytes(), type=_Manifest)
+    except (OSError, UnicodeDecodeError, msgspec.MsgspecError) as error:
+        reason = f"The manifest cannot be read: {error}."
+        return figures | dict.fromkeys(
+            ("kernels", "workspace", "weights", "error", "cosine_distance"), reason
+        )
+    readers: dict[str, Callable[[], float | str]] = {
+        "kernels": lambda: _kernels(artifact, manifest),
+        "workspace": lambda: _workspace(manifest),
+        "weights": lambda: float(sum(weight.bytes for weight in manifest.weights)),
+        "error": lambda: _error(manifest),
+        "cosine_distance": lambda: _cosine_distance(manifest),
+    }
+    return figures | {name: read() for name, read in readers.items()}
+
+
+def _workspace(manifest: _Manifest) -> float | str:
+    planned = [level.workspace.maximum_bytes for level in manifest.levels if level.workspace is not None]
+    return float(max(planned)) if planned else "The manifest does not tell."
+
+
+def _cases(manifest: _Manifest) -> list[_Case]:
+    return [case for level in manifest.levels for case in level.verification.cases]
+
+
+def _error(manifest: _Manifest) -> float | str:
+    shares = [
+        case.max_absolute_error / case.absolute_tolerance
+        for case in _cases(manifest)
+        if case.absolute_tolerance > 0
+    ]
+    return max(shares) if shares else "Nothing was compared with ONNX Runtime."
+
+
+def _cosine_distance(manifest: _Manifest) -> float | str:
+    distances = [max(0.0, 1 - case.cosine_similarity) for case in _cases(manifest)]
+    return max(distances) if distances else "Nothing was compared with ONNX Runtime."
+
+
+def _kernels(artifact: Path, manifest: _Manifest) -> float | str:
+    libraries = sorted({level.entry.library for level in manifest.levels})
+    count = 0
+    for library in libraries:
+        found = _exported(artifact / library)
+        if isinstance(found, str):
+            return found
+        count += len(found)
+    return float(count) if count else "The libraries export no kernels."
+
+
+def _exported(library: Path) -> set[str] | str:
+    """Names of the kernels that a library exports, or why they are not known."""
+    from elftools.common.exceptions import ELFError
+    from elftools.elf.elffile import ELFFile
+
+    try:
+        with library.open("rb") as stream:
+            section: Any = ELFFile(stream).get_section_by_name(".dynsym")
+            names = {symbol.name for symbol in section.iter_symbols()} if section is not None else set()
+    except (OSError, ELFError) as error:
+        return f"The library {library.name} is no ELF file: {error}."
+    return {name for name in names if name.startswith(_KERNEL_PREFIX)} - set(_NOT_KERNELS)

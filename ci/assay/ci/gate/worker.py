@@ -1,0 +1,89 @@
+"""The process that measures one side once: ``python -P worker.py`` reads a job on stdin, as JSON.
+
+It runs under either side's own interpreter, where any version of Assay may lie, and so uses of it nothing but
+``assay.runtime.load`` and ``Model.run``, which users call too: both sides are measured by the same code,
+and each is loaded by its own runtime. ``sampling`` in the job is the path of ``assay.benchmarks.sampling``
+of the Assay that measures.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import sys
+from pathlib import Path
+from time import perf_counter
+from types import ModuleType
+from typing import Any
+
+__all__ = ["main"]
+
+_ALIGNMENT_BYTES = 64
+
+
+def main() -> int:
+    """Do the job on stdin; 0, or 1 with one line on stderr."""
+    job = json.load(sys.stdin)
+    sampling = _module(job["sampling"])
+    sampling.limit_threads(job["threads"], job["cpus"])
+    inputs = _inputs(job["inputs"])
+    try:
+        report = _measure(job, sampling, inputs)
+    except Exception as error:
+        print(f"{type(error).__name__}: {' '.join(str(error).split())}", file=sys.stderr)
+        return 1
+    Path(job["report"]).write_text(json.dumps(report))
+    return 0
+
+
+def _measure(job: dict[str, Any], sampling: ModuleType, inputs: dict[str, Any]) -> dict[str, Any]:
+    start = perf_counter()
+    from assay.runtime import load
+
+    # Without checks of digests where instructions are counted: they would be most of them.
+    model = load(job["artifact"], threads=job["threads"], verify=not job.get("calls"))
+    loaded = perf_counter()
+    model.run(inputs)
+    ran = perf_counter()
+    if job.get("calls"):
+        for _ in range(job["calls"] - 1):
+            model.run(inputs)
+        return {}
+    calls, samples = sampling.take_samples(lambda: model.run(inputs), job["seconds"], job["least_samples"])
+    return {
+        "load_time": loaded - start,
+        "first_run_time": ran - loaded,
+        "calls_per_sample": calls,
+        "samples": samples,
+        "peak_memory": sampling.peak_memory(),
+    }
+
+
+def _module(path: str) -> ModuleType:
+    """The module in the file at ``path``, whatever packages are installed."""
+    spec = importlib.util.spec_from_file_location("gate_sampling", path)
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def _inputs(path: str) -> dict[str, Any]:
+    """The arrays of an .npz file, each at a boundary where no runtime has to copy it."""
+    import numpy as np
+
+    found = {}
+    with np.load(path, allow_pickle=False) as archive:
+        for name in archive.files:
+            array = archive[name]
+            room = np.empty(array.nbytes + _ALIGNMENT_BYTES, np.uint8)
+            start = -room.ctypes.data % _ALIGNMENT_BYTES
+            aligned = room[start : start + array.nbytes].view(array.dtype).reshape(array.shape)
+            aligned[...] = array
+            found[name] = aligned
+    return found
+
+
+if __name__ == "__main__":
+    sys.exit(main())
