@@ -6,6 +6,7 @@ from typing import Any
 import pytest
 
 from assay.results.record import Machine, Record
+from assay.results.synthetic import SyntheticHistory, make_history
 
 MACHINE = Machine(
     cpu="Test CPU",
@@ -53,3 +54,9 @@ def make_record() -> Callable[..., Record]:
         return Record(**{**fields, **changes})
 
     return make
+
+
+@pytest.fixture(scope="session")
+def synthetic_history(tmp_path_factory: pytest.TempPathFactory) -> SyntheticHistory:
+    """A repository with 30 commits and records of each; not to be changed."""
+    return make_history(tmp_path_factory.mktemp("history") / "repository")
