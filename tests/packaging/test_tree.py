@@ -45,7 +45,7 @@ def test_every_tool_knows_the_same_portions() -> None:
     assert sorted(tool["hatch"]["build"]["dev-mode-dirs"]) == list(PORTIONS)
     packages = tool["hatch"]["build"]["targets"]["wheel"]["packages"]
     assert sorted(packages) == [f"{portion}/assay" for portion in PORTIONS]
-    assert sorted(tool["mypy"]["packages"]) == [f"assay.{portion}" for portion in PORTIONS]
+    assert sorted(tool["mypy"]["packages"]) == [*(f"assay.{portion}" for portion in PORTIONS), "suites"]
     assert sorted(tool["mypy"]["mypy_path"]) == [f"$MYPY_CONFIG_FILE_DIR/{portion}" for portion in PORTIONS]
     assert sorted(tool["ruff"]["src"]) == list(PORTIONS)
 
