@@ -13,7 +13,8 @@ from assay.errors import NothingMeasuredError
 
 SUITES = {
     "good": "def track_one():\n    return 1.0\n",
-    "skipped": "def setup():\n    raise NotImplementedError('no such device')\n\n\ndef track_two():\n    pass\n",
+    "skipped": "def setup():\n    raise NotImplementedError('no such device')\n\n"
+    "def track_two():\n    return 2\n",
     "broken": "def track_three(number):\n    return 1 / number\n\n\ntrack_three.params = [0, 1]\n",
 }
 
