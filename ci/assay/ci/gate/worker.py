@@ -16,7 +16,7 @@ from time import perf_counter
 from types import ModuleType
 from typing import Any
 
-__all__ = ["main"]
+__all__ = ["load_inputs", "main"]
 
 _ALIGNMENT_BYTES = 64
 
@@ -26,7 +26,7 @@ def main() -> int:
     job = json.load(sys.stdin)
     sampling = _module(job["sampling"])
     sampling.limit_threads(job["threads"], job["cpus"])
-    inputs = _inputs(job["inputs"])
+    inputs = load_inputs(job["inputs"])
     try:
         report = _measure(job, sampling, inputs)
     except Exception as error:
@@ -69,7 +69,7 @@ def _module(path: str) -> ModuleType:
     return module
 
 
-def _inputs(path: str) -> dict[str, Any]:
+def load_inputs(path: str) -> dict[str, Any]:
     """The arrays of an .npz file, each at a boundary where no runtime has to copy it."""
     import numpy as np
 
