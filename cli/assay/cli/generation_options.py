@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
-from assay.cli.options import level_option, threads_type
+from assay.cli.options import device_option, level_option, threads_type
 from assay.cli.output import Output
 from assay.runtime.generate.samplers import SAMPLERS
 
@@ -25,8 +25,8 @@ F = TypeVar("F", bound=Callable[..., Any])
 def generation_options(*, max_new_tokens: int) -> Callable[[F], F]:
     """How a decoder is loaded, what is drawn from it, where it stops, and who proposes tokens.
 
-    They arrive as ``threads``, ``context``, ``level``, ``draft``, and for ``generation_settings`` the others.
-    ``max_new_tokens`` is the default of that option.
+    They arrive as ``threads``, ``context``, ``level``, ``device``, ``draft``, and for ``generation_settings``
+    the others. ``max_new_tokens`` is the default of that option.
     """
     options = [
         click.option(
@@ -65,6 +65,7 @@ def generation_options(*, max_new_tokens: int) -> Callable[[F], F]:
             "[default: what the model has, at most 4096]",
         ),
         level_option,
+        device_option,
         click.option("--threads", type=threads_type, help="Threads.  [default: the physical cores]"),
     ]
 
@@ -110,7 +111,7 @@ def open_decoder(
     from assay.runtime import load_decoder
 
     loading = {name: options[name] for name in ("threads", "context")}
-    decoder = load_decoder(artifact, level=options["level"], **loading)
+    decoder = load_decoder(artifact, level=options["level"], device=options["device"], **loading)
     if not decoder.executed:
         output.warn(f"The artifact was compiled, and its code for {decoder.level} never executed before.")
     if text:

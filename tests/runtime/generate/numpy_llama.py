@@ -9,6 +9,7 @@ import numpy as np
 
 from assay.runtime.generate.cache import KvCache
 from assay.runtime.generate.engine import StepArguments
+from assay.runtime.generate.pages import PageCopy
 from assay.runtime.manifest import DecoderInfo
 
 HIDDEN = 32
@@ -112,6 +113,9 @@ class NumpyLlama:
 
     def __post_init__(self) -> None:
         self.calls: list[tuple[int, int, int]] = []
+
+    def copy_page(self, copy: PageCopy) -> None:
+        self.cache.copy_page(copy)
 
     def run(self, arguments: StepArguments, threads: int) -> np.ndarray:
         ids, positions = arguments.input_ids[0], arguments.position_ids[0]

@@ -160,6 +160,7 @@ def _print_json(
         {
             "model": decoder.name,
             "level": decoder.level,
+            "device": f"{decoder.device.api}:{decoder.device.index}" if decoder.device else "cpu",
             "threads": decoder.threads,
             "context": decoder.context,
             "seed": seed,

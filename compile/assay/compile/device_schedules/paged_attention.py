@@ -1,4 +1,7 @@
-"""Attention over a paged cache on a device: one kernel writes new keys and values, another attends.
+"""Attention over a paged cache on a device, in kernels of at most eight buffers, which WebGPU has.
+
+Where a model has rotary embedding, one turns heads by their positions; one writes new keys and values; one
+attends.
 
 A group of threads computes one row of one query head. Each thread goes through every n-th key with a running
 maximum (Milakov and Gimelshein, 2018); then the threads' results are combined under the largest maximum, as
@@ -44,7 +47,9 @@ def device_paged_attention(problem: PagedProblem) -> Any:
     """A scheduled PrimFunc of the parameters of ``PagedBuffers``."""
     buffers = PagedBuffers.declare(problem)
     kernels = _Kernels(problem, buffers)
-    return marked(buffers.params(), seq(kernels.append(), kernels.attend()), "paged_attention")
+    return marked(
+        buffers.params(), seq(kernels.turn(), kernels.append(), kernels.attend()), "paged_attention"
+    )
 
 
 class _Kernels:
@@ -52,6 +57,11 @@ class _Kernels:
         self.p, self.b = problem, buffers
         self.tokens = i64(buffers.tokens)
         self.zero = const_like(0.0, "float32")
+        # Queries, keys and values of all rows as they are used: memory of the call where heads are turned.
+        self.heads = buffers.qkv
+        if problem.rotary_dim:
+            shape = [i64(1), self.tokens, i64(problem.columns)]
+            self.heads = tirx.decl_buffer(shape, "float32", name="turned")
 
     # Which sequence a row is of, and where its tokens lie.
 
@@ -71,33 +81,55 @@ class _Kernels:
     def _layer(self) -> Expr:
         return i64(load(self.b.place, 0))
 
-    def _read_row(self, row: Buffer, at: Expr, column: Expr, *, turned: bool) -> Stmt:
-        """``row`` = a head of a token, from ``column`` of qkv, with its rotary embedding."""
-        dim, half = self.p.head_dim, self.p.rotary_dim // 2
-        copy = loop(dim, lambda j: store(row, load(self.b.qkv, 0, at, column + j), j), "j")
-        if not turned or half == 0:
-            return copy
-        assert self.b.cosines is not None
-        assert self.b.sines is not None
-        cosines, sines = self.b.cosines, self.b.sines
-        last = i64(self.p.positions - 1)
-        position = tirx.max(tirx.min(load(self.b.position_ids, 0, at), last), i64(0))
-        where, bound = bind("position", position)
-
-        def turn(j: Expr) -> Stmt:
-            x, first = bind("x", load(row, j))
-            y, second = bind("y", load(row, j + half))
-            cosine, sine = load(cosines, where, j), load(sines, where, j)
-            return seq(
-                first,
-                second,
-                store(row, x * cosine - y * sine, j),
-                store(row, x * sine + y * cosine, j + half),
-            )
-
-        return seq(copy, bound, loop(half, turn, "j"))
+    def _read_row(self, row: Buffer, at: Expr, column: Expr) -> Stmt:
+        """``row`` = a head of a token, from ``column`` on."""
+        return loop(self.p.head_dim, lambda j: store(row, load(self.heads, 0, at, column + j), j), "j")
 
     # The first kernel.
+
+    def turn(self) -> list[Stmt]:
+        """Write ``heads``, with rotary embedding: a thread for each row and head. Nothing without such."""
+        p, cosines, sines = self.p, self.b.cosines, self.b.sines
+        if cosines is None or sines is None:
+            return []
+        every = p.heads + 2 * p.kv_heads
+        tasks = self.tokens * every
+
+        def thread(group: Expr, lane: Expr) -> Stmt:
+            task, one = bind("task", group * _APPEND_THREADS + lane)
+            at, two = bind("at", floordiv(task, every))
+            head, three = bind("head", floormod(task, every))
+            return seq(one, if_then(task < tasks, seq(two, three, self._turn(at, head, cosines, sines))))
+
+        kernel = launch(ceildiv(tasks, _APPEND_THREADS), _APPEND_THREADS, thread)
+        return [tirx.AllocBuffer(self.heads), kernel]
+
+    def _turn(self, at: Expr, head: Expr, cosines: Buffer, sines: Buffer) -> Stmt:
+        """One head of one row; those of values stay as they are."""
+        p, half = self.p, self.p.rotary_dim // 2
+        column, one = bind("column", head * p.head_dim)
+        last = i64(p.positions - 1)
+        position, two = bind("position", tirx.max(tirx.min(load(self.b.position_ids, 0, at), last), i64(0)))
+
+        def put(value: Expr, j: Expr) -> Stmt:
+            return store(self.heads, value, 0, at, column + j)
+
+        def get(j: Expr) -> Expr:
+            return load(self.b.qkv, 0, at, column + j)
+
+        def pair(j: Expr) -> Stmt:
+            x, first = bind("x", get(j))
+            y, second = bind("y", get(j + half))
+            cosine, sine = load(cosines, position, j), load(sines, position, j)
+            return seq(first, second, put(x * cosine - y * sine, j), put(x * sine + y * cosine, j + half))
+
+        def copied(start: int) -> Stmt:
+            return loop(p.head_dim - start, lambda j: put(get(j + start), j + start), "j")
+
+        turned = seq(loop(half, pair, "j"), copied(2 * half))
+        return seq(one, two, if_then(head < p.heads + p.kv_heads, turned, copied(0)))
+
+    # The second kernel.
 
     def append(self) -> Stmt:
         """Write the new keys and values: a thread for each row and each head of keys and values."""
@@ -123,9 +155,9 @@ class _Kernels:
         keys, values = (p.heads + head) * dim, (p.heads + p.kv_heads + head) * dim
         return seq(
             declared, allocation, one, two, self._sequence(at, found), three, four, five,
-            self._read_row(row, at, keys, turned=True),
+            self._read_row(row, at, keys),
             self._write_row(row, page, 0, head, slot, lambda j: j * PAGE_TOKENS + slot),
-            self._read_row(row, at, values, turned=False),
+            self._read_row(row, at, values),
             self._write_row(row, page, 1, head, slot, lambda j: slot * dim + j),
         )  # fmt: skip
 
@@ -155,7 +187,7 @@ class _Kernels:
         write = put(lambda j: tirx.Cast("int8", tirx.round(load(row, j) * inverse)))
         return seq(allocation, store(most, self.zero, 0), loop(dim, grow, "j"), bound, second, keep, write)
 
-    # The second kernel.
+    # The third kernel.
 
     def attend(self) -> Stmt:
         """The outputs: a group for each row and query head."""
@@ -196,7 +228,7 @@ class _Kernels:
         )  # fmt: skip
         return seq(
             one, two, three, four, five, self._sequence(at, found), bound, more, last, end, slot,
-            self._read_row(row, at, head * dim, turned=True),
+            self._read_row(row, at, head * dim),
             store(state, const_like(-3.0e38, "float32"), 0), store(state, self.zero, 1),
             loop(dim, lambda j: store(total, self.zero, j), "j"),
             loop(count, visit, "key"), keep, barrier(), self._combine(at, head, lane, threads, partial),

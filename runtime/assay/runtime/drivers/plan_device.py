@@ -31,14 +31,24 @@ _MOST_BOUND = 4  # sets of input shapes whose memory and launches are kept
 class _Prepared:
     """Memory and launches at given shapes of the inputs."""
 
-    def __init__(self, bound: BoundPlan, device: Device, program: Program, weights: Sequence[Buffer]) -> None:
+    def __init__(
+        self,
+        bound: BoundPlan,
+        device: Device,
+        program: Program,
+        weights: Sequence[Buffer],
+        kept: Mapping[int, Buffer],
+    ) -> None:
         self.bound = bound
         self.device = device
         self.own: list[Buffer] = []
         plan = bound.plan
         try:
             self.storages = [self._allocate(size) for size in _used(bound)]
-            self.inputs = [self._allocate(bound.tensors[number].nbytes) for number in plan.inputs]
+            self.inputs = [
+                kept[i] if i in kept else self._allocate(bound.tensors[number].nbytes)
+                for i, number in enumerate(plan.inputs)
+            ]
             self.buffers = {Place.STORAGE: self.storages, Place.INPUT: self.inputs, Place.WEIGHT: weights}
             self.recording = device.record(program, [self._launch(i) for i in range(len(bound.steps))])
         except BaseException:
@@ -108,6 +118,7 @@ class DeviceCalls:
         self._weights = [self._uploaded(array) for array in weights]
         self._host_weights = list(weights)
         self._prepared: dict[tuple[Shape, ...], _Prepared] = {}
+        self._kept: dict[int, Buffer] = {}
         self._lock = threading.Lock()
 
     def call(self, arrays: Sequence[npt.NDArray[Any]]) -> list[npt.NDArray[Any]]:
@@ -120,8 +131,39 @@ class DeviceCalls:
             prepared.recording.run()
             outputs = [self._download(prepared, number) for number in self._plan.outputs]
             for index in self._plan.written_inputs:
+                if index in self._kept:
+                    continue
                 np.copyto(arrays[index], self._download(prepared, self._plan.inputs[index]), casting="unsafe")
         return [output.astype(dtype, copy=False) for output, dtype in zip(outputs, self._dtypes, strict=True)]
+
+    def keep(self, arrays: Mapping[int, npt.NDArray[Any]]) -> None:
+        """Leave inputs, by their position, on the device: copied there now, and by no call from now on.
+
+        Calls take for them arrays of the same shapes, whose elements they neither read nor write. Raises
+        CapacityError, and UsageError for inputs that are kept already.
+        """
+        with self._lock:
+            for index, array in arrays.items():
+                if index in self._kept:
+                    raise UsageError(f"Input number {index} lies on the device already.")
+                stored = _narrowed(array, self._input_dtype(index), index)
+                buffer = self.device.allocate(max(4, stored.nbytes))
+                self._kept[index] = buffer
+                self.device.upload(buffer, stored)
+            self._free_prepared()
+
+    def fetch(self, index: int, array: npt.NDArray[Any]) -> None:
+        """Copy the input at ``index``, which is kept, from the device into ``array`` of its shape."""
+        with self._lock:
+            stored = np.empty(array.shape, self._input_dtype(index))
+            room = np.empty(-(-stored.nbytes // 4) * 4, np.uint8)
+            self.device.download(self._kept[index], room)
+            np.copyto(array, room[: stored.nbytes].view(stored.dtype).reshape(array.shape), casting="unsafe")
+
+    def store(self, index: int, array: npt.NDArray[Any]) -> None:
+        """Copy ``array`` of its shape to the input at ``index``, which is kept on the device."""
+        with self._lock:
+            self.device.upload(self._kept[index], _narrowed(array, self._input_dtype(index), index))
 
     def times(self, arrays: Sequence[npt.NDArray[Any]]) -> list[tuple[str, float]]:
         """The kernel and the seconds of every launch of one run, each by itself."""
@@ -134,18 +176,24 @@ class DeviceCalls:
     def close(self) -> None:
         """Give back the device's memory; nothing may be called after this."""
         with self._lock:
-            for prepared in self._prepared.values():
-                prepared.free()
-            self._prepared = {}
-            for buffer in self._weights:
+            self._free_prepared()
+            for buffer in [*self._weights, *self._kept.values()]:
                 self.device.free(buffer)
-            self._weights = []
+            self._weights, self._kept = [], {}
+
+    def _free_prepared(self) -> None:
+        for prepared in self._prepared.values():
+            prepared.free()
+        self._prepared = {}
+
+    def _input_dtype(self, index: int) -> np.dtype[Any]:
+        return numpy_dtype(self._plan.tensors[self._plan.inputs[index]].dtype)
 
     def _upload(self, arrays: Sequence[npt.NDArray[Any]]) -> _Prepared:
         prepared = self._ready(tuple(array.shape for array in arrays))
         for index, (array, buffer) in enumerate(zip(arrays, prepared.inputs, strict=True)):
-            dtype = prepared.bound.tensors[self._plan.inputs[index]].dtype
-            self.device.upload(buffer, _narrowed(array, numpy_dtype(dtype), index))
+            if index not in self._kept:
+                self.device.upload(buffer, _narrowed(array, self._input_dtype(index), index))
         return prepared
 
     def _ready(self, shapes: tuple[Shape, ...]) -> _Prepared:
@@ -155,13 +203,12 @@ class DeviceCalls:
             while len(self._prepared) >= _MOST_BOUND:
                 self._prepared.pop(next(iter(self._prepared))).free()
             try:
-                prepared = _Prepared(bound, self.device, self._program, self._weights)
+                prepared = _Prepared(bound, self.device, self._program, self._weights, self._kept)
             except CapacityError:
                 if not self._prepared:
                     raise
-                while self._prepared:
-                    self._prepared.popitem()[1].free()
-                prepared = _Prepared(bound, self.device, self._program, self._weights)
+                self._free_prepared()
+                prepared = _Prepared(bound, self.device, self._program, self._weights, self._kept)
         self._prepared[shapes] = prepared  # the one used last comes last
         return prepared
 
@@ -224,6 +271,11 @@ class PlanOnDevice:
         if instrument is not None:
             raise UsageError("The kernels of a device cannot be observed one by one.")
         return self._calls.call(arrays)
+
+    @property
+    def calls(self) -> DeviceCalls:
+        """The plan on the device."""
+        return self._calls
 
     def is_weight(self, tensor: Any) -> bool:
         """Never: nothing shows the tensors of a device."""

@@ -26,6 +26,8 @@ from assay.runtime.manifest import DecoderInfo
 if TYPE_CHECKING:
     import numpy.typing as npt
 
+    from assay.runtime.devices.device import DeviceInfo
+
 __all__ = ["Decoder", "Prompt"]
 
 Prompt: TypeAlias = str | Sequence[int]
@@ -37,7 +39,8 @@ class Decoder:
     """A language model with a cache for ``sequences`` texts of ``context`` tokens; made by ``load_decoder``.
 
     Not for several threads at once. ``tokenizer_content`` is that of ``tokenizer.json``, ``template`` the
-    source of a chat template; without them, tokens go in and out, and no chats.
+    source of a chat template; without them, tokens go in and out, and no chats. ``device``: what computes
+    and holds the cache, None for the CPU.
     """
 
     def __init__(
@@ -52,10 +55,12 @@ class Decoder:
         tokenizer_content: bytes | None = None,
         template: str | None = None,
         level: str = "native",
+        device: DeviceInfo | None = None,
         executed: bool = True,
     ) -> None:
         self.name = name
         self.level = level
+        self.device = device
         self.executed = executed
         self.info = info
         self.sequences = sequences

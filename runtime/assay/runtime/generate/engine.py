@@ -12,13 +12,16 @@ if TYPE_CHECKING:
     import numpy.typing as npt
 
     from assay.runtime.drivers.opening import Driver
+    from assay.runtime.drivers.plan_device import DeviceCalls
     from assay.runtime.drivers.tvm_vm import TvmVm
     from assay.runtime.generate.cache import KvCache
+    from assay.runtime.generate.pages import PageCopy
     from assay.runtime.manifest import DecoderInfo
 
-__all__ = ["DriverEngine", "Engine", "StepArguments", "StepMemory", "VmEngine"]
+__all__ = ["DeviceEngine", "DriverEngine", "Engine", "StepArguments", "StepMemory", "VmEngine"]
 
 _KEPT_SHAPES = 256
+_ARGUMENTS = 6  # of a step, beside the cache
 
 
 class StepArguments:
@@ -92,6 +95,9 @@ class Engine(Protocol):
         """Logits, float32 ``[rows, vocabulary]``, of the rows that are asked for; they stay the caller's."""
         ...
 
+    def copy_page(self, copy: PageCopy) -> None:
+        """Copy a page of the cache to another."""
+
 
 class VmEngine:
     """Runs the compiled library of an artifact."""
@@ -99,6 +105,7 @@ class VmEngine:
     def __init__(self, driver: TvmVm, cache: KvCache) -> None:
         self._driver = driver
         self._cache = driver.tensors(cache.arrays)
+        self.copy_page = cache.copy_page
 
     def run(self, arguments: StepArguments, threads: int) -> npt.NDArray[np.float32]:
         """As ``Engine`` says. Tensors over the arguments are made once for each combination of sizes."""
@@ -115,8 +122,33 @@ class DriverEngine:
     def __init__(self, driver: Driver, cache: KvCache) -> None:
         self._driver = driver
         self._cache = cache.arrays
+        self.copy_page = cache.copy_page
 
     def run(self, arguments: StepArguments, threads: int) -> npt.NDArray[np.float32]:
         """As ``Engine`` says."""
         (logits,) = self._driver.call([*arguments.arrays(), *self._cache], threads)
         return logits
+
+
+class DeviceEngine:
+    """Runs a plan on a device, where the cache lies: its memory on the host is never touched."""
+
+    def __init__(self, calls: DeviceCalls, cache: KvCache) -> None:
+        self._calls = calls
+        self._cache = cache
+        # The arguments of a step come first.
+        self._kept = dict(enumerate(cache.arrays, _ARGUMENTS))
+        calls.keep(self._kept)
+
+    def run(self, arguments: StepArguments, threads: int) -> npt.NDArray[np.float32]:
+        """As ``Engine`` says."""
+        (logits,) = self._calls.call([*arguments.arrays(), *self._cache.arrays])
+        return logits
+
+    def copy_page(self, copy: PageCopy) -> None:
+        """By way of the host: it is rare, and devices need no copies of their own for it."""
+        for index, array in self._kept.items():
+            whole = np.empty_like(array)
+            self._calls.fetch(index, whole)
+            whole[copy.destination] = whole[copy.source]
+            self._calls.store(index, whole)

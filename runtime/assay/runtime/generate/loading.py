@@ -12,10 +12,10 @@ from assay.runtime.cpu import available_cores
 from assay.runtime.drivers.opening import open_driver
 from assay.runtime.generate.cache import KvCache
 from assay.runtime.generate.decoder import Decoder
-from assay.runtime.generate.engine import DriverEngine, Engine, VmEngine
+from assay.runtime.generate.engine import DeviceEngine, DriverEngine, Engine, VmEngine
 from assay.runtime.generate.estimate import check_fits, choose_context
-from assay.runtime.levels import choose_level
-from assay.runtime.manifest import DecoderInfo, Execution, Level, Manifest
+from assay.runtime.levels import Choice, choose
+from assay.runtime.manifest import DecoderInfo, Execution, Manifest
 
 __all__ = ["decoder_info", "load_decoder"]
 
@@ -28,12 +28,13 @@ def load_decoder(
     sequences: int = 1,
     verify: bool = True,
     level: str | None = None,
+    device: str | None = None,
 ) -> Decoder:
     """Load the decoder's artifact at ``path``, with a cache for ``sequences`` texts of ``context`` tokens.
 
-    ``context`` is by default as much as the model has, and 4096 at most. ``threads``, ``verify`` and
-    ``level`` are as for ``assay.runtime.load``. Before anything is allocated, what it will take is compared
-    with the memory that is free.
+    ``context`` is by default as much as the model has, and 4096 at most. ``threads``, ``verify``, ``level``
+    and ``device`` are as for ``assay.runtime.load``; a device keeps the cache in its own memory. Before
+    anything is allocated, what it will take is compared with the memory that is free.
 
     Raises UsageError for an artifact that is no decoder and for numbers out of range, CapacityError where
     memory does not suffice, and otherwise what ``assay.runtime.load`` raises.
@@ -46,7 +47,8 @@ def load_decoder(
     if threads is not None and threads < 1:
         raise UsageError(f"threads must be at least 1, not {threads}.")
     context = choose_context(info, context)
-    chosen = choose_level(manifest, level)
+    choice = choose(manifest, level, device)
+    chosen = choice.level
     check_fits(manifest, chosen, context=context, sequences=sequences)
     request_tiles_for(chosen.target.features)
     template = None
@@ -54,7 +56,7 @@ def load_decoder(
         template = artifact.read(info.chat_template).decode("utf-8", "replace")
     return Decoder(
         info,
-        _engine_maker(artifact, chosen),
+        _engine_maker(artifact, choice),
         name=manifest.model.name,
         context=context,
         sequences=sequences,
@@ -62,12 +64,19 @@ def load_decoder(
         tokenizer_content=None if info.tokenizer is None else artifact.read(info.tokenizer),
         template=template,
         level=chosen.target.name,
+        device=choice.device,
         executed=chosen.executed is not Execution.NEVER,
     )
 
 
-def _engine_maker(artifact: Artifact, level: Level) -> Callable[[KvCache], Engine]:
+def _engine_maker(artifact: Artifact, choice: Choice) -> Callable[[KvCache], Engine]:
     """What makes the engine for a cache, which TVM's virtual machine takes as tensors, others as arrays."""
+    level = choice.level
+    if level.entry.driver == "device":
+        from assay.runtime.drivers.plan_device import PlanOnDevice
+
+        calls = PlanOnDevice(artifact, level.entry, choice.device).calls
+        return lambda cache: DeviceEngine(calls, cache)
     if level.entry.driver == "tvm-vm":
         from assay.runtime.drivers.tvm_vm import TvmVm
 

@@ -183,7 +183,7 @@ class PagedDecoder:
             pages, count = piece.sequence.pages, len(piece.tokens)
             copy = pages.reserve(count)
             if copy is not None:
-                self.cache.copy_page(copy)
+                self._engine.copy_page(copy)
             end = start + count
             if count == 1:
                 ids[start], positions[start] = piece.tokens[0], pages.length
