@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from assay.errors import ArtifactError, CapacityError, DeviceError, InterfaceError
+from assay.errors import ArtifactError, CapacityError, DeviceError, InterfaceError, UsageError
 from assay.runtime.devices.null import NullDevice
 from assay.runtime.drivers.plan_device import DeviceCalls
 from assay.runtime.plan import (
@@ -144,3 +144,25 @@ def test_what_does_not_belong_together() -> None:
         DeviceCalls(PLAN, device(), FILES, [], ["int64", "int64"])
     with pytest.raises(DeviceError, match="no file"):
         DeviceCalls(PLAN, device(), {}, WEIGHTS, ["int64", "int64"])
+
+
+def test_an_input_that_is_kept_is_not_copied() -> None:
+    on = device()
+    ready = calls(on)
+    ready.keep({0: np.array([1, 2, 3], np.int64)})
+    shape_only = np.zeros(3, np.int64)
+    ready.call([shape_only])
+    y, _ = ready.call([shape_only])
+    assert y.tolist() == [7, 8, 9]
+    assert shape_only.tolist() == [0, 0, 0]
+    found = np.empty(3, np.int64)
+    ready.fetch(0, found)
+    assert found.tolist() == [3, 4, 5]
+    ready.store(0, np.array([10, 20, 30], np.int64))
+    ready.call([shape_only])
+    ready.fetch(0, found)
+    assert found.tolist() == [11, 21, 31]
+    with pytest.raises(UsageError, match="already"):
+        ready.keep({0: shape_only})
+    ready.close()
+    assert on.allocated == 0
