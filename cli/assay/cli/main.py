@@ -20,7 +20,7 @@ __all__ = ["VERBS", "main"]
 VERBS = {
     "models": "List the models that Assay knows by name.",
     "targets": "List what can be compiled for, and what this machine runs.",
-    "devices": "List the devices that this machine has, by API, and what is missing.",
+    "devices": "List the devices of this machine, by API, and those of other machines.",
     "device": "Lend this machine to others as a device, keep track of such devices, make keys.",
     "export": "Export a model to canonical ONNX.",
     "quantize": "Quantize a model, and report what it costs.",
@@ -33,6 +33,7 @@ VERBS = {
     "estimate": "Say how much memory a language model takes, and whether it fits.",
     "bench": "Measure artifacts beside ONNX Runtime and PyTorch.",
     "gate": "Compare two commits, and say what got slower, larger, less exact, or broke.",
+    "dashboard": "Write a static site of all figures over commits.",
     "profile": "Show where the time of a run goes, kernel by kernel.",
     "tune": "Search faster tiles for a model on this machine.",
     "profdata": "Record, merge and show profile data, which guide `assay build --profile pgo`.",

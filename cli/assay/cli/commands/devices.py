@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import asdict
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
 from assay.cli.options import output_options
 from assay.cli.output import Output
+from assay.cli.remote_options import key_file_option
 
 if TYPE_CHECKING:
     from assay.runtime.devices import DeviceApi, DeviceInfo, Found
@@ -17,30 +19,44 @@ __all__ = ["command"]
 
 
 @click.command("devices")
+@click.option(
+    "--tracker", metavar="HOST:PORT", help="List the devices that registered with this tracker too."
+)
+@key_file_option
 @output_options
 @click.pass_obj
-def command(output: Output) -> None:
-    """List the devices that this machine has, by API, and what is missing.
+def command(output: Output, tracker: str | None, key_file: Path | None) -> None:
+    """List the devices that this machine has, by API, and what is missing; then those of other machines.
 
     The APIs are in the order in which devices are preferred; the CPU comes behind devices that are real, and
     before those that it plays. A device goes to `assay run --device` as API:INDEX.
+
+    Of other machines, those of the devices file are listed (ASSAY_DEVICES, or assay/devices.toml in the
+    user's folder of settings), and with --tracker those that registered there. They go to `assay bench
+    --device` and `assay tune --device`. With --key-file, tracked devices are asked what they are.
 
     \b
     Example:
       assay devices
       assay run resnet18 --device opencl:0
+      assay devices --tracker 192.168.1.2:9191 --key-file lab.key
     """
+    from assay.cli.remote_devices import remote_rows, remote_table
     from assay.runtime.devices import device_apis
 
+    remote = remote_rows(tracker, key_file)
     found = [(api, api.find()) for api in device_apis().values()]
     if output.json:
-        output.print_json([_row(api, each) for api, each in found])
+        others = [{"api": "remote", **asdict(row)} for row in remote]
+        output.print_json([*(_row(api, each) for api, each in found), *others])
     elif output.quiet:
         for _, each in found:
             for info in each.devices:
                 output.print_line(f"{info.api}:{info.index}")
+        for row in remote:
+            output.print_line(row.name)
     else:
-        output.print(_table(found))
+        output.print(_table(found), *([remote_table(remote)] if remote else []))
 
 
 def _row(api: DeviceApi, found: Found) -> dict[str, Any]:

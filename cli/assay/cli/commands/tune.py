@@ -3,11 +3,16 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
 from assay.cli.options import cache_option, output_options, parse_sizes, size_option, threads_type
 from assay.cli.output import Output
+from assay.cli.remote_options import best_target, open_remote, remote_options
+
+if TYPE_CHECKING:
+    from assay.compile.tune.remote import TuningDevice
 
 __all__ = ["command"]
 
@@ -23,7 +28,7 @@ __all__ = ["command"]
     show_default=True,
     help="What is tried after the short table: grid, random or bayesian (needs the extra `tune`).",
 )
-@click.option("--target", default="native", show_default=True, help="What to tune for; this CPU must run it.")
+@click.option("--target", default="native", show_default=True, help="What to tune for; that CPU must run it.")
 @size_option
 @click.option("--threads", type=threads_type, default=1, show_default=True, help="Threads of a kernel.")
 @click.option(
@@ -34,11 +39,12 @@ __all__ = ["command"]
     show_default=True,
     help="Folder of tuning records to add to; `assay build --records` takes it.",
 )
+@remote_options
 @cache_option
 @output_options
-@click.pass_obj
+@click.pass_context
 def command(
-    output: Output,
+    ctx: click.Context,
     model: str,
     budget: float,
     strategy: str,
@@ -46,9 +52,12 @@ def command(
     sizes: tuple[str, ...],
     threads: int,
     records: Path,
+    device: str | None,
+    key_file: Path | None,
+    wait: float,
     cache: Path | None,
 ) -> None:
-    """Search faster tiles for a model on this machine.
+    """Search faster tiles for a model on this machine, or with --device on another one.
 
     They are those of convolutions and matrix products. Every candidate is compared with NumPy before it
     counts, in a process of its own, and the best are measured twice. Every trial is on disk before the next
@@ -59,7 +68,9 @@ def command(
       assay tune light-squeezenet --budget 120
       assay tune minilm --size sequence=32 --strategy bayesian --budget 600
       assay build light-squeezenet --records records
+      assay tune light-squeezenet --device raspberry --budget 600
     """
+    output: Output = ctx.obj
     from assay.cli.artifacts import is_artifact, model_behind
     from assay.compile.tune.session import tune_model
     from assay.compile.tune.strategies import strategies
@@ -73,6 +84,9 @@ def command(
         spec = model_behind(open_artifact(model).manifest, None)
     else:
         spec = find_model(model)
+    lent = _tuning_device(ctx, device, key_file, wait, spec.name)
+    if lent is not None and target == "native":
+        target = best_target(lent.session)
     tuned = tune_model(
         spec,
         records,
@@ -82,6 +96,7 @@ def command(
         threads=threads,
         sizes=chosen,
         cache=cache,
+        device=lent,
         progress=output.progress(animated=False),
     )
     found = tuned.result
@@ -114,3 +129,17 @@ def command(
         f"{found.tried} candidates tried for {tuned.workloads} workloads, {found.rejected} rejected, "
         f"{len(found.confirmed)} faster than the analytic choice{rest}"
     )
+
+
+def _tuning_device(
+    ctx: click.Context, name: str | None, key_file: Path | None, wait: float, model: str
+) -> TuningDevice | None:
+    """The device that was asked for, until the command ends."""
+    if name is None:
+        return None
+    from assay.benchmarks.remote import RemotePlace
+    from assay.compile.tune.remote import TuningDevice
+
+    session = ctx.with_resource(open_remote(name, key_file, wait))
+    told = RemotePlace(session).describe(model, canonical=False)
+    return TuningDevice(session=session, microarchitecture=told.microarchitecture, cpu_model=told.cpu_model)

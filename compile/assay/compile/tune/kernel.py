@@ -13,7 +13,7 @@ from assay.compile.schedules.choices import Choice, Workload, WorkloadKind
 from assay.compile.targets.target import Target, VectorUnit
 from assay.compile.tvm_import import import_tvm
 
-__all__ = ["Problem", "build_kernel", "make_problem"]
+__all__ = ["Problem", "build_kernel", "compile_kernel", "make_problem", "panel_width"]
 
 Array = npt.NDArray[np.float32]
 
@@ -100,6 +100,12 @@ def build_kernel(workload: Workload, choice: Choice, target: Target) -> Callable
 
     Raises whatever the compiler raises for a choice that it cannot do.
     """
+    entry: Callable[..., None] = compile_kernel(workload, choice, target)["kernel"]
+    return entry
+
+
+def compile_kernel(workload: Workload, choice: Choice, target: Target) -> Any:
+    """What ``build_kernel`` gives, as TVM's executable, which can be exported for another machine."""
     tvm = import_tvm()
     from assay.compile.lower import llvm_target
     from assay.compile.schedules.choices import Tuning
@@ -112,9 +118,7 @@ def build_kernel(workload: Workload, choice: Choice, target: Target) -> Callable
     function = tvm.te.create_prim_func(_definition(workload, width))
     function = schedule_function(function.with_attr("tirx.noalias", True), context)
     module = tvm.IRModule({"kernel": function.with_attr("global_symbol", "kernel")})
-    built = tvm.compile(module, target=llvm_target(target))
-    entry: Callable[..., None] = built["kernel"]
-    return entry
+    return tvm.compile(module, target=llvm_target(target))
 
 
 def _definition(workload: Workload, width: int) -> Sequence[Any]:

@@ -9,16 +9,16 @@ import select
 import subprocess
 import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from types import TracebackType
-from typing import Any
+from typing import Any, Protocol
 
 from assay.compile.pgo.compare import judge
 from assay.compile.pgo.workload import WorkloadCase
 from assay.compile.schedules.choices import Choice, Workload
 
-__all__ = ["BUILDER", "Measured", "Measurer"]
+__all__ = ["BUILDER", "CandidateMeasurer", "Measured", "Measurer", "measured_pairs"]
 
 BUILDER = "assay.compile.tune.kernel:build_kernel"
 _TIMEOUT_SECONDS = 60.0
@@ -38,6 +38,22 @@ class Measured:
     seconds: float = 0.0
     baseline_seconds: float = 0.0
     error: str | None = None
+
+
+class CandidateMeasurer(Protocol):
+    """What measures candidates; a context manager."""
+
+    def __enter__(self) -> CandidateMeasurer: ...
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None, /
+    ) -> None: ...
+
+    def measure(
+        self, workload: Workload, choice: Choice, baseline: Choice, threads: int, seconds: float
+    ) -> Measured:
+        """What becomes of ``choice`` beside ``baseline``, in about ``seconds``."""
+        ...
 
 
 class Measurer:
@@ -131,7 +147,12 @@ class Measurer:
 def _measured(found: dict[str, Any], threads: int) -> Measured:
     if found["status"] != "ok":
         return Measured(status=found["status"], error=found["error"])
-    verdict = judge(found["pairs"], WorkloadCase(name="", inputs={}), threads)
+    return measured_pairs(found["pairs"], threads)
+
+
+def measured_pairs(pairs: Sequence[tuple[float, float]], threads: int) -> Measured:
+    """What pairs of seconds (baseline, candidate) say of a candidate."""
+    verdict = judge(pairs, WorkloadCase(name="", inputs={}), threads)
     return Measured(
         status="ok",
         ratio=verdict.ratio,

@@ -26,6 +26,7 @@ from assay.compile.targets.microarchitecture import cpu_model, microarchitecture
 from assay.compile.targets.target import Target
 from assay.compile.tune.journal import Trial, now
 from assay.compile.tune.metaschedule import search_apart
+from assay.compile.tune.remote import RemoteMeasurer, TuningDevice
 from assay.compile.tune.tuner import Question, TuneResult, tune
 from assay.errors import CpuFeatureError
 from assay.models.export import CanonicalModel
@@ -59,22 +60,27 @@ def tune_model(
     threads: int = 1,
     sizes: Mapping[str, int] | None = None,
     cache: Path | None = None,
+    device: TuningDevice | None = None,
     progress: Progress | None = None,
 ) -> TunedModel:
-    """Search the workloads of ``spec`` on this machine, and add what is faster to the folder ``records``.
+    """Search the workloads of ``spec``, and add what is faster to the folder ``records``.
+
+    Candidates are measured on this machine, or on ``device``; kernels that no schedule matches here alone.
 
     The journal lies in the build cache, so that a search that was killed goes on. ``sizes`` are those to tune
-    for, where not the defaults. Raises CpuFeatureError where this machine cannot run the target's code or its
-    micro-architecture is not known, and what ``tune`` raises.
+    for, where not the defaults. Raises CpuFeatureError where that machine cannot run the target's code or its
+    micro-architecture is not known, RemoteDeviceError, and what ``tune`` raises.
     """
     progress = progress or SilentProgress()
     chosen = find_target(target)
-    check_triple(chosen.triple)
-    check_features(chosen.features)
-    architecture = microarchitecture()
+    cpu = device.session.cpu if device else None
+    check_triple(chosen.triple, cpu)
+    check_features(chosen.features, cpu)
+    architecture = device.microarchitecture if device else microarchitecture()
+    model = device.cpu_model if device else cpu_model()
     if architecture is None:
         raise CpuFeatureError(
-            f"The micro-architecture of this CPU ({cpu_model()}) has no name here, and records go by it.",
+            f"The micro-architecture of that CPU ({model}) has no name here, and records go by it.",
             hint="Add it to assay.compile.targets.microarchitecture.",
         )
     deadline = time.monotonic() + budget
@@ -92,10 +98,12 @@ def tune_model(
         folder=(cache or default_cache_folder()) / "tuning",
         threads=threads,
         strategy=strategy,
+        measurer=RemoteMeasurer(device.session, chosen) if device else None,
+        cpu=model,
         progress=progress,
     )
     path = record_path(records, chosen.name, architecture)
-    forms = _search_forms(canonical, chosen, path, deadline, progress)
+    forms = () if device else _search_forms(canonical, chosen, path, deadline, progress)
     if result.confirmed or forms:
         _add_records(path, chosen.name, architecture, result, forms)
     return TunedModel(

@@ -17,7 +17,7 @@ from assay.compile.schedules.choices import Choice, Workload
 from assay.compile.targets.microarchitecture import cpu_model
 from assay.compile.targets.target import Target
 from assay.compile.tune.journal import Journal, Trial, now, opened_journal
-from assay.compile.tune.measure import BUILDER, Measured, Measurer
+from assay.compile.tune.measure import BUILDER, CandidateMeasurer, Measured, Measurer
 from assay.compile.tune.space import Space, space_of
 from assay.compile.tune.strategies import Strategy, strategies
 from assay.progress import Progress, SilentProgress
@@ -73,24 +73,26 @@ def tune(
     strategy: str = "table",
     builder: str = BUILDER,
     timeout: float = 60.0,
+    measurer: CandidateMeasurer | None = None,
+    cpu: str | None = None,
     progress: Progress | None = None,
 ) -> TuneResult:
     """Search for about ``budget`` seconds, with the journal in ``folder``.
 
-    What an earlier run tried is not tried again. Raises UnknownNameError for a strategy that there is not,
+    ``measurer`` measures the candidates, on the CPU that ``cpu`` describes; by default a process here. What
+    an earlier run tried is not tried again. Raises UnknownNameError for a strategy that there is not,
     TuningRecordError for a damaged journal, StorageError.
     """
     progress = progress or SilentProgress()
     further = strategies()[strategy]
     deadline = time.monotonic() + budget
+    cpu = cpu or cpu_model()
     ordered = sorted(questions, key=lambda question: -question.weight)
     with (
-        opened_journal(
-            journal_path(folder, target), cpu=cpu_model(), versions=measured_versions()
-        ) as journal,
-        Measurer(target.name, builder=builder, timeout=timeout) as measurer,
+        opened_journal(journal_path(folder, target), cpu=cpu, versions=measured_versions()) as journal,
+        measurer or Measurer(target.name, builder=builder, timeout=timeout) as measuring,
     ):
-        search = _Search(journal, measurer, target, threads, deadline)
+        search = _Search(journal, measuring, target, threads, deadline, cpu)
         with progress.step(f"tune {len(ordered)} workloads"):
             exhausted = search.run(ordered, strategies()["table"])
             if further.name != "table" and exhausted:
@@ -112,13 +114,20 @@ def tune(
 
 class _Search:
     def __init__(
-        self, journal: Journal, measurer: Measurer, target: Target, threads: int, deadline: float
+        self,
+        journal: Journal,
+        measurer: CandidateMeasurer,
+        target: Target,
+        threads: int,
+        deadline: float,
+        cpu: str,
     ) -> None:
         self._journal = journal
         self._measurer = measurer
         self._target = target
         self._threads = threads
         self._deadline = deadline
+        self._cpu = cpu
 
     def run(self, questions: Iterable[Question], strategy: Strategy) -> bool:
         """Ask ``strategy`` for candidates in rounds; whether it had no more before the time was up."""
@@ -183,7 +192,7 @@ class _Search:
             baseline_seconds=found.baseline_seconds,
             confirmed=confirm and found.status == "ok" and found.low > 1 + NOISE,
             error=found.error,
-            cpu=cpu_model(),
+            cpu=self._cpu,
             time=now(),
             versions=measured_versions(),
         )

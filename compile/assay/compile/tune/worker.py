@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import functools
 import importlib
-import itertools
 import json
 import os
 import sys
@@ -17,21 +16,14 @@ import time
 from collections.abc import Callable
 from typing import Any
 
-import numpy as np
-
 from assay.compile.pgo.compare import interleaved
 from assay.compile.schedules.choices import Choice, Workload
 from assay.compile.targets import find_target
 from assay.compile.targets.target import Target
+from assay.compile.tune.checked_kernel import WrongError, checked_runner
 from assay.compile.tune.kernel import Problem, make_problem, panel_width
 
 Builder = Callable[[Workload, Choice, Target], Callable[..., None]]
-
-# Copies of B that take turns, so that they come from where they come from in a model.
-_ROTATED_BYTES = 12 << 20
-_MOST_COPIES = 8
-# Of the largest value: sums in another order differ by some rounding errors.
-_TOLERANCE = 1e-4
 
 
 class _Bench:
@@ -53,7 +45,7 @@ class _Bench:
             if self._baseline is None or self._baseline[0] != key:
                 self._baseline = key, self._checked(problem, request["baseline"], threads)
             candidate = self._checked(problem, request["choice"], threads)
-        except _WrongError as error:
+        except WrongError as error:
             return {"status": "wrong", "error": str(error)}
         except Exception as error:
             # Whatever the compiler raises for a choice that it cannot do, the search goes on.
@@ -65,54 +57,17 @@ class _Bench:
         return {"status": "ok", "pairs": pairs}
 
     def _checked(self, problem: Problem, decided: dict[str, Any], threads: int) -> Callable[[], None]:
-        """A function that runs the kernel, which gave what NumPy gives. Raises _WrongError."""
-        from assay.runtime.drivers.threads import call_with_threads
-
+        """A function that runs the kernel, which gave what NumPy gives. Raises WrongError."""
         choice = Choice.from_dict(decided)
         kernel = self._build(problem.workload, choice, self._target)
         width = panel_width(problem.workload, choice, self._target.vector_unit)
-        run, output = _runner(kernel, problem, width)
-        call_with_threads(threads, run)
-        error = float(np.abs(output - problem.expected).max())
-        if not error <= _TOLERANCE * max(1.0, float(np.abs(problem.expected).max())):
-            raise _WrongError(f"differs from NumPy's by {error:.3g}")
-        return run
+        return checked_runner(kernel, *problem.operands(width), problem.expected, threads)
 
 
 @functools.lru_cache(maxsize=1)
 def _problem(key: str) -> Problem:
     """The operands and the reference of a workload, which takes its time for a large one."""
     return make_problem(Workload.parse(key))
-
-
-class _WrongError(Exception):
-    """A kernel whose numbers are not NumPy's."""
-
-
-def _runner(kernel: Callable[..., None], problem: Problem, width: int) -> tuple[Callable[[], None], Any]:
-    """A function that runs the kernel, on the next copy of B each time, and the array that it writes."""
-    import tvm_ffi
-
-    from assay.runtime.memory import empty_aligned
-
-    def tensor(array: Any) -> tuple[Any, Any]:
-        memory = empty_aligned(array.shape, array.dtype)
-        np.copyto(memory, array)
-        return memory, tvm_ffi.from_dlpack(memory)
-
-    a, b = problem.operands(width)
-    copies = max(1, min(_MOST_COPIES, _ROTATED_BYTES // max(b.nbytes, 1)))
-    kept = [tensor(b) for _ in range(copies)]
-    kept_a, a_tensor = tensor(a)
-    output, out_tensor = tensor(np.full_like(problem.expected, np.nan))
-    turns = itertools.cycle(b_tensor for _, b_tensor in kept)
-    arrays = (kept, kept_a)  # the tensors only look at them
-
-    def run() -> None:
-        assert arrays
-        kernel(a_tensor, next(turns), out_tensor)
-
-    return run, output
 
 
 def main(arguments: list[str]) -> int:
