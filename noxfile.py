@@ -95,6 +95,16 @@ def asv(session: nox.Session) -> None:
 
 
 @nox.session(venv_backend=PIP, reuse_venv=True)
+def dashboard(session: nox.Session) -> None:
+    """Write the site of all figures over commits to results/site (or `-- OPTIONS of assay dashboard`)."""
+    session.install("-e", ".[dashboard,suites]")
+    # Of asv's results the figures are drawn by asv itself; where there are none, there is nothing to publish.
+    if any(Path("results", "asv").glob("*/*.json")):
+        session.run("python", "-m", "assay.ci.asv_run", "publish")
+    session.run("assay", "dashboard", *session.posargs)
+
+
+@nox.session(venv_backend=PIP, reuse_venv=True)
 def cuda_suite(session: nox.Session) -> None:
     """Build for every CUDA architecture, run on this machine's GPU, write cuda.json (or `-- MODEL ...`)."""
     session.install("-e", ".[compile,cuda]")

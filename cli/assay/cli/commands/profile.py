@@ -111,7 +111,12 @@ def command(
     if plot is not None:
         plot_profile(profile, plot, title=title)
     if output.json:
-        output.print_json(profile_json(profile, model=name, sizes=_sizes(model, inputs)))
+        built = {
+            "target": model.level.target.name,
+            "scheme": manifest.scheme,
+            "profile": manifest.profile,
+        }
+        output.print_json(profile_json(profile, model=name, sizes=_sizes(model, inputs)) | built)
         return
     output.print(profile_table(profile, title=title))
     for line in profile_summary(profile):

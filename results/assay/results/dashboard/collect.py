@@ -14,7 +14,7 @@ from assay.results.statistics import ratio_of_medians, round_medians
 from assay.results.store import Store
 from assay.results.store_rows import row_of_record
 
-__all__ = ["Locate", "collect_entries"]
+__all__ = ["Locate", "collect_entries", "entries_of_builds"]
 
 Locate = Callable[[Series], Sequence[Change]]
 """Gives the change points of a series."""
@@ -63,8 +63,12 @@ def collect_entries(
         configuration = _configuration(group, newest, machines)
         build = known.pop((configuration.model, group.key.target, group.key.scheme, group.key.profile), None)
         entries.append(_entry(group, configuration, build, peers, newest, locate))
-    entries += [_unmeasured(build) for build in known.values()]
-    return sorted(entries, key=_order)
+    return sorted([*entries, *entries_of_builds(known.values())], key=_order)
+
+
+def entries_of_builds(builds: Iterable[Build]) -> list[Entry]:
+    """Entries without figures, of builds that nobody measured, sorted by name."""
+    return sorted(map(_unmeasured, builds), key=_order)
 
 
 def _named(build: Build) -> tuple[str, str, str, str]:

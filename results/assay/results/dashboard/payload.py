@@ -7,7 +7,8 @@ fetch. The index is bounded by thinning each trend, a configuration's file by le
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from types import MappingProxyType
 from typing import Any
 
 import msgspec
@@ -30,6 +31,7 @@ _TREND_POINTS = 40
 # With all metrics and three engines, a file of half a megabyte.
 _MOST_RUNS = 500
 _MOST_CHANGES = 200
+_SUBJECT = 120
 _DIGITS = 5
 # In a script, `</script>` and line separators end what they are in.
 _ESCAPES = {code: f"\\u{code:04x}".encode() for code in (0x3C, 0x3E, 0x26)}
@@ -51,8 +53,11 @@ def identifier(configuration: Configuration) -> str:
     return hashlib.sha256(msgspec.json.encode(configuration)).hexdigest()[:16]
 
 
-def index(entries: Sequence[Entry]) -> dict[str, Any]:
-    """The rows of the front page, their machines, the peers, and the newest change points of all metrics."""
+def index(entries: Sequence[Entry], subjects: Mapping[str, str] = MappingProxyType({})) -> dict[str, Any]:
+    """The rows of the front page, their machines, the peers, and the newest change points of all metrics.
+
+    ``subjects``: the first lines of messages, by commit.
+    """
     machines: dict[Machine, int] = {}
     rows = []
     for entry in entries:
@@ -66,7 +71,7 @@ def index(entries: Sequence[Entry]) -> dict[str, Any]:
         "rows": rows,
         "machines": [msgspec.to_builtins(machine) for machine in machines],
         "peers": sorted(engines, key=lambda engine: (engine != "onnxruntime", engine)),
-        "changes": _newest_changes(entries),
+        "changes": _newest_changes(entries, subjects),
     }
 
 
@@ -115,9 +120,12 @@ def _figures(line: Line, entry: Entry) -> dict[str, Any]:
     }
     if last.low is not None and last.high is not None:
         figures["interval"] = [_short(last.low), _short(last.high)]
-    peers = {ratio.engine: _ratio(ratio.points[-1]) for ratio in entry.ratios if ratio.metric == line.metric}
-    if peers:
-        figures["peers"] = peers
+    ratios = {ratio.engine: ratio.points[-1] for ratio in entry.ratios if ratio.metric == line.metric}
+    if ratios:
+        figures["peers"] = {engine: _ratio(point) for engine, point in ratios.items()}
+    older = {engine: point.time for engine, point in ratios.items() if point.run != last.run}
+    if older:
+        figures["older"] = older
     if line.changes:
         figures["change"] = _change(line, line.changes[-1])
         figures["change"]["at"] = _short(line.changes[-1].index / max(1, len(line.points) - 1))
@@ -139,8 +147,8 @@ def _change(line: Line, change: Change) -> dict[str, Any]:
     }
 
 
-def _newest_changes(entries: Iterable[Entry]) -> list[dict[str, Any]]:
-    found = []
+def _newest_changes(entries: Iterable[Entry], subjects: Mapping[str, str]) -> list[dict[str, Any]]:
+    found: list[dict[str, Any]] = []
     for entry in entries:
         configuration = entry.configuration
         for line in entry.lines:
@@ -158,7 +166,13 @@ def _newest_changes(entries: Iterable[Entry]) -> list[dict[str, Any]]:
                         **_change(line, change),
                     }
                 )
-    return sorted(found, key=lambda change: str(change["time"]), reverse=True)[:_MOST_CHANGES]
+    newest = sorted(found, key=lambda change: str(change["time"]), reverse=True)[:_MOST_CHANGES]
+    return [change | _subject(change["commit"], subjects) for change in newest]
+
+
+def _subject(commit: str | None, subjects: Mapping[str, str]) -> dict[str, str]:
+    subject = subjects.get(commit or "")
+    return {"subject": subject[:_SUBJECT]} if subject else {}
 
 
 def _thinned(points: Sequence[Point]) -> list[Point]:
@@ -169,7 +183,7 @@ def _thinned(points: Sequence[Point]) -> list[Point]:
     return [points[round(place * step)] for place in range(_TREND_POINTS)]
 
 
-def detail(entry: Entry) -> dict[str, Any]:
+def detail(entry: Entry, subjects: Mapping[str, str] = MappingProxyType({})) -> dict[str, Any]:
     """All lines of one configuration: its runs, oldest first, and figures by the place of their run."""
     lines = [*entry.lines, *entry.ratios]
     runs: dict[str, Point] = {}
@@ -187,6 +201,7 @@ def detail(entry: Entry) -> dict[str, Any]:
         "runs": [
             {"run": point.run, "commit": point.commit, "time": point.time}
             | ({"dirty": True} if point.dirty else {})
+            | _subject(point.commit, subjects)
             for point in kept
         ],
         "lines": [_line(line, places) for line in entry.lines],

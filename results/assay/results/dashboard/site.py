@@ -1,4 +1,4 @@
-"""Writes the site: pages from templates, data in scripts, libraries beside them, and nothing from elsewhere."""
+"""Writes the site: pages from templates, data in scripts, libraries beside them; nothing from elsewhere."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import importlib.resources
 import secrets
 import shutil
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from urllib.parse import urlsplit
 
@@ -28,13 +28,15 @@ class SiteOptions:
     """``title`` of the pages; ``generated``: when, ISO 8601 in UTC.
 
     ``repository``: the address of a repository, or an address with ``{commit}`` in it, for links to commits.
-    ``asv``: a folder that ``asv publish`` wrote, copied into the site.
+    ``asv``: a folder that ``asv publish`` wrote, copied into the site. ``subjects``: the first lines of the
+    messages of commits.
     """
 
     title: str
     generated: str
     repository: str | None = None
     asv: Path | None = None
+    subjects: Mapping[str, str] = field(default_factory=dict)
 
 
 def commit_address(repository: str | None) -> str | None:
@@ -87,12 +89,12 @@ def _write(
         shutil.copytree(source, folder / "static", ignore=shutil.ignore_patterns("__pycache__"))
     data = folder / "data"
     data.mkdir()
-    front = index(entries)
+    front = index(entries, options.subjects)
     front |= {"generated": options.generated, "commit_address": address}
     (data / "index.js").write_bytes(as_script("index", front))
     for entry in entries:
         name = identifier(entry.configuration)
-        content = detail(entry) | {"commit_address": address}
+        content = detail(entry, options.subjects) | {"commit_address": address}
         (data / f"{name}.js").write_bytes(as_script(name, content))
     if options.asv is not None:
         shutil.copytree(options.asv, folder / _ASV)

@@ -1,8 +1,8 @@
 """Files of npm packages that are kept here, as a folder's ``vendored.json`` names them: fetched or checked.
 
 ``python -m assay.results.dashboard.vendor FOLDER`` fetches each package with ``npm pack``, compares it with
-the recorded integrity, and writes its files and their digests. For another version, change ``version`` and empty
-``integrity`` first. With ``--check`` nothing is fetched: the files are compared with the digests.
+the recorded integrity, and writes its files and their digests. For another version, change ``version``
+and empty ``integrity`` first. With ``--check`` nothing is fetched: the files are compared with the digests.
 """
 
 from __future__ import annotations

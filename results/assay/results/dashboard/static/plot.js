@@ -60,16 +60,17 @@
       return element("tr", { class: change ? "changed" : null },
         element("th", { scope: "row" }, Assay.commit(run.commit, address, run.dirty)),
         element("td", {}, Assay.day(run.time)), cells,
+        element("td", { class: "subject" }, run.subject || ""),
         element("td", {}, change ? [Assay.glyph(change.better ? "better" : "worse"), Assay.percent(change.ratio), spoken(change.better ? " better" : " worse")] : ""));
     }).filter(Boolean).reverse();
-    const head = ["Commit", "Date", ...lines.map((line) => Assay.engine(line.engine)), "Change point"];
+    const head = ["Commit", "Date", ...lines.map((line) => Assay.engine(line.engine)), "Message", "Change point"];
     return element("details", {},
       element("summary", {}, "Figures as a table"),
       element("div", { class: "scroll", tabindex: 0, role: "region", "aria-label": `${name}, figures as a table` },
         element("table", {},
           element("caption", { class: "hidden" }, `${name}, newest first, with 95 % intervals; * is a checkout that differed from its commit`),
           element("thead", {}, element("tr", {}, head.map((each, place) =>
-            element("th", { scope: "col", class: place > 1 && place < head.length - 1 ? "number" : null }, each)))),
+            element("th", { scope: "col", class: place > 1 && place < head.length - 2 ? "number" : null }, each)))),
           element("tbody", {}, rows))));
   }
 
@@ -228,7 +229,7 @@
       }
       const change = (this.lines[0].changes || []).find((each) => each.at === place);
       const commit = run.commit ? Assay.short(run.commit) : "no commit";
-      this.readout.textContent = `${commit} ${Assay.day(run.time)}: ${told.join(", ")}` +
+      this.readout.textContent = `${commit} ${Assay.day(run.time)}${run.subject ? ` “${run.subject}”` : ""}: ${told.join(", ")}` +
         (change ? `. Change point: ${Assay.percent(change.ratio)}, ${change.better ? "better" : "worse"}.` : "");
     }
 

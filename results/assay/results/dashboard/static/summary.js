@@ -67,7 +67,8 @@
           spoken(change.better ? " better" : " worse")),
         element("a", { href: `series.html#id=${change.id}&metric=${encodeURIComponent(change.metric)}` }, change.model),
         element("span", { class: "where" }, `${Assay.metric(change.metric)} · ${change.target} · ${change.scheme} · ` +
-          `${change.threads} thread${change.threads === 1 ? "" : "s"}`),
+          `${change.threads} thread${change.threads === 1 ? "" : "s"}`,
+          change.subject ? element("span", { class: "subject" }, change.subject) : null),
         element("span", { class: "when" }, Assay.commit(change.commit, index.commit_address), ` ${Assay.day(change.time)}`));
     });
     return element("div", { class: "changes" },

@@ -1,0 +1,148 @@
+from __future__ import annotations
+
+from statistics import median
+
+import pytest
+
+from assay.results.dashboard.collect import collect_entries, entries_of_builds
+from assay.results.dashboard.model import OURS, Build, Change
+from assay.results.record import write_records
+from assay.results.store import open_store
+
+RUNS = ("run-1", "run-2", "run-3")
+
+
+@pytest.fixture
+def stored(tmp_path, make_record):
+    """A function that stores records, run by run, and gives their entries."""
+
+    def store(*records, **options):
+        for run in sorted({record.run_id for record in records}):
+            write_records(tmp_path / "runs", [record for record in records if record.run_id == run])
+        with open_store(tmp_path / "runs", database=tmp_path / "index.sqlite") as opened:
+            return collect_entries(opened, **options)
+
+    return store
+
+
+@pytest.fixture
+def latency(make_record):
+    """A function that makes a record of one latency for each round."""
+
+    def make(run, rounds, **changes):
+        fields = {
+            "run_id": run,
+            "time": f"2026-01-{RUNS.index(run) + 10}T00:00:00Z",
+            "commit": f"{RUNS.index(run):040x}",
+            "value": median(rounds),
+        }
+        return make_record([[value] for value in rounds], **{**fields, **changes})
+
+    return make
+
+
+def test_ratios_are_of_the_same_run(stored, latency):
+    (entry,) = stored(
+        latency("run-1", [0.010] * 3), latency("run-1", [0.020] * 3, engine="onnxruntime"),
+        latency("run-2", [0.010] * 3),
+        latency("run-3", [0.005, 0.010, 0.020]),
+        latency("run-3", [0.010, 0.030, 0.080], engine="onnxruntime"),
+    )  # fmt: skip
+    assert [line.engine for line in entry.lines] == [OURS, "onnxruntime"]
+    (ratio,) = entry.ratios
+    assert [point.run for point in ratio.points] == ["run-1", "run-3"]
+    assert [point.value for point in ratio.points] == pytest.approx([2.0, 3.0])
+    assert ratio.points[0].low is None  # only the newest has an interval
+    low, high = ratio.points[1].low, ratio.points[1].high
+    # Rounds are resampled in pairs, whose ratios are 2, 3 and 4.
+    assert 2.0 <= low <= 3.0 <= high <= 4.0
+    assert low < high
+
+
+def test_of_rates_ours_is_above(stored, latency):
+    rate = {"metric": "decode", "unit": "tokens/s"}
+    (entry,) = stored(
+        latency("run-1", [60.0, 66.0, 63.0], **rate),
+        latency("run-1", [30.0, 33.0, 31.5], engine="llama.cpp", **rate),
+    )
+    assert entry.ratios[0].points[0].value == pytest.approx(2.0)
+    assert entry.ratios[0].points[0].low == pytest.approx(2.0)
+    assert entry.lines[0].higher
+
+
+def test_a_peer_beside_several_builds_counts_for_all(stored, latency):
+    entries = stored(
+        latency("run-1", [0.01], artifact="a"),
+        latency("run-1", [0.04], artifact="b", profile="debug"),
+        latency("run-1", [0.02], artifact="a", engine="onnxruntime"),
+    )
+    found = {entry.configuration.profile: entry.ratios[0].points[0].value for entry in entries}
+    assert found == pytest.approx({"release": 2.0, "debug": 0.5})
+
+
+def test_other_sizes_threads_targets_and_machines_are_other_entries(stored, latency, make_record):
+    base = latency("run-1", [0.01])
+    other = make_record().machine.__class__(
+        **{**{name: getattr(base.machine, name) for name in base.machine.__struct_fields__}, "cpu": "Other"}
+    )
+    entries = stored(
+        base,
+        latency("run-1", [0.01], sizes={"batch": 2}),
+        latency("run-1", [0.01], threads=2),
+        latency("run-1", [0.01], target="x86-64-v4"),
+        latency("run-1", [0.01], machine=other),
+    )
+    assert len(entries) == 5
+    assert {entry.configuration.machine.cpu for entry in entries} == {"Test CPU", "Other"}
+    assert {entry.configuration.sizes for entry in entries} == {"", "batch=2"}
+
+
+def test_peers_without_ours_make_no_entry(stored, latency):
+    assert stored(latency("run-1", [0.01], engine="onnxruntime")) == []
+
+
+def test_random_weights_and_unclean_checkouts_are_kept(stored, latency):
+    (entry,) = stored(latency("run-1", [0.01], weights="random", dirty=True))
+    assert entry.configuration.weights == "random"
+    assert entry.lines[0].points[0].dirty
+
+
+def test_change_points_are_those_of_ours(stored, latency):
+    asked = []
+
+    def locate(series):
+        asked.append(series.key.engine)
+        return [Change(index=1, ratio=2.0)]
+
+    (entry,) = stored(
+        latency("run-1", [0.01]),
+        latency("run-2", [0.02]),
+        latency("run-2", [0.02], engine="torch"),
+        locate=locate,
+    )
+    assert asked == [OURS]
+    assert entry.line("latency").changes == (Change(index=1, ratio=2.0),)
+    assert entry.line("latency", "torch").changes == ()
+
+
+def test_builds_join_their_figures_or_stand_alone(stored, latency):
+    def build(target, executed):
+        return Build(
+            model="tiny", weights="trained", target=target, scheme="f32", profile="release", executed=executed
+        )
+
+    builds = [build("x86-64-v3", "native"), build("metal", "never")]
+    alone, measured = stored(latency("run-1", [0.01]), builds=builds)
+    assert measured.build == builds[0]
+    assert (alone.build, alone.lines, alone.configuration.threads) == (builds[1], (), 0)
+    assert entries_of_builds(builds[1:]) == [alone]
+
+
+def test_the_made_up_history_has_its_change_points_where_they_were_planted(entries, history):
+    found = {
+        (entry.configuration.model, line.metric, line.points[change.index].commit, change.ratio)
+        for entry in entries
+        for line in entry.lines
+        for change in line.changes
+    }
+    assert found == {(step.key.model, step.key.metric, step.commit, step.ratio) for step in history.steps}
