@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import resource
 import subprocess
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -11,11 +12,12 @@ from pathlib import Path
 from typing import Any
 
 from assay.ci.gate.environments import Environment
+from assay.errors import GateInfrastructureError, MissingDependencyError, StorageError
 
 __all__ = ["Build", "BuildOptions", "Outcome", "build", "make_inputs"]
 
-# Steps of a build before the compiler: they depend on the model, and are as slow as the disk.
-_NOT_COMPILING = ("get ", "load ONNX", "check ONNX", "fold and simplify", "compare with the source", "write ")
+# Exit codes of StorageError and MissingDependencyError: the machine's, or that of its set-up.
+_NOT_THE_CHANGES_FAULT = (StorageError.exit_code, MissingDependencyError.exit_code)
 
 
 class Outcome(StrEnum):
@@ -45,33 +47,43 @@ class BuildOptions:
 class Build:
     """What came of building one model of one side.
 
-    ``artifact`` is there if it was built. ``compile_seconds`` counts compiling and verifying, None where the
-    cache had it. ``reason`` says why there is no artifact.
+    ``artifact`` is there if it was built. ``cpu_seconds`` is what the build took of all CPUs, None where the
+    cache had it: unlike the time that passes, it hardly depends on what else the machine does. ``reason``
+    says why there is no artifact.
     """
 
     outcome: Outcome
     artifact: Path | None = None
-    compile_seconds: float | None = None
+    cpu_seconds: float | None = None
     reason: str | None = None
 
 
 def build(
     model: str, tree: Path, environment: Environment, artifact: Path, cache: Path, options: BuildOptions
 ) -> Build:
-    """Build ``model``, a name or a path inside of ``tree``, to ``artifact``."""
+    """Build ``model``, a name or a path inside of ``tree``, to ``artifact``.
+
+    Raises GateInfrastructureError where the disk is full, or a package is not installed.
+    """
     if is_path(model) and not (tree / model).exists():
         return Build(outcome=Outcome.MISSING, reason=f"There is no file {model}.")
     arguments = ["build", model, "-o", str(artifact), "--cache", str(cache), *options.arguments()]
+    before = _cpu_seconds()
     done = _assay(environment, tree, arguments, options.timeout)
+    taken = _cpu_seconds() - before
     if isinstance(done, str):
         return Build(outcome=Outcome.BROKEN, reason=done)
+    if done.returncode in _NOT_THE_CHANGES_FAULT:
+        raise GateInfrastructureError(f"{model} cannot be built here: {_reason(done)}")
     if done.returncode:
         reason = _reason(done)
         unknown = reason.startswith("There is no model named")
         return Build(outcome=Outcome.MISSING if unknown else Outcome.BROKEN, reason=reason)
     if not artifact.exists():
         return Build(outcome=Outcome.BROKEN, reason="assay build ended well, and wrote no artifact.")
-    return Build(outcome=Outcome.BUILT, artifact=artifact, compile_seconds=_compile_seconds(done.stdout))
+    return Build(
+        outcome=Outcome.BUILT, artifact=artifact, cpu_seconds=None if _was_cached(done.stdout) else taken
+    )
 
 
 def make_inputs(
@@ -139,13 +151,16 @@ def _reason(done: subprocess.CompletedProcess[str]) -> str:
     return lines[-1].strip() if lines else f"It ended with exit code {done.returncode}, and said nothing."
 
 
-def _compile_seconds(stdout: str) -> float | None:
-    """Seconds of compiling and verifying, from what ``assay build --json`` printed."""
+def _cpu_seconds() -> float:
+    """What all processes took of CPUs that this one has started and that have ended."""
+    used = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return used.ru_utime + used.ru_stime
+
+
+def _was_cached(stdout: str) -> bool:
+    """Whether the cache had the build, by what `assay build --json` printed; yes where that is unknown."""
     try:
         (result,) = json.loads(stdout)
-        if result["cached"]:
-            return None
-        steps = {str(name): float(seconds) for name, seconds in result["seconds"].items()}
-    except (ValueError, KeyError, TypeError, AttributeError):
-        return None
-    return sum(seconds for name, seconds in steps.items() if not name.startswith(_NOT_COMPILING)) or None
+        return bool(result["cached"])
+    except (ValueError, KeyError, TypeError):
+        return True

@@ -18,7 +18,15 @@ from assay.ci.gate.settings_file import Accepted
 from assay.ci.gate.signals import Figures
 from assay.results.statistics import median
 
-__all__ = ["Benchmark", "Sampler", "SideResult", "exact_rows", "unbuilt_row", "with_accepted"]
+__all__ = [
+    "Benchmark",
+    "Sampler",
+    "SideResult",
+    "compare_exact",
+    "exact_rows",
+    "unbuilt_row",
+    "with_accepted",
+]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -148,7 +156,7 @@ def exact_rows(model: str, base: Figures, head: Figures) -> list[Row]:
 
 
 def _exact_row(model: str, metric: ExactMetric, base: float | str, head: float | str) -> Row:
-    verdict, ratio, reason = _compare(metric, base, head)
+    verdict, ratio, reason = compare_exact(metric, base, head)
     return Row(
         benchmark=model,
         model=model,
@@ -167,7 +175,10 @@ def _exact_row(model: str, metric: ExactMetric, base: float | str, head: float |
     )
 
 
-def _compare(metric: ExactMetric, base: float | str, head: float | str) -> tuple[Verdict, float | None, str]:
+def compare_exact(
+    metric: ExactMetric, base: float | str, head: float | str
+) -> tuple[Verdict, float | None, str]:
+    """The verdict on two figures (a text says why there is none), the ratio if there is one, and a reason."""
     for side, value in (("base", base), ("head", head)):
         if isinstance(value, str):
             return Verdict.MISSING, None, f"The {side} lacks it: {value}"

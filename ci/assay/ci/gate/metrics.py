@@ -11,7 +11,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cache
 
-from assay.ci.gate.processes import ProcessRun
+from assay.ci.gate.rounds import Run
 from assay.registry import Registry
 
 __all__ = ["LATENCY", "ExactMetric", "Metric", "SampledMetric", "metrics"]
@@ -30,7 +30,7 @@ class SampledMetric:
     name: str
     unit: str
     note: str
-    value: Callable[[ProcessRun], float | None]
+    value: Callable[[Run], float | None]
     threshold: float | None = None
     drives: bool = False
     share: float = 0.1
@@ -112,7 +112,7 @@ _METRICS: tuple[Metric, ...] = (
     ExactMetric(
         name="compile_time",
         unit="s",
-        note="compiling and verifying, the faster one of up to three builds",
+        note="CPU time of `assay build`, the least of up to three builds",
         relative=0.3,
         absolute=2.0,
     ),

@@ -19,7 +19,7 @@ from assay.benchmarks import sampling
 from assay.errors import BenchmarkError
 from assay.results.statistics import median
 
-__all__ = ["Contender", "ProcessRun", "run_process", "run_worker"]
+__all__ = ["Contender", "ProcessRun", "SideError", "run_process", "run_worker"]
 
 _WORKER = Path(__file__).with_name("worker.py")
 
@@ -40,6 +40,14 @@ class Contender:
     seconds: float = 0.2
     least_samples: int = 3
     environment: dict[str, str] = field(default_factory=dict)
+
+
+class SideError(BenchmarkError):
+    """A process of ``side``, ``base`` or ``head``, failed."""
+
+    def __init__(self, side: str, message: str) -> None:
+        super().__init__(message)
+        self.side = side
 
 
 class ProcessRun(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -80,11 +88,18 @@ def run_process(contender: Contender, *, timeout: float) -> ProcessRun:
     return run
 
 
-def run_worker(contender: Contender, *, timeout: float, prefix: Sequence[str] = (), calls: int = 0) -> bytes:
+def run_worker(
+    contender: Contender,
+    *,
+    timeout: float,
+    prefix: Sequence[str] = (),
+    calls: int = 0,
+    others: Sequence[Contender] = (),
+) -> bytes:
     """The report of the worker, which ``prefix`` (such as ``valgrind``) may start.
 
-    With ``calls`` it runs the model so often and measures nothing. Raises BenchmarkError as ``run_process``
-    does.
+    With ``calls`` it runs the model so often, then those of ``others``, and measures nothing. Raises
+    BenchmarkError as ``run_process`` does.
     """
     with tempfile.TemporaryDirectory(prefix="assay-gate-run-") as name:
         report = Path(name) / "report.json"
@@ -98,6 +113,7 @@ def run_worker(contender: Contender, *, timeout: float, prefix: Sequence[str] = 
             "sampling": sampling.__file__,
             "report": str(report),
             "calls": calls,
+            "others": [(str(other.artifact), str(other.inputs)) for other in others],
         }
         # -P keeps the worker's folder off the module path: what lies there must not stand in for a package.
         command = [*prefix, str(contender.python), "-P", str(_WORKER)]

@@ -152,7 +152,8 @@ def _git(folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
     environment |= {"GIT_OPTIONAL_LOCKS": "0", "GIT_TERMINAL_PROMPT": "0", "LC_ALL": "C"}
     try:
         return subprocess.run(
-            ["git", "-C", str(folder), *arguments],
+            # What a hook of the repository does on a checkout is no part of a measurement.
+            ["git", "-C", str(folder), "-c", "core.hooksPath=/dev/null", *arguments],
             capture_output=True,
             text=True,
             errors="surrogateescape",

@@ -6,15 +6,29 @@ import random
 import time
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field
+from typing import Protocol
 
-from assay.ci.gate.processes import Contender, ProcessRun, run_process
-from assay.errors import BenchmarkError
+from assay.ci.gate.processes import Contender, SideError
+from assay.ci.gate.turns import take_turns
 from assay.progress import Progress, SilentProgress
 
-__all__ = ["Pair", "Runs", "measure_rounds"]
+__all__ = ["Pair", "Run", "RunPair", "Runs", "in_turns", "measure_rounds"]
 
-Run = Callable[[Contender], ProcessRun]
+RunPair = Callable[["Pair", random.Random], tuple["Run", "Run"]]
 Undecided = Callable[[Mapping[str, "Runs"]], Collection[str]]
+
+
+class Run(Protocol):
+    """What one process measured: times in seconds, memory in bytes."""
+
+    @property
+    def latency(self) -> float: ...
+
+    @property
+    def load_time(self) -> float: ...
+
+    @property
+    def peak_memory(self) -> int | None: ...
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -32,8 +46,8 @@ class Runs:
     ``failed``: the side that failed twice in a row, and why; the subject is not run again then.
     """
 
-    base: list[ProcessRun] = field(default_factory=list)
-    head: list[ProcessRun] = field(default_factory=list)
+    base: list[Run] = field(default_factory=list)
+    head: list[Run] = field(default_factory=list)
     failed: tuple[str, str] | None = None
 
 
@@ -44,8 +58,7 @@ def measure_rounds(
     budget: float,
     seed: int,
     most_rounds: int,
-    timeout: float = 600.0,
-    run: Run | None = None,
+    run_pair: RunPair,
     clock: Callable[[], float] = time.monotonic,
     progress: Progress | None = None,
 ) -> dict[str, Runs]:
@@ -56,15 +69,13 @@ def measure_rounds(
     round and does not count: it finds what does not run, and leaves caches warm for both. A process that
     fails is run once more.
     """
-    run = run or (lambda contender: run_process(contender, timeout=timeout))
     progress = progress or SilentProgress()
     generator = random.Random(seed)
     found = {name: Runs() for name in pairs}
     start = clock()
     with progress.step("first runs"):
         for name, pair in pairs.items():
-            for side in ("base", "head"):
-                _run_twice_at_most(run, getattr(pair, side), side, found[name])
+            _run(run_pair, pair, found[name], generator)
     for number in range(most_rounds):
         open_ones = [name for name in undecided(found) if found[name].failed is None]
         if not open_ones:
@@ -73,30 +84,31 @@ def measure_rounds(
             for name in generator.sample(open_ones, len(open_ones)):
                 if clock() - start >= budget:
                     return found
-                _run_pair(run, pairs[name], found[name], generator)
+                both = _run(run_pair, pairs[name], found[name], generator)
+                if both is not None:
+                    found[name].base.append(both[0])
+                    found[name].head.append(both[1])
     return found
 
 
-def _run_pair(run: Run, pair: Pair, runs: Runs, generator: random.Random) -> None:
-    taken: dict[str, ProcessRun] = {}
-    for side in generator.sample(("base", "head"), 2):
-        one = _run_twice_at_most(run, getattr(pair, side), side, runs)
-        if one is None:
-            return
-        taken[side] = one
-    runs.base.append(taken["base"])
-    runs.head.append(taken["head"])
-
-
-def _run_twice_at_most(run: Run, contender: Contender, side: str, runs: Runs) -> ProcessRun | None:
-    if runs.failed is not None:
-        return None
+def _run(run_pair: RunPair, pair: Pair, runs: Runs, generator: random.Random) -> tuple[Run, Run] | None:
+    """Both runs, or None where a side has failed twice; that is noted in ``runs``."""
     try:
-        return run(contender)
-    except BenchmarkError:
+        return run_pair(pair, generator)
+    except SideError:
         pass
     try:
-        return run(contender)
-    except BenchmarkError as error:
-        runs.failed = (side, error.message)
+        return run_pair(pair, generator)
+    except SideError as error:
+        runs.failed = (error.side, error.message)
         return None
+
+
+def in_turns(timeout: float) -> RunPair:
+    """Runs both sides in processes that take turns, sample by sample, within ``timeout`` seconds."""
+
+    def run_pair(pair: Pair, generator: random.Random) -> tuple[Run, Run]:
+        ((base, head),) = take_turns([(pair.base, pair.head)], generator, timeout=timeout)
+        return base, head
+
+    return run_pair

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
 import time
-from collections.abc import Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -11,30 +11,45 @@ from tempfile import TemporaryDirectory
 
 from assay.benchmarks.machine import choose_cpus, fingerprint
 from assay.benchmarks.provenance import versions
-from assay.ci.gate.builds import Build, BuildOptions, Outcome, build, make_inputs
-from assay.ci.gate.decision import Settings
-from assay.ci.gate.environments import Environment, is_assay, make_environment
-from assay.ci.gate.judge import Benchmark, Sampler, SideResult, exact_rows, unbuilt_row, with_accepted
+from assay.ci.gate.builds import Build, BuildOptions, Outcome
+from assay.ci.gate.decision import Settings, Verdict
+from assay.ci.gate.fitness import check_fitness, widening_of
+from assay.ci.gate.instructions import count_instructions
+from assay.ci.gate.judge import (
+    Benchmark,
+    Sampler,
+    SideResult,
+    compare_exact,
+    exact_rows,
+    unbuilt_row,
+    with_accepted,
+)
+from assay.ci.gate.metrics import ExactMetric, metrics
 from assay.ci.gate.processes import Contender
-from assay.ci.gate.report import Finding, GateReport, GateSettings, Row, SideInfo, status_of
+from assay.ci.gate.report import Finding, GateReport, GateSettings, Row, status_of
 from assay.ci.gate.repository import Repository, Revision
-from assay.ci.gate.rounds import Pair, measure_rounds
+from assay.ci.gate.rounds import Pair, in_turns, measure_rounds
 from assay.ci.gate.settings_file import Accepted
-from assay.ci.gate.signals import read_figures
-from assay.errors import UsageError
+from assay.ci.gate.sides import Side, open_side
+from assay.errors import GateInfrastructureError, UsageError
 from assay.progress import Progress, SilentProgress
 from assay.results.record import utc_now
 
 __all__ = ["GatePlan", "run_gate"]
+
+# Builds of a side, where the first ones make it look slow to compile.
+_MOST_BUILDS = 3
+# A wall clock that went another way than the steady one by more was set meanwhile.
+_CLOCK_SECONDS = 5.0
 
 
 @dataclass(frozen=True, kw_only=True)
 class GatePlan:
     """What to compare, and how.
 
-    ``models`` are names, or paths from the root of the repository. ``budget``: seconds for rounds.
-    ``sizes`` are DIM=N. ``cache``: a build cache to use for both sides; without one, each side gets an
-    empty one, so that both compile what they give.
+    ``models`` are names, or paths from the root of the repository. ``budget``: seconds for rounds, each of
+    which takes samples for ``seconds``. ``sizes`` are DIM=N. ``cache``: a build cache for both sides;
+    without one, both compile what they give. ``timeout``: seconds for a process that measures.
     """
 
     repository: Repository
@@ -50,187 +65,196 @@ class GatePlan:
     seed: int = 0
     cache: Path | None = None
     accepted: tuple[Accepted, ...] = ()
+    instructions: bool = True
     timeout: float = 600.0
-
-
-@dataclass(frozen=True, kw_only=True)
-class _Side:
-    name: str
-    revision: Revision
-    tree: Path
-    environment: Environment
-    folder: Path
-    cache: Path
 
 
 def run_gate(plan: GatePlan, progress: Progress | None = None) -> GateReport:
     """Build both sides, measure them in turn, and judge.
 
-    Raises UsageError for what the machine or the plan does not allow, GateInfrastructureError where git or
-    the file system fails.
+    Raises UsageError for what the machine or the plan does not allow, GateInfrastructureError where git, the
+    file system or the set-up of this machine fails.
     """
-    progress = progress or SilentProgress()
     if not plan.models:
         raise UsageError(
             "There is nothing to compare.", hint="Name models with --models, or in assay-gate.toml."
         )
     for threads in plan.threads:
         choose_cpus(threads)
-    start = time.monotonic()
-    with ExitStack() as stack:
-        folder = Path(
-            stack.enter_context(TemporaryDirectory(prefix="assay-gate-", ignore_cleanup_errors=True))
+    start, wall = time.monotonic(), time.time()
+    run = _Run(plan, progress or SilentProgress())
+    try:
+        with ExitStack() as stack:
+            folder = TemporaryDirectory(prefix="assay-gate-", ignore_cleanup_errors=True)
+            place = Path(stack.enter_context(folder))
+            base, head = (
+                stack.enter_context(
+                    open_side(name, plan.repository, revision, place / name, run.cache, run.progress)
+                )
+                for name, revision in (("base", plan.base), ("head", plan.head))
+            )
+            rows = run.compare(base, head)
+            sides = base.info(), head.info()
+    except OSError as error:
+        where = f" {error.filename}" if error.filename else ""
+        raise GateInfrastructureError(f"The gate cannot use{where}: {error.strerror or error}.") from error
+    judged, unused = with_accepted(rows, plan.accepted)
+    seconds = time.monotonic() - start
+    jump = time.time() - wall - seconds
+    if abs(jump) > _CLOCK_SECONDS:
+        run.notes.append(
+            f"The wall clock jumped by {jump:+.0f} s meanwhile; times are of a clock that does not."
         )
-        sides = [
-            _open_side(plan, name, revision, folder / name, stack, progress)
-            for name, revision in (("base", plan.base), ("head", plan.head))
-        ]
-        rows = _compare(plan, sides[0], sides[1], folder, progress)
-        infos = [_info(side) for side in sides]
-    judged, notes = with_accepted(rows, plan.accepted)
-    fitness: tuple[Finding, ...] = ()
     status = status_of(judged)
     return GateReport(
         status=status,
         exit_code=status.exit_code,
         time=utc_now(),
-        seconds=time.monotonic() - start,
-        base=infos[0],
-        head=infos[1],
+        seconds=seconds,
+        base=sides[0],
+        head=sides[1],
         machine=fingerprint(),
-        fitness=fitness,
-        settings=_settings(plan),
+        fitness=run.fitness,
+        settings=run.settings(),
         rows=judged,
-        notes=tuple(notes),
+        notes=(*run.notes, *unused),
         versions=versions(),
     )
 
 
-def _open_side(
-    plan: GatePlan, name: str, revision: Revision, folder: Path, stack: ExitStack, progress: Progress
-) -> _Side:
-    """The files and the environment of one side, in paths as long as those of the other."""
-    with progress.step(f"{name}: check out {revision}"):
-        tree = stack.enter_context(plan.repository.tree(revision, folder / "tree"))
-        environment = make_environment(tree, folder / "python")
-    cache = plan.cache.absolute() if plan.cache is not None else folder / "cache"
-    return _Side(name=name, revision=revision, tree=tree, environment=environment, folder=folder, cache=cache)
+@dataclass(frozen=True, kw_only=True)
+class _Built:
+    """A model that both sides have built, and the inputs for both."""
+
+    base: SideResult
+    head: SideResult
+    inputs: Path
 
 
-def _info(side: _Side) -> SideInfo:
-    return SideInfo(
-        ref=side.revision.ref,
-        commit=side.revision.commit,
-        worktree=side.revision.worktree,
-        dirty=side.revision.dirty,
-        own_code=is_assay(side.tree),
-        notes=side.environment.notes,
-    )
+class _Run:
+    """What is found while one plan is carried out."""
 
+    def __init__(self, plan: GatePlan, progress: Progress) -> None:
+        self.plan, self.progress = plan, progress
+        self.cache = None if plan.cache is None else plan.cache.absolute()
+        self.notes: list[str] = []
+        self.fitness: tuple[Finding, ...] = ()
 
-def _settings(plan: GatePlan) -> GateSettings:
-    return GateSettings(
-        threshold=plan.settings.threshold,
-        confidence=plan.settings.confidence,
-        budget=plan.budget,
-        widening=plan.settings.widening,
-        seed=plan.seed,
-        target=plan.build.target,
-        scheme=plan.build.scheme,
-        profile=plan.build.profile,
-        sizes=plan.sizes,
-    )
-
-
-def _compare(plan: GatePlan, base: _Side, head: _Side, folder: Path, progress: Progress) -> list[Row]:
-    """Build and measure every model; its rows, model by model."""
-    built: dict[str, tuple[SideResult, SideResult]] = {}
-    inputs: dict[str, Path] = {}
-    unbuilt: dict[str, list[Row]] = {}
-    for number, model in enumerate(plan.models):
-        results = tuple(_build(plan, side, model, number, progress) for side in (base, head))
-        if any(result.build.outcome is not Outcome.BUILT for result in results):
-            unbuilt[model] = [_unbuilt(model, results[0].build, results[1].build)]
-            continue
-        made = _inputs(plan, head, results[1].build, number, progress)
-        if isinstance(made, str):
-            broken = Build(outcome=Outcome.BROKEN, reason=f"Its artifact does not run: {made}")
-            unbuilt[model] = [_unbuilt(model, results[0].build, broken)]
-            continue
-        built[model], inputs[model] = (results[0], results[1]), made
-    benchmarks = [Benchmark(model=model, threads=threads) for model in built for threads in plan.threads]
-    pairs = {each.name: _pair(plan, each, base, head, built, inputs) for each in benchmarks}
-    sampler = Sampler(benchmarks, plan.settings)
-    runs = measure_rounds(
-        pairs,
-        sampler.undecided,
-        budget=plan.budget,
-        seed=plan.seed,
-        most_rounds=plan.settings.max_rounds,
-        timeout=plan.timeout,
-        progress=progress,
-    )
-    sampled = sampler.rows(runs) if benchmarks else []
-    rows = []
-    for model in plan.models:
-        rows += unbuilt.get(model, [])
-        rows += [row for row in sampled if row.model == model]
-        if model in built:
-            rows += exact_rows(model, built[model][0].figures, built[model][1].figures)
-    return rows
-
-
-def _unbuilt(model: str, base: Build, head: Build) -> Row:
-    return unbuilt_row(Benchmark(model=model), base, head)
-
-
-def _build(plan: GatePlan, side: _Side, model: str, number: int, progress: Progress) -> SideResult:
-    with progress.step(f"{side.name}: build {model}"):
-        artifact = side.folder / "artifacts" / str(number)
-        done = build(model, side.tree, side.environment, artifact, side.cache, plan.build)
-    if done.artifact is None:
-        return SideResult(build=done)
-    figures = read_figures(done.artifact)
-    if done.compile_seconds is not None:
-        figures["compile_time"] = done.compile_seconds
-    return SideResult(build=done, figures=figures)
-
-
-def _inputs(plan: GatePlan, head: _Side, done: Build, number: int, progress: Progress) -> Path | str:
-    assert done.artifact is not None
-    with progress.step("make inputs"):
-        return make_inputs(
-            done.artifact,
-            head.tree,
-            head.environment,
-            head.folder / "inputs" / str(number),
-            sizes=plan.sizes,
+    def settings(self) -> GateSettings:
+        """How was decided, as the report has it."""
+        plan = self.plan
+        return GateSettings(
+            threshold=plan.settings.threshold,
+            confidence=plan.settings.confidence,
+            budget=plan.budget,
+            widening=widening_of(self.fitness),
             seed=plan.seed,
-            timeout=plan.timeout,
+            target=plan.build.target,
+            scheme=plan.build.scheme,
+            profile=plan.build.profile,
+            sizes=plan.sizes,
         )
 
+    def compare(self, base: Side, head: Side) -> list[Row]:
+        """Build and measure every model; the rows, model by model."""
+        built: dict[str, _Built] = {}
+        rows: dict[str, list[Row]] = {}
+        for number, model in enumerate(self.plan.models):
+            found = self._build(base, head, model, str(number))
+            if isinstance(found, Row):
+                rows[model] = [found]
+            else:
+                built[model] = found
+        self._count_instructions(base, head, built)
+        for row in self._measure(base, head, built):
+            rows.setdefault(row.model, []).append(row)
+        for model, one in built.items():
+            rows[model] += exact_rows(model, one.base.figures, one.head.figures)
+        return [row for model in self.plan.models for row in rows[model]]
 
-def _pair(
-    plan: GatePlan,
-    benchmark: Benchmark,
-    base: _Side,
-    head: _Side,
-    built: Mapping[str, tuple[SideResult, SideResult]],
-    inputs: Mapping[str, Path],
-) -> Pair:
-    assert benchmark.threads is not None
-    cpus = choose_cpus(benchmark.threads)
-    contenders = []
-    for side, result in zip((base, head), built[benchmark.model], strict=True):
-        assert result.build.artifact is not None
-        contenders.append(
-            Contender(
-                python=side.environment.python,
-                artifact=result.build.artifact,
-                inputs=inputs[benchmark.model],
-                threads=benchmark.threads,
-                cpus=cpus,
-                seconds=plan.seconds,
+    def _build(self, base: Side, head: Side, model: str, place: str) -> _Built | Row:
+        plan = self.plan
+        before, after = (side.build(model, place, plan.build, self.progress) for side in (base, head))
+        subject = Benchmark(model=model)
+        if any(result.build.outcome is not Outcome.BUILT for result in (before, after)):
+            return unbuilt_row(subject, before.build, after.build)
+        self._build_again_if_slow(base, head, model, place, before, after)
+        with self.progress.step(f"make inputs of {model}"):
+            inputs = head.make_inputs(
+                after.build, place, sizes=plan.sizes, seed=plan.seed, timeout=plan.timeout
             )
+        if isinstance(inputs, str):
+            broken = Build(outcome=Outcome.BROKEN, reason=f"Its artifact does not run: {inputs}")
+            return unbuilt_row(subject, before.build, broken)
+        return _Built(base=before, head=after, inputs=inputs)
+
+    def _build_again_if_slow(
+        self, base: Side, head: Side, model: str, place: str, before: SideResult, after: SideResult
+    ) -> None:
+        """Build more often while the head seems to take too long, and keep the least time of each side."""
+        metric = metrics()["compile_time"]
+        assert isinstance(metric, ExactMetric)
+        for number in range(1, _MOST_BUILDS):
+            times = before.figures.get(metric.name, ""), after.figures.get(metric.name, "")
+            if compare_exact(metric, *times)[0] is not Verdict.REGRESSION:
+                return
+            for side, result in ((head, after), (base, before)):
+                again = side.build(model, f"{place}-{number}", self.plan.build, self.progress)
+                values = result.figures[metric.name], again.figures.get(metric.name)
+                result.figures[metric.name] = min(value for value in values if isinstance(value, float))
+
+    def _count_instructions(self, base: Side, head: Side, built: dict[str, _Built]) -> None:
+        if not self.plan.instructions or not built:
+            return
+        contenders = [
+            {model: self._contender(side, result, one.inputs, 1) for model, one, result in found}
+            for side, found in (
+                (base, [(model, one, one.base) for model, one in built.items()]),
+                (head, [(model, one, one.head) for model, one in built.items()]),
+            )
+        ]
+        with self.progress.step("count instructions"):
+            counts, problem = count_instructions(contenders[0], contenders[1])
+        if problem is not None:
+            self.notes.append(f"No instructions: {problem}.")
+        for model, (before, after) in counts.items():
+            built[model].base.figures["instructions"] = before
+            built[model].head.figures["instructions"] = after
+
+    def _measure(self, base: Side, head: Side, built: dict[str, _Built]) -> list[Row]:
+        if not built:
+            return []
+        plan = self.plan
+        with self.progress.step("look at the machine"):
+            self.fitness = check_fitness(max(plan.threads))
+        benchmarks = [Benchmark(model=model, threads=count) for model in built for count in plan.threads]
+        pairs = {}
+        for each in benchmarks:
+            one, threads = built[each.model], each.threads or 1
+            pairs[each.name] = Pair(
+                base=self._contender(base, one.base, one.inputs, threads),
+                head=self._contender(head, one.head, one.inputs, threads),
+            )
+        settings = dataclasses.replace(plan.settings, widening=widening_of(self.fitness))
+        sampler = Sampler(benchmarks, settings)
+        runs = measure_rounds(
+            pairs,
+            sampler.undecided,
+            budget=plan.budget,
+            seed=plan.seed,
+            most_rounds=settings.max_rounds,
+            run_pair=in_turns(plan.timeout),
+            progress=self.progress,
         )
-    return Pair(base=contenders[0], head=contenders[1])
+        return sampler.rows(runs)
+
+    def _contender(self, side: Side, result: SideResult, inputs: Path, threads: int) -> Contender:
+        assert result.build.artifact is not None
+        return Contender(
+            python=side.environment.python,
+            artifact=result.build.artifact,
+            inputs=inputs,
+            threads=threads,
+            cpus=choose_cpus(threads),
+            seconds=self.plan.seconds,
+        )

@@ -24,11 +24,10 @@ import msgspec
 
 from assay.benchmarks import sampling
 from assay.ci.gate import worker
-from assay.ci.gate.processes import Contender
-from assay.errors import BenchmarkError
+from assay.ci.gate.processes import Contender, SideError
 from assay.results.statistics import median
 
-__all__ = ["SideError", "TurnRun", "take_turns"]
+__all__ = ["TurnRun", "take_turns"]
 
 _WORKER = Path(__file__).with_name("turn_worker.py")
 # Long against a switch of processes, short against a time slice of the scheduler.
@@ -36,14 +35,6 @@ _SAMPLE_SECONDS = 0.001
 _MOST_SAMPLES = 50
 
 _T = TypeVar("_T")
-
-
-class SideError(BenchmarkError):
-    """A process of ``side`` failed, or did not answer."""
-
-    def __init__(self, side: str, message: str) -> None:
-        super().__init__(message)
-        self.side = side
 
 
 class TurnRun(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):

@@ -26,9 +26,8 @@ def main() -> int:
     job = json.load(sys.stdin)
     sampling = _module(job["sampling"])
     sampling.limit_threads(job["threads"], job["cpus"])
-    inputs = load_inputs(job["inputs"])
     try:
-        report = _measure(job, sampling, inputs)
+        report = _count(job) if job["calls"] else _measure(job, sampling)
     except Exception as error:
         print(f"{type(error).__name__}: {' '.join(str(error).split())}", file=sys.stderr)
         return 1
@@ -36,19 +35,15 @@ def main() -> int:
     return 0
 
 
-def _measure(job: dict[str, Any], sampling: ModuleType, inputs: dict[str, Any]) -> dict[str, Any]:
+def _measure(job: dict[str, Any], sampling: ModuleType) -> dict[str, Any]:
+    inputs = load_inputs(job["inputs"])
     start = perf_counter()
     from assay.runtime import load
 
-    # Without checks of digests where instructions are counted: they would be most of them.
-    model = load(job["artifact"], threads=job["threads"], verify=not job.get("calls"))
+    model = load(job["artifact"], threads=job["threads"])
     loaded = perf_counter()
     model.run(inputs)
     ran = perf_counter()
-    if job.get("calls"):
-        for _ in range(job["calls"] - 1):
-            model.run(inputs)
-        return {}
     calls, samples = sampling.take_samples(lambda: model.run(inputs), job["seconds"], job["least_samples"])
     return {
         "load_time": loaded - start,
@@ -57,6 +52,19 @@ def _measure(job: dict[str, Any], sampling: ModuleType, inputs: dict[str, Any]) 
         "samples": samples,
         "peak_memory": sampling.peak_memory(),
     }
+
+
+def _count(job: dict[str, Any]) -> dict[str, Any]:
+    """Run each model a number of times, for whoever counts from outside."""
+    from assay.runtime import load
+
+    for artifact, path in ((job["artifact"], job["inputs"]), *job["others"]):
+        # Checking digests would take most of the instructions.
+        model = load(artifact, threads=job["threads"], verify=False)
+        inputs = load_inputs(path)
+        for _ in range(job["calls"]):
+            model.run(inputs)
+    return {}
 
 
 def _module(path: str) -> ModuleType:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
@@ -10,8 +11,6 @@ from assay.cli.options import cache_option, output_options, threads_type
 from assay.cli.output import Output
 
 if TYPE_CHECKING:
-    from rich.console import RenderableType
-
     from assay.ci.gate.report import GateReport
     from assay.ci.gate.repository import Repository, Revision
     from assay.ci.gate.run import GatePlan
@@ -48,10 +47,31 @@ __all__ = ["command"]
 @click.option("--profile", help="How hard the build works.  [default: release]")
 @click.option("--size", "sizes", multiple=True, metavar="DIM=N", help="Size of a symbolic dimension.")
 @click.option("--seed", default=0, show_default=True, help="Of the inputs and of the order of the runs.")
+@click.option(
+    "--instructions/--no-instructions",
+    default=True,
+    show_default=True,
+    help="Count instructions, by perf or valgrind where there is one.",
+)
+@click.option(
+    "--junit", type=click.Path(dir_okay=False, path_type=Path), help="Write the verdicts as JUnit XML."
+)
+@click.option(
+    "--markdown",
+    type=click.Path(dir_okay=False, path_type=Path),
+    help="Write a summary for a pull request, short enough for a comment.",
+)
+@click.option(
+    "--report",
+    type=click.Path(dir_okay=False, path_type=Path),
+    help="Write what --json prints to a file too.",
+)
 @cache_option
 @output_options
 @click.pass_context
-def command(ctx: click.Context, /, **_: object) -> None:
+def command(
+    ctx: click.Context, /, junit: Path | None, markdown: Path | None, report: Path | None, **_: object
+) -> None:
     """Compare two commits, and say what got slower, larger, less exact, or broke.
 
     On this machine, both commits are checked out beside each other, build their own artifacts with their
@@ -63,23 +83,29 @@ def command(ctx: click.Context, /, **_: object) -> None:
       assay gate --base origin/main --models silero-vad,light-squeezenet
       assay gate --base v1.2 --head HEAD --models models/ranker.onnx --threshold 5%
     """
+    from assay.ci.gate.junit import write_junit
+    from assay.ci.gate.markdown import write_markdown
     from assay.ci.gate.run import run_gate
-    from assay.cli.gate_table import gate_tables
+    from assay.ci.json_file import write_json
 
     output: Output = ctx.obj
-    plan = _plan(ctx)
-    report = run_gate(plan, output.progress(animated=False))
-    _show(output, report, gate_tables(report, everything=output.verbosity > 0))
-    ctx.exit(report.exit_code)
+    found = run_gate(_plan(ctx), output.progress(animated=False))
+    _show(output, found)
+    for path, write in ((junit, write_junit), (markdown, write_markdown), (report, write_json)):
+        if path is not None:
+            write(path, found)
+    ctx.exit(found.exit_code)
 
 
-def _show(output: Output, report: GateReport, tables: list[RenderableType]) -> None:
+def _show(output: Output, report: GateReport) -> None:
     import msgspec
+
+    from assay.cli.gate_table import gate_tables
 
     if output.json:
         output.print_json(msgspec.to_builtins(report))
-        return
-    output.print(*tables)
+    else:
+        output.print(*gate_tables(report, everything=output.verbosity > 0))
 
 
 def _plan(ctx: click.Context) -> GatePlan:
@@ -120,6 +146,7 @@ def _plan(ctx: click.Context) -> GatePlan:
         seed=given["seed"],
         cache=given["cache"],
         accepted=file.accept,
+        instructions=given["instructions"],
     )
 
 
