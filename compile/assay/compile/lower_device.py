@@ -83,6 +83,7 @@ def _fused(module: Any, target: GpuTarget, tvm_target: Any, profile: Profile, pr
     import tvm
     from tvm import relax
 
+    from assay.compile.passes.buffer_limit import fuse_within, split_concatenations
     from assay.compile.passes.constants import fold_constant_movement
     from assay.compile.passes.device_forms import refuse_scans, to_device_forms
     from assay.compile.passes.device_operators import convert_for_devices
@@ -100,8 +101,11 @@ def _fused(module: Any, target: GpuTarget, tvm_target: Any, profile: Profile, pr
         legalize = transform.LegalizeOps(legalizations(), skip_ops=["relax.reshape"])
         passes = [transform.DecomposeOpsForInference(), legalize, transform.AnnotateTIROpPattern()]
         if profile.fuse:
-            passes += [transform.FuseOps(), transform.FuseTIR()]
+            passes.append(transform.FuseOps())
         with tvm_target:
-            passes = [*passes, transform.DeadCodeElimination()]
-            module = tvm.transform.Sequential(passes)(refuse_scans(module))
+            module = split_concatenations(refuse_scans(module), target.most_buffers)
+            module = tvm.transform.Sequential(passes)(module)
+            if profile.fuse:
+                module = fuse_within(module, target.most_buffers)
+            module = transform.DeadCodeElimination()(module)
         return to_device_forms(module, target)

@@ -15,8 +15,6 @@ from assay.runtime.devices.wgsl import SPREAD, split_wgsl
 
 __all__ = ["check_kernel", "emit", "join_wgsl"]
 
-# What WebGPU promises in every implementation: https://www.w3.org/TR/webgpu/#limits
-_BUFFERS = 8
 _MISSING = re.compile(r"\b(?:array<)?(i8|u8|i16|u16|i64|u64|f64|bf16)\b")
 _STORAGE = re.compile(r"var<storage\b")
 _SHARED = re.compile(r"var<workgroup> \w+ : array<(?:vec(\d)<)?(\w+?)>?, (\d+)>")
@@ -67,9 +65,9 @@ def check_kernel(name: str, text: str, target: GpuTarget) -> KernelResources:
     if missing is not None:
         raise UnsupportedOperatorError(f"The kernel {name} needs values of {missing[1]}, which WGSL lacks.")
     buffers = len(_STORAGE.findall(text))
-    if buffers > _BUFFERS:
+    if target.most_buffers is not None and buffers > target.most_buffers:
         raise UnsupportedOperatorError(
-            f"The kernel {name} takes {buffers} buffers; WebGPU promises {_BUFFERS}.",
+            f"The kernel {name} takes {buffers} buffers; WebGPU promises {target.most_buffers}.",
             hint="An operator of many operands does it: split it in the model.",
         )
     shared = sum(

@@ -19,4 +19,5 @@ TARGET = GpuTarget(
     max_threads=256,
     shared_memory_bytes=16384,
     without=WITHOUT,
+    most_buffers=8,
 )
