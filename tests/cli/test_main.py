@@ -32,8 +32,9 @@ def run(*arguments: str, **options: object) -> subprocess.CompletedProcess[str]:
 
 def test_the_verbs_are_those_that_scripts_rely_on():
     assert set(VERBS) == {
-        "models", "targets", "devices", "device", "export", "build", "bundle", "verify", "run", "bench", "gate",
-        "profile", "tune", "profdata", "inspect", "dashboard", "generate", "chat", "estimate", "quantize",
+        "models", "targets", "devices", "device", "export", "build", "bundle", "verify", "run",
+        "bench", "gate", "profile", "tune", "profdata", "inspect", "dashboard", "generate", "chat",
+        "estimate", "quantize",
     }  # fmt: skip
 
 
