@@ -105,6 +105,21 @@ def dashboard(session: nox.Session) -> None:
 
 
 @nox.session(venv_backend=PIP, reuse_venv=True)
+def gate(session: nox.Session) -> None:
+    """Compare two commits with `assay gate` (`-- --base REF --models MODEL,...`)."""
+    session.install("-e", ".[gate]")
+    session.run("assay", "gate", *session.posargs)
+
+
+@nox.session(venv_backend=PIP, reuse_venv=True)
+def tune(session: nox.Session) -> None:
+    """Search on this machine, two minutes a model, and add to Assay's own records (`-- MODEL ...`)."""
+    default = install_for(session)
+    for model in session.posargs or default:
+        session.run("assay", "tune", model, "--budget", "120", "-o", "compile/assay/compile/records")
+
+
+@nox.session(venv_backend=PIP, reuse_venv=True)
 def cuda_suite(session: nox.Session) -> None:
     """Build for every CUDA architecture, run on this machine's GPU, write cuda.json (or `-- MODEL ...`)."""
     session.install("-e", ".[compile,cuda]")

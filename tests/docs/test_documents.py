@@ -150,19 +150,6 @@ def test_ci_runs_the_readmes_test_command() -> None:
     assert commands[1] in read(".ci/run").splitlines()
 
 
-@pytest.mark.parametrize("recipe", sorted((ROOT / "ci" / "recipes").iterdir()), ids=lambda path: path.name)
-def test_recipes_call_sessions_that_exist_and_nothing_else(recipe: Path) -> None:
-    text = recipe.read_text(encoding="utf-8")
-    named = {
-        name for names in re.findall(r"session: \[(.*)\]", text, re.IGNORECASE) for name in names.split(", ")
-    }
-    assert named
-    assert named <= nox_sessions()
-    commands = re.findall(r"^\s+- (?:run: )?((?:pipx|python|pip|nox|pytest|assay)\b.*)$", text, re.MULTILINE)
-    assert commands
-    assert all("nox" in command for command in commands)
-
-
 def test_the_changelog_has_an_entry_for_what_is_unreleased() -> None:
     text = read("CHANGELOG.md")
     assert re.search(r"^## \[Unreleased\]\n\n### \w+\n\n- ", text, re.MULTILINE)
