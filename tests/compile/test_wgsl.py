@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -38,26 +39,27 @@ def normal(*shape: int) -> Any:
     return np.random.default_rng(sum(shape)).standard_normal(shape, dtype=np.float32)
 
 
-def lowered(model: onnx.ModelProto) -> Lowered:
+def lowered(model: onnx.ModelProto, **limits: int) -> Lowered:
     from assay.compile.lower_device import lower_device
 
     dims = {d.dim_param for i in model.graph.input for d in i.type.tensor_type.shape.dim if d.dim_param}
     return lower_device(
         import_onnx(model),
-        target=gpu_targets()["vulkan"],
+        target=replace(gpu_targets()["vulkan"], **limits),
         profile=profiles()["release"],
         sizes=dict.fromkeys(dims, 4),
         maxima=dict.fromkeys(dims, 64),
     )
 
 
-def agree(model: onnx.ModelProto, *cases: Arrays) -> DeviceCalls:
-    """Compare what the adapter computes with ONNX Runtime."""
+def agree(model: onnx.ModelProto, *cases: Arrays, **limits: int) -> DeviceCalls:
+    """Compare what the adapter computes with ONNX Runtime; ``limits`` are other ones of the target."""
     from assay.compile.verify import reference_outputs
 
     expected = reference_outputs(model.SerializeToString(), cases)
-    form = lowered(model)
+    form = lowered(model, **limits)
     assert form.plan is not None
+    assert all(weight.nbytes <= limits.get("largest_buffer", 1 << 40) for weight in form.weights.values())
     assert not {tensor.dtype for tensor in form.plan.tensors} & set(gpu_targets()["vulkan"].without)
     dtypes = [str(array.dtype) for array in expected[0].values()]
     weights = list(form.weights.values())
@@ -169,6 +171,21 @@ def test_operators_of_many_operands_are_split(tvm: Any, needs_vulkan: None, make
     calls.close()
     kernels = lowered(model).plan.kernels
     assert max(sum(parameter.buffer for parameter in kernel.parameters) for kernel in kernels) <= 8
+
+
+def test_large_weights_are_split(tvm: Any, needs_vulkan: None, make_model: MakeModel) -> None:
+    model = make_model(
+        [
+            node("Gather", ["table", "ids"], ["words"]),
+            node("MatMul", ["words", "weight"], ["product"]),
+            node("Add", ["product", "bias"], ["y"]),
+        ],
+        {"ids": (["n", 5], "int64")},
+        {"y": ["n", 5, 301]},
+        {"table": normal(150, 24), "weight": normal(24, 301), "bias": normal(301)},
+    )
+    ids = np.array([[0, 63, 64, 65, 149], [127, 128, 1, 148, 42]])
+    agree(model, {"ids": ids}, {"ids": ids[:1]}, largest_buffer=64 * 24 * 4).close()
 
 
 def test_a_kernel_of_too_many_buffers_is_refused() -> None:

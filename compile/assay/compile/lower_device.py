@@ -87,6 +87,7 @@ def _fused(module: Any, target: GpuTarget, tvm_target: Any, profile: Profile, pr
     from assay.compile.passes.constants import fold_constant_movement
     from assay.compile.passes.device_forms import refuse_scans, to_device_forms
     from assay.compile.passes.device_operators import convert_for_devices
+    from assay.compile.passes.large_weights import split_large_weights
     from assay.compile.passes.normalize import normalize
     from assay.compile.passes.norms import join_norms
     from assay.compile.passes.plain_names import name_inputs_plainly
@@ -97,6 +98,7 @@ def _fused(module: Any, target: GpuTarget, tvm_target: Any, profile: Profile, pr
         module = fold_constant_movement(normalize(convert_for_devices(name_inputs_plainly(module))))
         if profile.fuse:
             module = fold_constant_movement(join_norms(module))
+        module = split_large_weights(module, target.largest_buffer)
     with compiler_step(progress, "fuse"):
         legalize = transform.LegalizeOps(legalizations(), skip_ops=["relax.reshape"])
         passes = [transform.DecomposeOpsForInference(), legalize, transform.AnnotateTIROpPattern()]

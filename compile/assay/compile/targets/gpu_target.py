@@ -26,7 +26,8 @@ class GpuTarget:
     ``kind``: TVM's kind of target. ``architecture``: such as ``sm_90``, ``gfx942`` or ``apple7``; None where
     the driver of the device compiles. ``warp_size``: threads that exchange registers; 1 where kernels must
     not. ``max_threads`` and ``shared_memory_bytes`` are those of one block. ``without``: dtypes that buffers
-    cannot have. ``most_buffers``: that a kernel may take; None where there is no limit that matters.
+    cannot have. ``most_buffers``: that a kernel may take, and ``largest_buffer``: bytes of
+    one; None where there is no limit that matters.
     ``options``: other options of TVM's target, as pairs.
     """
 
@@ -40,6 +41,7 @@ class GpuTarget:
     shared_memory_bytes: int
     without: tuple[str, ...] = ()
     most_buffers: int | None = None
+    largest_buffer: int | None = None
     options: tuple[tuple[str, str | int | bool], ...] = ()
     aliases: tuple[str, ...] = ()
 

@@ -20,4 +20,5 @@ TARGET = GpuTarget(
     shared_memory_bytes=16384,
     without=WITHOUT,
     most_buffers=8,
+    largest_buffer=128 << 20,
 )
