@@ -39,6 +39,7 @@ _EXTRAS = {
     **dict.fromkeys(("torch", "transformers", "onnxscript"), "torch"),
     "optuna": "tune",
     "packaging": "gate",
+    "distributed": "farm",
     "tornado": "tracker",
     "jinja2": "generate",
     **dict.fromkeys(("sqlalchemy", "psycopg", "ruptures"), "history"),
