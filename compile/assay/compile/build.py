@@ -15,6 +15,7 @@ from assay.compile.decoders.interface import DecoderOptions
 from assay.compile.decoders.text_files import text_digests
 from assay.compile.describe import TOOLS, describe
 from assay.compile.merge import write_levels
+from assay.compile.native.platforms import find_platform, for_platform
 from assay.compile.profiles import Profile, profiles
 from assay.compile.quantize.prepare import AppliedScheme, Calibration, apply_plan, default_scheme, find_plan
 from assay.compile.records import Found, find_records
@@ -82,6 +83,7 @@ def build_artifact(
     records: Sequence[Path] | None = None,
     guide: Guide | None = None,
     decoder: DecoderOptions | None = None,
+    platform: str | None = None,
     progress: Progress | None = None,
 ) -> BuildResult:
     """Build ``spec`` for ``target``; without ``output`` the artifact stays in the cache.
@@ -91,11 +93,14 @@ def build_artifact(
     weights; ``calibration`` is a folder of recorded inputs for a scheme that calibrates. ``output`` may be a
     function from the name of the scheme to the path. ``records``: folders of tuning records in place of those
     that come with Assay. ``guide``: what guides the profile ``pgo``. ``decoder``: cache and limits of a model
-    that generates text. Raises the errors of each step: ModelError and its kinds, UnknownNameError,
+    that generates text. ``platform``: the name of the machine and system whose bundle the artifact is for.
+    Raises the errors of each step: ModelError and its kinds, UnknownNameError,
     UsageError, VerificationError, StorageError, TuningRecordError, WorkloadError, ProfileDataError.
     """
     timed = _TimedProgress(progress or SilentProgress())
     chosen, effort = find_targets(target), profiles()[profile]
+    if platform is not None:
+        chosen = tuple(for_platform(each, find_platform(platform)) for each in chosen)
     plan = None if scheme is None else find_plan(scheme, overrides)
     store = BuildCache(cache)
     canonical = store.canonical(spec, timed)
@@ -113,6 +118,8 @@ def build_artifact(
     guided = None
     if effort.guided and spec.decoder is not None:
         raise UsageError(f"The profile {effort.name} is not for models that generate text.")
+    if effort.guided and platform is not None:
+        raise UsageError(f"The profile {effort.name} measures here, and so is not for a platform.")
     if effort.guided:
         from assay.compile.pgo.rebuild import prepare
 

@@ -95,13 +95,13 @@ def _levels_for(manifest: Manifest, platform: Platform) -> tuple[Level, ...]:
         names = ", ".join(each.target.name for each in manifest.levels)
         raise ArtifactError(
             f"The artifact has no level for {platform.name}, only {names}.",
-            hint="Build it for a target of that platform: `assay targets` lists them.",
+            hint=f"Build it for that platform: assay build MODEL --target TARGET --platform {platform.name}.",
         )
     able = tuple(each for each in fitting if each.entry.driver == _DRIVER)
     if not able:
         raise ArtifactError(
             f"The code for {fitting[-1].target.name} needs TVM's virtual machine, which a bundle is without.",
-            hint="Run it where Assay is installed: pip install assay.",
+            hint=f"Build it with --platform {platform.name}, or run it where Assay is installed.",
         )
     return able
 

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, get_args
 
 from assay.compile.cache import installed_versions
 from assay.compile.decoders.interface import DecoderOptions, decoder_info, paged_inputs, paged_outputs
+from assay.compile.native.platforms import platform_of
 from assay.compile.targets.gpu_target import GpuTarget
 from assay.compile.targets.target import Launcher
 from assay.compile.verify import reference_version
@@ -53,13 +54,16 @@ TOOLS = ("apache-tvm", "apache-tvm-ffi", "onnx", "onnxruntime", "ziglang")
 
 
 def library_name(target: AnyTarget, library: str = LIBRARY) -> str:
-    """The name of ``library`` in an artifact for ``target``: WebAssembly modules are called so.
+    """The name of ``library`` in an artifact for ``target``: modules and libraries end as its system wants.
 
     For a GPU it is the description of the files of its kernels.
     """
     if isinstance(target, GpuTarget):
         return f"lib/{DEVICE_CODE}"
-    return library.replace(".so", ".wasm") if target.launcher is Launcher.WASM else library
+    if target.launcher is Launcher.WASM:
+        return library.replace(".so", ".wasm")
+    platform = platform_of(target.triple)
+    return library if platform is None else library.replace(".so", platform.library_suffix)
 
 
 def weights_of(lowered: Lowered) -> tuple[Weight, ...]:

@@ -8,16 +8,18 @@ import signal
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from assay.compile.native.platforms import Platform, platform_of
+from assay.compile.native.toolchain import SOURCES, zig_environment
 from assay.compile.targets.target import Launcher, Target
 from assay.compile.tvm_import import import_tvm
 from assay.errors import AssayError, MissingDependencyError, StorageError
 
-__all__ = ["emit_kernels", "emit_library", "link_library", "runtime_library"]
+__all__ = ["emit_kernels", "emit_library", "link_for_system", "link_library", "runtime_library"]
 
 # Several times what the object files and the library of a large model take.
 _ROOM_BYTES = 16 << 20
@@ -44,20 +46,26 @@ def emit_library(executable: Any, target: Target, folder: Path) -> Path:
 
 
 def emit_kernels(module: Any, names: Sequence[str], target: Target, folder: Path) -> Path:
-    """Write ``model.so`` into ``folder``: the kernels of TVM's LLVM ``module`` that a launch plan calls.
+    """Write the kernels of TVM's LLVM ``module`` that a launch plan calls as a library into ``folder``.
 
-    For WebAssembly it is ``model.wasm``, which exports the kernels called ``names``. Raises what
-    ``emit_library`` does, and UnsupportedOperatorError for a function that WebAssembly lacks.
+    It is ``model.so``, ``model.dylib`` or ``model.dll``; for WebAssembly ``model.wasm``, which exports the
+    kernels called ``names``. Raises what ``emit_library`` does, and UnsupportedOperatorError for a function
+    that WebAssembly lacks.
     """
     if target.launcher is Launcher.WASM:
         from assay.compile.emit_wasm import emit_wasm
 
         with _scratch(folder):
             return emit_wasm(module, names, folder / "model.wasm")
-    library = folder / "model.so"
+    platform = platform_of(target.triple)
+    suffix = ".so" if platform is None else platform.library_suffix
+    library = folder / f"model{suffix}"
     with _scratch(folder) as scratch:
         module.write_to_file(str(scratch / "kernels.o"), "o")
-        link_library([scratch / "kernels.o"], target, library)
+        if platform is None or platform.system == "linux":
+            link_library([scratch / "kernels.o"], target, library)
+        else:
+            link_for_system([scratch / "kernels.o"], platform, library)
     return library
 
 
@@ -92,7 +100,31 @@ def link_library(objects: Sequence[Path], target: Target, output: Path) -> None:
     command = [sys.executable, "-m", "ziglang", "ld.lld", "-shared", "-m", emulation]
     command += ["--build-id=none", "--strip-debug", "-z", "noexecstack", "-o", str(output)]
     command += [str(each) for each in objects]
-    result = subprocess.run(command, capture_output=True, text=True, check=False)
+    _link(command, output, dict(os.environ))
+
+
+def link_for_system(objects: Sequence[Path], platform: Platform, output: Path) -> None:
+    """Link ``objects`` into a library for macOS or Windows, with what the system has of C.
+
+    Raises what ``emit_library`` does.
+    """
+    command = [
+        sys.executable,
+        "-m",
+        "ziglang",
+        "cc",
+        "-target",
+        platform.library_triple,
+        "-shared",
+        "-s",
+        "-O2",
+    ]
+    command += ["-o", str(output), *map(str, objects), str(SOURCES / "kernels_host.c")]
+    _link(command, output, zig_environment())
+
+
+def _link(command: Sequence[str], output: Path, environment: Mapping[str, str]) -> None:
+    result = subprocess.run(command, capture_output=True, text=True, check=False, env=environment)
     if "No module named ziglang" in result.stderr:
         raise MissingDependencyError("ziglang", "compile")
     if result.returncode:

@@ -10,11 +10,12 @@ from pathlib import Path
 import msgspec
 
 from assay.compile.decoders.verification import cases_with_tolerance
-from assay.compile.describe import target_info, weights_of
+from assay.compile.describe import library_name, target_info, weights_of
 from assay.compile.device_execution import device_note, is_emulated, why_not_on_device
 from assay.compile.divergence import first_divergence
 from assay.compile.emulation.finding import Emulator, find_emulator
 from assay.compile.emulation.gpu.execution import emulated_form, emulation_note, run_emulated
+from assay.compile.emulation.user_mode import emulator_note
 from assay.compile.lower import Lowered
 from assay.compile.profiles import Profile
 from assay.compile.targets import AnyTarget, GpuTarget, Target, find_target
@@ -26,8 +27,9 @@ from assay.models.export import CanonicalModel
 from assay.models.spec import Array, Tolerance
 from assay.progress import Progress
 from assay.runtime.artifact import write_artifact
-from assay.runtime.cpu import check_features, check_triple
+from assay.runtime.cpu import canonical_machine, check_features, check_triple
 from assay.runtime.manifest import Execution, Manifest, Verification, VerifiedCase
+from assay.runtime.plan import plan_file
 
 __all__ = ["can_execute", "emulator_of", "verified"]
 
@@ -57,7 +59,8 @@ def _stand_in(target: AnyTarget) -> Target | None:
         host = find_target("native")
     except CpuFeatureError:
         return None
-    if host.triple != target.triple:
+    machine, host_machine = (canonical_machine(each.triple.partition("-")[0]) for each in (target, host))
+    if machine != host_machine:
         return None
     unit = target.vector_unit
     plain = {DotProduct.VNNI: DotProduct.WIDENED, DotProduct.AMX: DotProduct.TILES}
@@ -65,7 +68,14 @@ def _stand_in(target: AnyTarget) -> Target | None:
         # LLVM aborts on an instruction for vectors that the CPU has not.
         plain[DotProduct.MULTIPLY_ADD] = DotProduct.WIDENED
     unit = replace(unit, dot=plain.get(unit.dot, unit.dot))
-    return replace(target, cpu=host.cpu, features=host.features, attributes=host.attributes, vector_unit=unit)
+    return replace(
+        target,
+        triple=host.triple,
+        cpu=host.cpu,
+        features=host.features,
+        attributes=host.attributes,
+        vector_unit=unit,
+    )
 
 
 def verified(
@@ -100,9 +110,11 @@ def verified(
                 files, lowered = compile_variant(canonical, form, profile, folder, progress, variant)
                 staged = _standing_in(manifest, form, lowered)
     elif emulator is not None:
-        note = f"Executed under {emulator.description}: the machine that built it is another."
+        note = emulator_note(emulator.description)
     elif reason is not None:
-        note = "Compiled, never executed: the machine that built it lacks the target's instructions."
+        note = (
+            "Compiled, never executed: the machine that built it lacks the target's instructions or system."
+        )
         stand_in = _stand_in(target)
         if stand_in is None:
             return _concluded(manifest, Execution.NEVER, note, [])
@@ -146,7 +158,9 @@ def _is_slow(target: AnyTarget, reason: str | None, emulator: Emulator | None) -
 def _standing_in(manifest: Manifest, stand_in: AnyTarget, lowered: Lowered) -> Manifest:
     """The manifest of a stand-in's artifact, whose weights may be packed in another way."""
     level = manifest.levels[0]
-    entry = msgspec.structs.replace(level.entry, weights=tuple(lowered.weights))
+    library = library_name(stand_in)
+    plan = None if lowered.plan is None else plan_file(library)
+    entry = msgspec.structs.replace(level.entry, library=library, plan=plan, weights=tuple(lowered.weights))
     level = msgspec.structs.replace(level, target=target_info(stand_in, lowered.plan), entry=entry)
     return msgspec.structs.replace(manifest, levels=(level,), weights=weights_of(lowered))
 

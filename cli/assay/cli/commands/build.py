@@ -61,6 +61,11 @@ _SUFFIX = ".assay"
     type=click.Path(file_okay=False, path_type=Path),
     help="Folder of tuning records, as `assay tune` writes.  [default: those that come with Assay]",
 )
+@click.option(
+    "--platform",
+    help="Code that `assay bundle` takes for this platform: linux-x86_64, linux-aarch64, linux-riscv64, "
+    "macos-aarch64, macos-x86_64, windows-x86_64, windows-aarch64.  [default: for this runtime, on Linux]",
+)
 @decoder_options
 @cache_option
 @output_options
@@ -79,6 +84,7 @@ def command(
     profile_data: tuple[Path, ...],
     budget: float,
     records: Path | None,
+    platform: str | None,
     cache_dtype: str | None,
     max_tokens: int | None,
     max_sequences: int | None,
@@ -97,6 +103,7 @@ def command(
       assay build model.onnx --target x86-64-v3 -o model-avx2
       assay build model.onnx --target x86-64-v2,x86-64-v3,x86-64-v4
       assay build light-squeezenet silero-vad -o built --packed
+      assay build light-squeezenet --target x86-64-v3 --platform windows-x86_64
       assay build minilm --profile pgo --workload recorded
     """
     from assay.compile.build import build_artifact
@@ -114,7 +121,12 @@ def command(
     if len({spec.name for spec in specs.values()}) < len(specs):
         raise UsageError("Two of the models have the same name, and so the same place.")
     decoder = read_decoder_options(list(specs.values()), cache_dtype, max_tokens, max_sequences)
-    target_names = "+".join(each.name for each in resolved)
+    if platform is not None:
+        from assay.compile.native.platforms import find_platform, for_platform
+
+        for each in resolved:
+            for_platform(each, find_platform(platform))
+    target_names = "+".join([*(each.name for each in resolved), *([platform] if platform else [])])
 
     def place(model: str, stored: str) -> Path:
         variant = f"{target_names}-{stored}-{profile}"
@@ -138,6 +150,7 @@ def command(
                 records=None if records is None else [records],
                 guide=_guide(profile, workload, profile_data, budget),
                 decoder=decoder,
+                platform=platform,
                 progress=output.progress(prefix, animated=profile != "pgo"),
             )
         except Exception as error:

@@ -14,7 +14,12 @@ __all__ = ["command"]
 
 @click.command("bundle")
 @click.argument("artifact", type=click.Path(path_type=Path))
-@click.option("--platform", required=True, help="Where it runs: linux-aarch64, linux-riscv64, linux-x86_64.")
+@click.option(
+    "--platform",
+    required=True,
+    help="Where it runs: linux-x86_64, linux-aarch64, linux-riscv64, macos-aarch64, macos-x86_64, "
+    "windows-x86_64, windows-aarch64.",
+)
 @click.option(
     "-o",
     "--output",
@@ -37,6 +42,8 @@ def command(
     Example:
       assay build light-squeezenet --target aarch64-neon -o squeezenet
       assay bundle squeezenet --platform linux-aarch64 -o device
+      assay build light-squeezenet --target x86-64-v3 --platform windows-x86_64 -o for-windows
+      assay bundle for-windows --platform windows-x86_64
     """
     from assay.compile.bundle import write_bundle
 

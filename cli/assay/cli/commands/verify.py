@@ -19,8 +19,8 @@ __all__ = ["command"]
 @click.option(
     "--emulate",
     is_flag=True,
-    help="Run levels that this CPU lacks in an emulated machine (Bochs), and note in the artifact that they "
-    "ran.",
+    help="Run levels that this machine lacks under an emulator, and note in the artifact that they ran: "
+    "Bochs for x86-64, QEMU's user mode for other machines, Wine for Windows.",
 )
 @click.option(
     "--timeout",
@@ -44,8 +44,8 @@ def command(
     """Compare an artifact's outputs with ONNX Runtime's again.
 
     Every file's digest is checked, the model is exported anew (or taken from the cache), and the outputs of
-    every level that this CPU can run are compared on representative inputs at several sizes of each symbolic
-    dimension.
+    every level that runs here are compared on representative inputs at several sizes of each symbolic
+    dimension: on this CPU, on a device, and under QEMU's user mode or Wine where they are installed.
 
     \b
     Example:

@@ -1,4 +1,4 @@
-"""QEMU's user mode: programs of another machine, on this system's kernel.
+"""QEMU's user mode and Wine: programs of another machine or system, on this system's kernel.
 
 What runs is the native runtime (``assay.compile.native``), so that neither Python nor any library of that
 machine is needed.
@@ -6,18 +6,21 @@ machine is needed.
 
 from __future__ import annotations
 
+import os
 import shutil
 import subprocess
 import tempfile
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from assay.compile.cache import BuildCache
 from assay.compile.native import build_program, platform_of
 from assay.errors import VerificationError
 from assay.runtime.artifact import open_artifact
+from assay.runtime.cpu import missing_features
 from assay.runtime.manifest import Manifest
 
 if TYPE_CHECKING:
@@ -27,56 +30,84 @@ if TYPE_CHECKING:
     from assay.compile.targets import Target
     from assay.compile.verify import Case
 
-__all__ = ["UserMode", "find_user_mode"]
+__all__ = ["UserMode", "emulator_note", "find_user_mode"]
 
 _TIMEOUT_SECONDS = 1200
+# Debian's package wine64 puts its program beside its libraries.
+_WINE_FOLDER = "/usr/lib/wine"
+# No messages of its own, and no questions about .NET and HTML.
+_WINE = {"WINEDEBUG": "-all", "WINEDLLOVERRIDES": "mscoree,mshtml="}
 
 
 @dataclass(frozen=True, kw_only=True)
 class UserMode:
-    """An emulator for programs of ``platform``: the command that comes before a program and its arguments."""
+    """An emulator for programs of ``platform``: the command that comes before a program and its arguments.
+
+    ``environment``: variables that it needs.
+    """
 
     command: tuple[str, ...]
     platform: Platform
     version: str
+    environment: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def description(self) -> str:
         """Name and version, and the CPU that it is."""
-        return f"{self.version}, {' '.join(self.command[1:])}"
+        return ", ".join(filter(None, (self.version, " ".join(self.command[1:]))))
 
     def run(
-        self, artifact: Path, cases: Sequence[Case], *, threads: int = 2
+        self, artifact: Path, cases: Sequence[Case], *, level: str | None = None, threads: int = 2
     ) -> list[dict[str, npt.NDArray[Any]]]:
         """The outputs by name of the artifact in the folder ``artifact`` for each case.
 
-        Its last level that the emulated CPU has is what runs. Raises VerificationError where it crashes,
-        refuses the inputs, or takes too long, and what ``build_program`` raises.
+        ``level``, or the last level that the emulated CPU has, is what runs. Raises VerificationError where
+        it crashes, refuses the inputs, or takes too long, and what ``build_program`` raises.
         """
         program = build_program(self.platform)
         manifest = open_artifact(artifact, verify=False).manifest
         with tempfile.TemporaryDirectory(prefix="assay-emulated-") as name:
-            command = [*self.command, str(program), str(artifact), "--threads", str(threads)]
-            return _run_cases(command, manifest, cases, Path(name))
+            command = [*self.command, str(program), str(artifact.resolve()), "--threads", str(threads)]
+            environment = {**os.environ, **self.environment, "ASSAY_LEVEL": level or ""}
+            return _run_cases(command, environment, manifest, cases, Path(name))
 
 
 def find_user_mode(target: Target) -> UserMode | None:
     """The emulator that executes the code of ``target``, where that names one and it is installed."""
     platform = platform_of(target.triple)
-    if not target.emulator or platform is None or shutil.which(target.emulator[0]) is None:
+    if not target.emulator or platform is None:
         return None
-    return UserMode(command=target.emulator, platform=platform, version=_version(target.emulator[0]))
+    program = shutil.which(target.emulator[0], path=f"{os.environ.get('PATH', os.defpath)}:{_WINE_FOLDER}")
+    if program is None:
+        return None
+    environment = {}
+    if platform.system == "windows":
+        if missing_features(target.features):  # Wine runs the code on this machine's CPU
+            return None
+        environment = _WINE | {"WINEPREFIX": str(BuildCache().folder / "wine")}
+    command = (program, *target.emulator[1:])
+    return UserMode(command=command, platform=platform, version=_version(program), environment=environment)
+
+
+def emulator_note(description: str) -> str:
+    """What the manifest says of code that ran under the emulator of that description."""
+    return f"Executed under {description}: the machine that built it is another, or runs another system."
 
 
 @cache
 def _version(program: str) -> str:
-    """``qemu-aarch64 7.2.22``, from what the program says of itself."""
+    """``qemu-aarch64 7.2.22`` or ``wine-8.0``, from what the program says of itself."""
     result = subprocess.run([program, "--version"], capture_output=True, text=True, check=False)
-    return " ".join(result.stdout.split()[:3:2]) or program
+    words = result.stdout.split()
+    return " ".join(words[:3:2] if words[1:2] == ["version"] else words[:1]) or Path(program).name
 
 
 def _run_cases(
-    command: Sequence[str], manifest: Manifest, cases: Sequence[Case], folder: Path
+    command: Sequence[str],
+    environment: Mapping[str, str],
+    manifest: Manifest,
+    cases: Sequence[Case],
+    folder: Path,
 ) -> list[dict[str, npt.NDArray[Any]]]:
     """One process a case, in order: what one writes into the cache of a decoder, the next one finds."""
     import numpy as np
@@ -92,16 +123,16 @@ def _run_cases(
         for name, array in case.inputs.items():
             np.save(folder / f"input{names.index(name)}.npy", np.ascontiguousarray(array))
         files = [str(folder / f"input{number}.npy") for number in range(len(names))]
-        _execute([*command, "--output", str(folder), *files])
+        _execute([*command, "--output", str(folder), *files], environment)
         arrays = {name: np.load(folder / f"{number}.npy") for number, name in enumerate(outputs)}
         results.append({name: arrays[name] for name in case.expected})
     return results
 
 
-def _execute(command: Sequence[str]) -> None:
+def _execute(command: Sequence[str], environment: Mapping[str, str]) -> None:
     try:
         result = subprocess.run(
-            command, capture_output=True, text=True, timeout=_TIMEOUT_SECONDS, check=False
+            command, capture_output=True, text=True, timeout=_TIMEOUT_SECONDS, check=False, env=environment
         )
     except subprocess.TimeoutExpired as error:
         raise VerificationError(f"The emulated model gave no outputs in {_TIMEOUT_SECONDS} s.") from error

@@ -6,7 +6,15 @@ libc and nothing else, so that one small program runs on every Linux of its mach
 
 from __future__ import annotations
 
-from assay.compile.native.platforms import Platform, find_platform, platform_of, platforms
+from assay.compile.native.platforms import Platform, find_platform, for_platform, platform_of, platforms
 from assay.compile.native.toolchain import build_library, build_program
 
-__all__ = ["Platform", "build_library", "build_program", "find_platform", "platform_of", "platforms"]
+__all__ = [
+    "Platform",
+    "build_library",
+    "build_program",
+    "find_platform",
+    "for_platform",
+    "platform_of",
+    "platforms",
+]

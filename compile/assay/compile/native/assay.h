@@ -11,8 +11,10 @@
 extern "C" {
 #endif
 
-#if defined(_WIN32)
+#if defined(_WIN32) && defined(ASSAY_LIBRARY)
 #define ASSAY_API __declspec(dllexport)
+#elif defined(_WIN32)
+#define ASSAY_API
 #else
 #define ASSAY_API __attribute__((visibility("default")))
 #endif

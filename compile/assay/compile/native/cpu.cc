@@ -1,8 +1,16 @@
 #include "cpu.h"
 
+#include <stdint.h>
 #include <string.h>
-#if defined(__linux__) && !defined(__x86_64__)
+#if defined(__x86_64__)
+#include <cpuid.h>
+#elif defined(__linux__)
 #include <sys/auxv.h>
+#elif defined(__APPLE__)
+#include <sys/sysctl.h>
+#elif defined(_WIN32)
+#define WIN32_LEAN_AND_MEAN
+#include <windows.h>
 #endif
 
 namespace assay {
@@ -29,33 +37,43 @@ const char *system_name() {
 
 #if defined(__x86_64__)
 
+namespace {
+// Where CPUID (Intel SDM, volume 2A) has a feature, and which registers the system must save for it.
+struct Bit {
+  const char *feature;
+  uint32_t leaf;
+  int word, bit;  // word: of EAX, EBX, ECX, EDX
+  uint64_t saved;
+};
+constexpr uint64_t kPlain = 0, kYmm = 0x6, kZmm = 0xe6;
+const Bit kBits[] = {
+    {"pni", 1, 2, 0, kPlain},      {"ssse3", 1, 2, 9, kPlain},   {"fma", 1, 2, 12, kYmm},
+    {"cx16", 1, 2, 13, kPlain},    {"sse4_1", 1, 2, 19, kPlain}, {"sse4_2", 1, 2, 20, kPlain},
+    {"movbe", 1, 2, 22, kPlain},   {"popcnt", 1, 2, 23, kPlain}, {"xsave", 1, 2, 26, kPlain},
+    {"avx", 1, 2, 28, kYmm},       {"f16c", 1, 2, 29, kYmm},     {"bmi1", 7, 1, 3, kPlain},
+    {"avx2", 7, 1, 5, kYmm},       {"bmi2", 7, 1, 8, kPlain},    {"avx512f", 7, 1, 16, kZmm},
+    {"avx512dq", 7, 1, 17, kZmm},  {"avx512cd", 7, 1, 28, kZmm}, {"avx512bw", 7, 1, 30, kZmm},
+    {"avx512vl", 7, 1, 31, kZmm},  {"avx512_vnni", 7, 2, 11, kZmm},
+    {"lahf_lm", 0x80000001, 2, 0, kPlain}, {"abm", 0x80000001, 2, 5, kPlain},
+};
+constexpr int kOsxsave = 27;
+
+uint64_t saved_registers() {
+  uint32_t words[4];
+  if (!__get_cpuid(1, &words[0], &words[1], &words[2], &words[3]) || !(words[2] >> kOsxsave & 1)) return 0;
+  uint32_t low, high;
+  __asm__("xgetbv" : "=a"(low), "=d"(high) : "c"(0));
+  return static_cast<uint64_t>(high) << 32 | low;
+}
+}  // namespace
+
 bool cpu_has(const char *feature) {
-  __builtin_cpu_init();
-#define ASSAY_HAS(linux_name, name) \
-  if (strcmp(feature, linux_name) == 0) return __builtin_cpu_supports(name)
-  ASSAY_HAS("sse4_1", "sse4.1");
-  ASSAY_HAS("sse4_2", "sse4.2");
-  ASSAY_HAS("ssse3", "ssse3");
-  ASSAY_HAS("popcnt", "popcnt");
-  ASSAY_HAS("avx", "avx");
-  ASSAY_HAS("avx2", "avx2");
-  ASSAY_HAS("fma", "fma");
-  ASSAY_HAS("bmi1", "bmi");
-  ASSAY_HAS("bmi2", "bmi2");
-  ASSAY_HAS("avx512f", "avx512f");
-  ASSAY_HAS("avx512bw", "avx512bw");
-  ASSAY_HAS("avx512cd", "avx512cd");
-  ASSAY_HAS("avx512dq", "avx512dq");
-  ASSAY_HAS("avx512vl", "avx512vl");
-  ASSAY_HAS("avx512_vnni", "avx512vnni");
-#undef ASSAY_HAS
-  // Every CPU with AVX2 has these (x86-64 psABI, level v3), and every one with SSE4.2 those of level v2.
-  const char *const third[] = {"abm", "f16c", "movbe", "xsave"};
-  for (const char *each : third)
-    if (strcmp(feature, each) == 0) return __builtin_cpu_supports("avx2");
-  const char *const second[] = {"cx16", "lahf_lm", "pni"};
-  for (const char *each : second)
-    if (strcmp(feature, each) == 0) return __builtin_cpu_supports("sse4.2");
+  for (const Bit &each : kBits) {
+    if (strcmp(each.feature, feature) != 0) continue;
+    uint32_t words[4];
+    return __get_cpuid_count(each.leaf, 0, &words[0], &words[1], &words[2], &words[3]) != 0 &&
+           (words[each.word] >> each.bit & 1) != 0 && (saved_registers() & each.saved) == each.saved;
+  }
   return false;
 }
 
@@ -85,10 +103,41 @@ bool cpu_has(const char *feature) {
   return false;
 }
 
+#elif defined(__APPLE__)
+
+namespace {
+struct Name {
+  const char *feature, *sysctl;  // Apple's "Determining instruction set characteristics"
+};
+const Name kNames[] = {
+    {"asimd", "hw.optional.AdvSIMD"},         {"asimdhp", "hw.optional.arm.FEAT_FP16"},
+    {"asimddp", "hw.optional.arm.FEAT_DotProd"}, {"i8mm", "hw.optional.arm.FEAT_I8MM"},
+    {"bf16", "hw.optional.arm.FEAT_BF16"},
+};
+}  // namespace
+
+bool cpu_has(const char *feature) {
+  if (strcmp(feature, "asimd") == 0) return true;  // of every Mac, and old systems do not list it
+  for (const Name &each : kNames) {
+    int value = 0;
+    size_t size = sizeof value;
+    if (strcmp(each.feature, feature) == 0)
+      return sysctlbyname(each.sysctl, &value, &size, nullptr, 0) == 0 && value != 0;
+  }
+  return false;
+}
+
 #else
 
-// Every Mac with an ARM CPU has what the levels up to apple-m1 need.
-bool cpu_has(const char *feature) { return strcmp(feature, "asimd") == 0 || strcmp(feature, "asimddp") == 0; }
+#ifndef PF_ARM_V82_DP_INSTRUCTIONS_AVAILABLE
+#define PF_ARM_V82_DP_INSTRUCTIONS_AVAILABLE 43
+#endif
+
+// Windows tells of dot products; it has no word for I8MM that every supported version knows.
+bool cpu_has(const char *feature) {
+  if (strcmp(feature, "asimd") == 0) return true;  // Windows on ARM needs it
+  return strcmp(feature, "asimddp") == 0 && IsProcessorFeaturePresent(PF_ARM_V82_DP_INSTRUCTIONS_AVAILABLE);
+}
 
 #endif
 

@@ -15,12 +15,17 @@ namespace assay {
 
 namespace {
 const char *const kContext[] = {"__TVMBackendParallelLaunch", "__TVMBackendAllocWorkspace",
-                                "__TVMBackendFreeWorkspace"};
+                                "__TVMBackendFreeWorkspace", "__TVMFFIErrorSetRaisedFromCStrParts"};
 }
 
 bool Library::load(const char *path) {
 #if defined(_WIN32)
-  handle_ = reinterpret_cast<void *>(LoadLibraryA(path));
+  char native[MAX_PATH];  // LoadLibrary wants backslashes
+  if (strlen(path) >= sizeof native) return fail("%s is too long a path.", path);
+  strcpy(native, path);
+  for (char *at = native; *at != 0; ++at)
+    if (*at == '/') *at = '\\';
+  handle_ = reinterpret_cast<void *>(LoadLibraryA(native));
   if (handle_ == nullptr) return fail("%s cannot be loaded (error %lu).", path, GetLastError());
 #else
   handle_ = dlopen(path, RTLD_NOW | RTLD_LOCAL);

@@ -58,14 +58,18 @@ const char *missing_feature(const Json &target) {
 
 }  // namespace
 
-// The last level that this machine can run: they are ordered from plain to capable.
+// The last level that this machine can run: they are ordered from plain to capable. The environment variable
+// ASSAY_LEVEL forces another, as it does in Python.
 const Json *assay_model::choose_level(const Json &manifest) const {
+  const char *forced = getenv("ASSAY_LEVEL");
+  if (forced != nullptr && *forced == 0) forced = nullptr;
   const Json *levels = manifest.member("levels"), *chosen = nullptr;
   const char *missing = nullptr;
   bool machine = false;
   for (const Json *each = levels == nullptr ? nullptr : levels->first; each != nullptr; each = each->next) {
     const Json *target = each->member("target");
     if (target == nullptr || !fits_machine(target->text_of("triple"))) continue;
+    if (forced != nullptr && strcmp(forced, target->text_of("name")) != 0) continue;
     machine = true;
     const char *lacking = missing_feature(*target);
     if (lacking == nullptr)
@@ -75,6 +79,8 @@ const Json *assay_model::choose_level(const Json &manifest) const {
   }
   if (chosen == nullptr && machine)
     fail("This CPU lacks %s, which the artifact needs.", missing);
+  else if (chosen == nullptr && forced != nullptr)
+    fail("The artifact has no level %s for this machine, which ASSAY_LEVEL asks for.", forced);
   else if (chosen == nullptr)
     fail("The artifact is for another machine than %s with %s.", machine_name(), system_name());
   return chosen;

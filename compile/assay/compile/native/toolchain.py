@@ -6,6 +6,7 @@ import hashlib
 import os
 import subprocess
 import sys
+import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -13,7 +14,7 @@ from assay.compile.cache import BuildCache, installed_versions, key_of
 from assay.compile.native.platforms import Platform
 from assay.errors import AssayError, MissingDependencyError
 
-__all__ = ["SOURCES", "build_library", "build_program"]
+__all__ = ["SOURCES", "build_library", "build_program", "zig_environment"]
 
 SOURCES = Path(__file__).parent
 _PROGRAM_ONLY = frozenset({"run.cc", "npy.cc"})
@@ -21,6 +22,16 @@ _FLAGS = (
     "-x", "c++", "-std=c++17", "-O2", "-fno-exceptions", "-fno-rtti", "-nostdinc++", "-nostdlib++",
     "-fno-threadsafe-statics", "-Wall", "-Wextra", "-Werror", "-s",
 )  # fmt: skip
+
+
+def zig_environment() -> dict[str, str]:
+    """The environment of a call of zig.
+
+    zig keeps the libc that it compiled, which takes minutes: in the user's build cache, where it can be found
+    and removed.
+    """
+    folder = str(BuildCache().folder / "zig")
+    return os.environ | {"ZIG_GLOBAL_CACHE_DIR": folder, "ZIG_LOCAL_CACHE_DIR": folder}
 
 
 def build_program(platform: Platform, *, cache: Path | None = None) -> Path:
@@ -37,7 +48,7 @@ def build_program(platform: Platform, *, cache: Path | None = None) -> Path:
 def build_library(platform: Platform, *, cache: Path | None = None) -> Path:
     """The shared library with the functions of ``assay.h``; raises what ``build_program`` does."""
     names = sorted(path.name for path in SOURCES.glob("*.cc") if path.name not in _PROGRAM_ONLY)
-    options = ("-shared", "-fPIC", "-fvisibility=hidden")
+    options = ("-shared", "-fPIC", "-fvisibility=hidden", "-DASSAY_LIBRARY")
     return _built(platform.library_name, platform.library_triple, names, options, cache)
 
 
@@ -57,21 +68,19 @@ def _built(
         made = entry / name
         if not made.is_file():
             entry.mkdir(parents=True, exist_ok=True)
-            scratch = entry / f".{name}"
-            _compile([SOURCES / source for source in sources], triple, options, scratch, store.folder / "zig")
-            scratch.replace(made)
+            with tempfile.TemporaryDirectory(dir=entry) as scratch:
+                paths = [SOURCES / source for source in sources]
+                _compile(paths, triple, options, Path(scratch) / name)
+                # For Windows there is an import library too, and the library itself comes last.
+                for each in sorted(Path(scratch).iterdir(), key=lambda path: path.name == name):
+                    each.replace(entry / each.name)
         return made
 
 
-def _compile(
-    sources: Sequence[Path], triple: str, options: Sequence[str], output: Path, zig_cache: Path
-) -> None:
+def _compile(sources: Sequence[Path], triple: str, options: Sequence[str], output: Path) -> None:
     command = [sys.executable, "-m", "ziglang", "cc", "-target", triple, *_FLAGS, *options]
     command += ["-o", str(output), *map(str, sources)]
-    # zig keeps the libc that it compiled: with the builds, where it can be found and removed.
-    environment = os.environ | {
-        "ZIG_GLOBAL_CACHE_DIR": str(zig_cache), "ZIG_LOCAL_CACHE_DIR": str(zig_cache)
-    }  # fmt: skip
+    environment = zig_environment()
     result = subprocess.run(command, capture_output=True, text=True, check=False, env=environment)
     if "No module named ziglang" in result.stderr:
         raise MissingDependencyError("ziglang", "compile")

@@ -66,6 +66,9 @@ class Model:
             np.require(inputs[name], dtype=dtype, requirements=("C", "W"))
             for name, dtype in zip(self.inputs, self._dtypes, strict=True)
         ]
+        for name, array in zip(self.inputs, arrays, strict=True):
+            if array.ndim > _MOST_DIMENSIONS:
+                raise RuntimeError(f"Input {name} has too many dimensions.")
         given = (_Tensor * len(arrays))()
         for tensor, array, dtype in zip(given, arrays, self._dtypes, strict=True):
             tensor.data, tensor.dtype, tensor.rank = array.ctypes.data, dtype.encode(), array.ndim

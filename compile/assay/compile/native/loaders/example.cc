@@ -1,5 +1,6 @@
-// Run the model of this folder on zeros from C++:
+// Run the model of this folder on zeros from C++, and print the first elements of the outputs:
 //   c++ -std=c++17 -Iinclude example.cc -Llib -lassay_runtime -Wl,-rpath,'$ORIGIN/lib' -o example && ./example
+#include <algorithm>
 #include <cstdio>
 #include <exception>
 
@@ -29,8 +30,16 @@ int main(int count, char **words) {
     const std::vector<assay::Tensor> outputs = model.run(inputs);
     for (size_t i = 0; i < outputs.size(); ++i) {
       std::printf("%s %s [", names[i].c_str(), outputs[i].dtype.c_str());
-      for (const int64_t size : outputs[i].shape) std::printf(" %lld", static_cast<long long>(size));
-      std::printf(" ]\n");
+      int64_t count = 1;
+      for (const int64_t size : outputs[i].shape) {
+        std::printf(" %lld", static_cast<long long>(size));
+        count *= size;
+      }
+      std::printf(" ]");
+      const float *values = static_cast<const float *>(outputs[i].data);
+      for (int64_t k = 0; outputs[i].dtype == "float32" && k < std::min<int64_t>(count, 8); ++k)
+        std::printf(" %.7g", static_cast<double>(values[k]));
+      std::printf("\n");
     }
     return 0;
   } catch (const std::exception &error) {
