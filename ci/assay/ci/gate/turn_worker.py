@@ -58,9 +58,9 @@ def _serve(job: dict[str, Any], sampling: ModuleType, worker: ModuleType, answer
         loads.append(loaded - start)
         models.append((model, inputs))
     os.sched_setaffinity(0, job["cpus"])
-    calls = [_warm_up(model, inputs, job["sample_seconds"]) for model, inputs in models]
+    fastest = [_warm_up(model, inputs) for model, inputs in models]
     peak = sampling.peak_memory()
-    print(json.dumps({"loads": loads, "firsts": firsts, "calls": calls, "peak": peak}), file=answers)
+    print(json.dumps({"loads": loads, "firsts": firsts, "fastest": fastest, "peak": peak}), file=answers)
     calls = json.loads(sys.stdin.readline())
     gc.collect()
     gc.disable()
@@ -75,8 +75,8 @@ def _serve(job: dict[str, Any], sampling: ModuleType, worker: ModuleType, answer
         print(json.dumps([wall / count, cpu / count]), file=answers)
 
 
-def _warm_up(model: Any, inputs: dict[str, Any], seconds: float) -> int:
-    """Run until it is warm; the number of runs that take ``seconds``."""
+def _warm_up(model: Any, inputs: dict[str, Any]) -> float:
+    """Run until it is warm; seconds of the fastest run."""
     fastest, start = math.inf, perf_counter()
     while True:
         before = perf_counter()
@@ -84,7 +84,7 @@ def _warm_up(model: Any, inputs: dict[str, Any], seconds: float) -> int:
         after = perf_counter()
         fastest = min(fastest, after - before)
         if after - start >= _WARM_UP_SECONDS:
-            return max(1, round(seconds / max(fastest, 1e-9)))
+            return max(fastest, 1e-9)
 
 
 def _module(path: str) -> ModuleType:

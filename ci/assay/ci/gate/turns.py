@@ -8,6 +8,7 @@ with one number for each side. What turns take away is what the machine did to o
 
 from __future__ import annotations
 
+import math
 import os
 import random
 import signal
@@ -63,21 +64,26 @@ class TurnRun(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
 
 
 class _Ready(msgspec.Struct, frozen=True, kw_only=True):
-    """The first answer: seconds of loads and of first runs, runs per sample, and the peak of memory."""
+    """The first answer: seconds of loads, of first and of fastest runs, and the peak of memory."""
 
     loads: tuple[float, ...]
     firsts: tuple[float, ...]
-    calls: tuple[int, ...]
+    fastest: tuple[float, ...]
     peak: int | None
 
 
 def take_turns(
-    pairs: Sequence[tuple[Contender, Contender]], generator: random.Random, *, timeout: float
+    pairs: Sequence[tuple[Contender, Contender]],
+    generator: random.Random,
+    *,
+    timeout: float,
+    in_turn: bool = True,
 ) -> list[tuple[TurnRun, TurnRun]]:
     """Measure ``pairs`` of base and head in one fresh process for each side: the runs of each pair.
 
-    All of a side share its interpreter, environment, threads and CPUs. Raises SideError where a process
-    fails, answers nonsense, or all of it takes longer than ``timeout`` seconds.
+    All of a side share its interpreter, environment, threads and CPUs. Without ``in_turn``, one process
+    takes all samples of a subject before the other does. Raises SideError where a process fails, answers
+    nonsense, or all of it takes longer than ``timeout`` seconds.
     """
     sides = {"base": [base for base, _ in pairs], "head": [head for _, head in pairs]}
     with ExitStack() as stack:
@@ -89,21 +95,16 @@ def take_turns(
         watch.start()
         stack.callback(watch.cancel)
         ready = {side: one.read(_Ready) for side, one in workers.items()}
-        calls = [min(both) for both in zip(ready["base"].calls, ready["head"].calls, strict=True)]
+        fastest = [min(both) for both in zip(ready["base"].fastest, ready["head"].fastest, strict=True)]
+        calls = [max(1, round(_SAMPLE_SECONDS / one)) for one in fastest]
         for one in workers.values():
             one.write(calls)
-        taken: dict[str, list[list[tuple[float, float]]]] = {side: [] for side in workers}
-        for index, (base, head) in enumerate(pairs):
-            for side in workers:
-                taken[side].append([])
-            for number in range(_MOST_SAMPLES):
-                for side in generator.sample(sorted(workers), 2):
-                    workers[side].write(index)
-                    taken[side][index].append(workers[side].read(tuple[float, float]))
-                spent = min(sum(wall for wall, _ in taken[side][index]) * calls[index] for side in workers)
-                enough = max(base.least_samples, head.least_samples)
-                if number + 1 >= enough and spent >= max(base.seconds, head.seconds):
-                    break
+        taken: dict[str, list[list[tuple[float, float]]]] = {side: [[] for _ in pairs] for side in sides}
+        for index, pair in enumerate(pairs):
+            count = _samples(pair, calls[index] * fastest[index])
+            for side in _order(count, generator, in_turn=in_turn):
+                workers[side].write(index)
+                taken[side][index].append(workers[side].read(tuple[float, float]))
     return [
         (
             _run(ready["base"], taken["base"], index, calls),
@@ -111,6 +112,20 @@ def take_turns(
         )
         for index in range(len(pairs))
     ]
+
+
+def _samples(pair: tuple[Contender, Contender], seconds: float) -> int:
+    """How many samples of ``seconds`` each are taken of a pair."""
+    most = max(each.seconds for each in pair)
+    return max(*(each.least_samples for each in pair), min(_MOST_SAMPLES, math.ceil(most / seconds)))
+
+
+def _order(count: int, generator: random.Random, *, in_turn: bool) -> list[str]:
+    """Whose turn it is, ``count`` times for each side."""
+    sides = ("base", "head")
+    if in_turn:
+        return [side for _ in range(count) for side in generator.sample(sides, 2)]
+    return [side for side in generator.sample(sides, 2) for _ in range(count)]
 
 
 def _run(ready: _Ready, taken: list[list[tuple[float, float]]], index: int, calls: list[int]) -> TurnRun:
@@ -180,7 +195,6 @@ def _started(side: str, contenders: Sequence[Contender]) -> Iterator[_Worker]:
         "subjects": [{"artifact": str(each.artifact), "inputs": str(each.inputs)} for each in contenders],
         "threads": first.threads,
         "cpus": first.cpus,
-        "sample_seconds": _SAMPLE_SECONDS,
         "sampling": sampling.__file__,
         "worker": worker.__file__,
     }
