@@ -51,9 +51,19 @@ class TurnRun(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
     wall: tuple[float, ...]
     cpu: tuple[float, ...]
     peak_memory: int | None
+    threads: int = 1
 
     @property
     def latency(self) -> float:
+        """Seconds of a run, the median of the samples: of CPU time where there is one thread.
+
+        With one thread, the wall clock adds the time in which the scheduler ran something else. With several,
+        CPU time counts how they wait for each other, and the wall clock is what there is.
+        """
+        return self.cpu_time if self.threads == 1 else self.wall_time
+
+    @property
+    def wall_time(self) -> float:
         """Seconds of a run by the wall clock: the median of the samples."""
         return median(self.wall)
 
@@ -107,10 +117,10 @@ def take_turns(
                 taken[side][index].append(workers[side].read(tuple[float, float]))
     return [
         (
-            _run(ready["base"], taken["base"], index, calls),
-            _run(ready["head"], taken["head"], index, calls),
+            _run(base, ready["base"], taken["base"][index], index, calls),
+            _run(head, ready["head"], taken["head"][index], index, calls),
         )
-        for index in range(len(pairs))
+        for index, (base, head) in enumerate(pairs)
     ]
 
 
@@ -128,14 +138,17 @@ def _order(count: int, generator: random.Random, *, in_turn: bool) -> list[str]:
     return [side for side in generator.sample(sides, 2) for _ in range(count)]
 
 
-def _run(ready: _Ready, taken: list[list[tuple[float, float]]], index: int, calls: list[int]) -> TurnRun:
+def _run(
+    contender: Contender, ready: _Ready, taken: list[tuple[float, float]], index: int, calls: list[int]
+) -> TurnRun:
     return TurnRun(
         load_time=ready.loads[index],
         first_run_time=ready.firsts[index],
         calls_per_sample=calls[index],
-        wall=tuple(wall for wall, _ in taken[index]),
-        cpu=tuple(cpu for _, cpu in taken[index]),
+        wall=tuple(wall for wall, _ in taken),
+        cpu=tuple(cpu for _, cpu in taken),
         peak_memory=ready.peak,
+        threads=contender.threads,
     )
 
 

@@ -156,7 +156,7 @@ def _round(
     for one, both in zip(order, runs, strict=True):
         for side, run in enumerate(both):
             values[one.name].cpu[side].append(run.cpu_time)
-            values[one.name].wall[side].append(run.latency)
+            values[one.name].wall[side].append(run.wall_time)
 
 
 def _decide(values: dict[str, _Values], settings: Settings) -> dict[str, Decision]:
