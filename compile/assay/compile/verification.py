@@ -21,7 +21,7 @@ from assay.compile.profiles import Profile
 from assay.compile.targets import AnyTarget, GpuTarget, Target, find_target
 from assay.compile.targets.target import DotProduct, Launcher
 from assay.compile.variant import Variant, compile_variant
-from assay.compile.verify import Case, compare_outputs, reference_version, run_artifact
+from assay.compile.verify import EMULATED_SECONDS, Case, compare_outputs, reference_version, run_artifact
 from assay.errors import CpuFeatureError, EmulatorError, VerificationError
 from assay.models.export import CanonicalModel
 from assay.models.spec import Array, Tolerance
@@ -125,12 +125,13 @@ def verified(
         staged, ran = _standing_in(manifest, stand_in, lowered), stand_in
     with progress.step("run ONNX Runtime"):
         sizes = [each.sizes for each in staged.levels[0].specializations]
-        cases, tolerance = cases_with_tolerance(
-            canonical, variant.decoder, sizes, few=_is_slow(target, reason, emulator)
-        )
+        slow = _is_slow(target, reason, emulator)
+        cases, tolerance = cases_with_tolerance(canonical, variant.decoder, sizes, few=slow)
     with progress.step("verify"):
         place = write_artifact(scratch / "staged", staged, files)
         run = partial(run_artifact, level=ran.name) if emulator is None else emulator.run
+        if emulator is None and slow:
+            run = partial(run_artifact, level=ran.name, seconds=EMULATED_SECONDS)
         if isinstance(target, GpuTarget) and reason is not None:
             run = partial(run_emulated, level=ran.name)
         try:

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from assay.models.spec import Tolerance
 
 __all__ = [
+    "EMULATED_SECONDS",
     "Case",
     "compare",
     "compare_outputs",
@@ -37,6 +38,8 @@ __all__ = [
 ]
 
 _TIMEOUT_SECONDS = 600
+EMULATED_SECONDS = 3600
+"""That a run may take on a device that the CPU plays, which compiles kernels for minutes."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -144,11 +147,15 @@ def compare_outputs(
     ]
 
 
-def run_artifact(path: Path, cases: Sequence[Case], *, level: str) -> list[dict[str, npt.NDArray[Any]]]:
+def run_artifact(
+    path: Path, cases: Sequence[Case], *, level: str, seconds: float | None = None
+) -> list[dict[str, npt.NDArray[Any]]]:
     """The outputs by name of ``level`` of the artifact for each case, from a process of its own.
 
-    Raises VerificationError where it crashes, refuses the inputs, or takes too long.
+    Raises VerificationError where it crashes, refuses the inputs, or takes longer than ``seconds`` (default:
+    ten minutes).
     """
+    seconds = _TIMEOUT_SECONDS if seconds is None else seconds
     with tempfile.TemporaryDirectory(prefix="assay-verify-") as name:
         folder = Path(name)
         save_inputs(folder, cases)
@@ -162,11 +169,9 @@ def run_artifact(path: Path, cases: Sequence[Case], *, level: str) -> list[dict[
             str(len(cases)),
         ]
         try:
-            result = subprocess.run(
-                command, capture_output=True, text=True, timeout=_TIMEOUT_SECONDS, check=False
-            )
+            result = subprocess.run(command, capture_output=True, text=True, timeout=seconds, check=False)
         except subprocess.TimeoutExpired as error:
-            raise VerificationError(f"The compiled model gave no outputs in {_TIMEOUT_SECONDS} s.") from error
+            raise VerificationError(f"The compiled model gave no outputs in {seconds} s.") from error
         if result.returncode:
             lines = result.stderr.strip().splitlines()
             reason = lines[-1] if lines else "no message"
