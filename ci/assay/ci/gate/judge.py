@@ -6,6 +6,7 @@ import dataclasses
 import math
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import TypeGuard
 
 import msgspec
 
@@ -164,12 +165,12 @@ def _exact_row(model: str, metric: ExactMetric, base: float | str, head: float |
         metric=metric.name,
         unit=metric.unit,
         verdict=verdict,
-        # What the head alone has cannot have got worse.
-        fails=verdict is Verdict.REGRESSION or (verdict is not Verdict.UNCHANGED and isinstance(head, str)),
+        # What the base does not give either cannot have got worse.
+        fails=verdict is Verdict.REGRESSION or (_is_figure(base) and not _is_figure(head)),
         undecided=False,
         threshold=metric.relative,
-        base=base if isinstance(base, float) and math.isfinite(base) else None,
-        head=head if isinstance(head, float) and math.isfinite(head) else None,
+        base=base if _is_figure(base) else None,
+        head=head if _is_figure(head) else None,
         ratio=ratio,
         reason=reason,
     )
@@ -182,7 +183,7 @@ def compare_exact(
     for side, value in (("base", base), ("head", head)):
         if isinstance(value, str):
             return Verdict.MISSING, None, f"The {side} lacks it: {value}"
-        if not (math.isfinite(value) and value >= 0):
+        if not _is_figure(value):
             return Verdict.BROKEN, None, f"The {side} gives {value:g}, which cannot be."
     assert isinstance(base, float)
     assert isinstance(head, float)
@@ -194,6 +195,10 @@ def compare_exact(
         return Verdict.UNCHANGED, ratio, f"It changed by {_signed(change)}; {limit} is allowed."
     verdict = Verdict.REGRESSION if change > 0 else Verdict.IMPROVEMENT
     return verdict, ratio, f"From {base:.6g} to {head:.6g}{'' if ratio is None else f', {ratio - 1:+.2%}'}."
+
+
+def _is_figure(value: float | str) -> TypeGuard[float]:
+    return isinstance(value, float) and math.isfinite(value) and value >= 0
 
 
 def _signed(change: float) -> str:

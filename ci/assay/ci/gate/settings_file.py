@@ -46,7 +46,8 @@ class Accepted(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
         """Whether it allows a verdict, of a regression that of ``ratio`` (head over base)."""
         if verdict != self.verdict:
             return False
-        return self.limit is None or (ratio is not None and ratio - 1 <= parse_fraction(self.limit))
+        # Of the limit itself, no more than the last bit.
+        return self.limit is None or (ratio is not None and ratio - 1 <= parse_fraction(self.limit) + 1e-9)
 
 
 class GateFile(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
