@@ -43,8 +43,12 @@ def test_help_shows_an_example_and_the_options_of_every_verb(cli, verb):
     text = cli(verb, "--help").stdout
     assert "Example:" in text
     assert f"assay {verb}" in text.partition("Example:")[2]
-    for option in ("--json", "--quiet", "--verbose"):
-        assert option in text
+    known = command(verb)
+    several = known.commands if isinstance(known, click.Group) else {None: known}
+    for name in several:
+        text = cli(verb, *([name] if name else []), "--help").stdout
+        for option in ("--json", "--quiet", "--verbose"):
+            assert option in text
 
 
 @pytest.mark.parametrize("verb", VERBS)
@@ -55,8 +59,9 @@ def test_the_table_of_verbs_says_what_their_help_says(verb):
 
 @pytest.mark.parametrize("verb", VERBS)
 def test_options_of_examples_exist(verb):
-    known = {option for parameter in command(verb).params for option in parameter.opts}
-    example = (command(verb).help or "").partition("Example:")[2]
+    several = command(verb).commands.values() if isinstance(command(verb), click.Group) else [command(verb)]
+    known = {option for each in several for parameter in each.params for option in parameter.opts}
+    example = "\n".join((each.help or "").partition("Example:")[2] for each in [command(verb), *several])
     used = {
         word
         for line in example.splitlines()

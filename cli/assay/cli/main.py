@@ -35,7 +35,7 @@ VERBS = {
     "gate": "Compare two commits, and say what got slower, larger, less exact, or broke.",
     "dashboard": "Write a static site of all figures over commits.",
     "profile": "Show where the time of a run goes, kernel by kernel.",
-    "tune": "Search faster tiles for a model on this machine.",
+    "tune": "Search faster tiles for a model, on this machine or on a device of another.",
     "profdata": "Record, merge and show profile data, which guide `assay build --profile pgo`.",
     "inspect": "Show what is in an artifact.",
 }

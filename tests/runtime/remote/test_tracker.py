@@ -101,24 +101,12 @@ def real_tracker() -> Iterator[int]:
     """TVM's."""
     if importlib.util.find_spec("tornado") is None:
         pytest.skip("needs the extra `tracker`: pip install tornado")
-    with socket.create_server(("127.0.0.1", 0)) as listener:
-        port = listener.getsockname()[1]
-    command = [sys.executable, "-m", "tvm.exec.rpc_tracker", "--host", "127.0.0.1", "--port", str(port)]
-    process = subprocess.Popen(
-        [*command, "--port-end", str(port + 1)], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
-    )
-    deadline = time.monotonic() + 60
-    while True:
-        try:
-            Tracker("127.0.0.1", port).close()
-            break
-        except RemoteDeviceError:
-            assert process.poll() is None
-            assert time.monotonic() < deadline
-            time.sleep(0.2)
-    yield port
-    process.terminate()
-    process.wait(30)
+    command = [sys.executable, "-m", "assay.cli.main", "device", "tracker", "--port", "0", "--json"]
+    with subprocess.Popen(command, stdout=subprocess.PIPE) as process:
+        assert process.stdout is not None
+        yield json.loads(process.stdout.readline())["port"]
+        process.terminate()
+        assert process.wait(60) == 0
 
 
 @pytest.mark.slow

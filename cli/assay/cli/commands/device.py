@@ -6,7 +6,6 @@ import getpass
 import ipaddress
 import signal
 import socket
-import subprocess
 import sys
 import tempfile
 from contextlib import ExitStack
@@ -19,7 +18,7 @@ import msgspec
 from assay.cli.options import output_options
 from assay.cli.output import Output
 from assay.cli.remote_options import key_file_option
-from assay.errors import AssayError, MissingDependencyError, UsageError
+from assay.errors import UsageError
 
 if TYPE_CHECKING:
     from assay.runtime.remote.messages import Welcome
@@ -138,7 +137,9 @@ def serve(
 
 @command.command("tracker")
 @host_option
-@click.option("--port", type=click.IntRange(1, 65535), default=9191, show_default=True)
+@click.option(
+    "--port", type=click.IntRange(0, 65535), default=9191, show_default=True, help="0: any that is free."
+)
 @output_options
 @click.pass_obj
 def tracker(output: Output, host: str, port: int) -> None:
@@ -153,26 +154,17 @@ def tracker(output: Output, host: str, port: int) -> None:
       assay device tracker --host 192.168.1.2
       assay devices --tracker 192.168.1.2:9191
     """
-    import importlib.util
-
+    from assay.compile.tracker import serve_tracker
+    from assay.compile.tvm_import import import_tvm
     from assay.runtime.remote.names import Address
 
-    for package, module in (("tornado", "tornado"), ("apache-tvm", "tvm")):
-        if importlib.util.find_spec(module) is None:
-            raise MissingDependencyError(package, "tracker")
     if not _is_loopback(host):
         output.warn("Whoever reaches a tracker can use it: it asks for no key. Keep it in a trusted network.")
-    _listener(host, port).close()  # a port that is taken is told as a plain error
-    arguments = ["--host", host, "--port", str(port), "--port-end", str(port + 1)]
-    process = subprocess.Popen([sys.executable, "-m", "tvm.exec.rpc_tracker", *arguments])
-    where = Address(host=host, port=port)
-    try:
-        _wait_for_tracker(process, where)
-        _announce(output, {"host": host, "port": port}, f"the tracker is ready at {where}")
-        _until_interrupted(process.wait)
-    finally:
-        process.terminate()
-        process.wait()
+    with _listener(host, port) as listener:
+        import_tvm()  # which takes a while: when it is ready, it answers
+        bound = Address(host=host, port=listener.getsockname()[1])
+        _announce(output, {"host": host, "port": bound.port}, f"the tracker is ready at {bound}")
+        _until_interrupted(lambda: serve_tracker(listener))
 
 
 @command.command("key")
@@ -265,23 +257,6 @@ def _emulated(name: str, target_name: str) -> tuple[Welcome, dict[str, tuple[str
         emulator=emulator.version,
     )
     return welcome, tasks
-
-
-def _wait_for_tracker(process: subprocess.Popen[bytes], where: Any) -> None:
-    """Return once the tracker answers. Raises AssayError where it ended."""
-    import time
-
-    from assay.errors import RemoteDeviceError
-    from assay.runtime.remote.tracker import Tracker
-
-    while process.poll() is None:
-        try:
-            Tracker(where.host, where.port).close()
-        except RemoteDeviceError:
-            time.sleep(0.2)
-        else:
-            return
-    raise AssayError(f"TVM's tracker ended with status {process.returncode}.")
 
 
 def _until_interrupted(wait: Any) -> None:

@@ -26,7 +26,7 @@ __all__ = ["command"]
 @output_options
 @click.pass_obj
 def command(output: Output, tracker: str | None, key_file: Path | None) -> None:
-    """List the devices that this machine has, by API, and what is missing; then those of other machines.
+    """List the devices of this machine, by API, and those of other machines.
 
     The APIs are in the order in which devices are preferred; the CPU comes behind devices that are real, and
     before those that it plays. A device goes to `assay run --device` as API:INDEX.

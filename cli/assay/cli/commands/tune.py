@@ -57,7 +57,7 @@ def command(
     wait: float,
     cache: Path | None,
 ) -> None:
-    """Search faster tiles for a model on this machine, or with --device on another one.
+    """Search faster tiles for a model, on this machine or on a device of another.
 
     They are those of convolutions and matrix products. Every candidate is compared with NumPy before it
     counts, in a process of its own, and the best are measured twice. Every trial is on disk before the next
