@@ -27,8 +27,9 @@
     │   └── RemoteDeviceError     32 a device of another machine cannot be reached, or cannot be trusted
     ├── RegressionError           23 assay gate: something got worse by more than is allowed
     ├── InconclusiveError         24 assay gate: the answer is not clear
-    ├── NothingMeasuredError      25 assay gate: there was nothing to compare
+    ├── NothingMeasuredError      25 there was nothing to compare
     ├── GateInfrastructureError   26 assay gate: git, the machine or the measuring itself failed
+    ├── PastRegressionError      30 assay regressions --fail: there are regressions
     └── StoreError               31 a database of results cannot be reached or used
 
 Exit code 130 is an interrupt (Ctrl-C), as in every shell.
@@ -56,6 +57,7 @@ __all__ = [
     "MissingDependencyError",
     "ModelError",
     "NothingMeasuredError",
+    "PastRegressionError",
     "ProfileDataError",
     "RecordError",
     "RegressionError",
@@ -245,7 +247,7 @@ class InconclusiveError(AssayError):
 
 
 class NothingMeasuredError(AssayError):
-    """Of `assay gate`: there was nothing to compare."""
+    """Of `assay gate` and `assay regressions`: there was nothing to compare."""
 
     exit_code = 25
 
@@ -254,6 +256,12 @@ class GateInfrastructureError(AssayError):
     """Of `assay gate`: git, the machine or the measuring itself failed, and says nothing of the change."""
 
     exit_code = 26
+
+
+class PastRegressionError(AssayError):
+    """Of `assay regressions --fail`: there are regressions."""
+
+    exit_code = 30
 
 
 class StoreError(AssayError):

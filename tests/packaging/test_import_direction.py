@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).resolve().parents[2]
-BASE = frozenset({"errors", "progress", "registry"})
+BASE = frozenset({"errors", "progress", "registry", "schema"})
 ALLOWED = {
     **dict.fromkeys(BASE, BASE),
     "runtime": BASE,

@@ -34,6 +34,8 @@ VERBS = {
     "bench": "Measure artifacts beside ONNX Runtime and PyTorch.",
     "gate": "Compare two commits, and say what got slower, larger, less exact, or broke.",
     "dashboard": "Write a static site of all figures over commits.",
+    "regressions": "List the commits at which benchmarks changed, and by how much.",
+    "results": "Bring records of measurements into a team's database.",
     "profile": "Show where the time of a run goes, kernel by kernel.",
     "tune": "Search faster tiles for a model, on this machine or on a device of another.",
     "profdata": "Record, merge and show profile data, which guide `assay build --profile pgo`.",

@@ -3,22 +3,28 @@
 A file is ``{"schema_version": 1, "records": [...]}``, and every record stands on its own: it names its model,
 engine, metric and unit, and carries its raw samples, the machine, the versions and the commit. Version 1 of
 the schema, which lacks the commit's time and the branch, is read too.
+
+The schema is checked in as ``docs/schema/records.schema.json``; write it anew with
+``python -m assay.results.record > docs/schema/records.schema.json``.
 """
 
 from __future__ import annotations
 
 import contextlib
 import hashlib
+import json
 import os
 import secrets
+import sys
 from collections.abc import Sequence
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Annotated, Literal, TypeAlias
+from typing import Annotated, Any, Literal, TypeAlias
 
 import msgspec
 
 from assay.errors import RecordError, StorageError
+from assay.schema import published_schema
 
 __all__ = [
     "HIGHER_IS_BETTER",
@@ -31,6 +37,7 @@ __all__ = [
     "encode_records",
     "new_run_id",
     "read_records",
+    "records_schema",
     "utc_now",
     "write_records",
 ]
@@ -251,3 +258,12 @@ def _problem(record: Record) -> str | None:
     if sum(record.samples_per_round) != len(record.samples):
         return f"has {len(record.samples)} samples, but rounds of {sum(record.samples_per_round)}"
     return None
+
+
+def records_schema() -> dict[str, Any]:
+    """JSON Schema (draft 2020-12) of a file of records, as this version writes it."""
+    return published_schema(_File, "Assay records of measurements", SCHEMA_VERSION)
+
+
+if __name__ == "__main__":
+    sys.stdout.write(json.dumps(records_schema(), indent=2, sort_keys=True) + "\n")

@@ -14,7 +14,7 @@ from typing import Annotated, Any, Literal, TypeAlias
 import msgspec
 
 from assay.errors import ArtifactError, ArtifactVersionError
-from assay.runtime.schema import published_schema
+from assay.schema import published_schema
 
 __all__ = [
     "SCHEMA_VERSION",

@@ -16,7 +16,7 @@ import msgspec
 from assay.ci.gate.decision import Verdict
 from assay.errors import InconclusiveError, NothingMeasuredError, RegressionError
 from assay.results.record import Machine
-from assay.runtime.schema import published_schema
+from assay.schema import published_schema
 
 __all__ = [
     "SCHEMA_VERSION",

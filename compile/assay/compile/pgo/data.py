@@ -16,7 +16,7 @@ import msgspec
 
 from assay.errors import ProfileDataError
 from assay.runtime.atomic import replace_file
-from assay.runtime.schema import published_schema
+from assay.schema import published_schema
 
 __all__ = [
     "SCHEMA_VERSION",
