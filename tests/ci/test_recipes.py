@@ -92,12 +92,13 @@ def test_every_recipe_is_looked_at() -> None:
     assert files == {*SCHEMAS, "shell/gate.sh", "shell/project.sh"}
 
 
-@pytest.mark.parametrize("name", SCHEMAS)
-def test_recipes_fit_the_schema_of_their_service(name: str) -> None:
-    command = [sys.executable, "-m", "check_jsonschema", "--builtin-schema", SCHEMAS[name]]
-    if name.startswith("gitlab"):
+@pytest.mark.parametrize("schema", sorted(set(SCHEMAS.values())))
+def test_recipes_fit_the_schema_of_their_service(schema: str) -> None:
+    command = [sys.executable, "-m", "check_jsonschema", "--builtin-schema", schema]
+    if schema == "vendor.gitlab-ci":
         command += ["--data-transform", "gitlab-ci"]
-    done = subprocess.run([*command, RECIPES / name], capture_output=True, text=True, check=False)
+    files = [RECIPES / name for name, each in SCHEMAS.items() if each == schema]
+    done = subprocess.run([*command, *files], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stdout + done.stderr
 
 
@@ -217,3 +218,63 @@ def test_wrong_verbs_of_the_projects_script_end_with_an_error(tmp_path: Path, ar
     assert done.returncode not in (0, 127)
     assert done.stdout == ""
     assert done.stderr
+
+
+def gate(folder: Path, virtual: Path, **variables: str) -> subprocess.CompletedProcess[str]:
+    """Run the gate's script in ``folder`` with the assay of ``virtual``."""
+    environment = {**os.environ, "VENV": str(virtual), **variables}
+    command = ["bash", str(RECIPES / "shell" / "gate.sh"), "--budget", "0", "--no-instructions"]
+    return subprocess.run(
+        command, cwd=folder, env=environment, capture_output=True, text=True, check=False, timeout=600
+    )
+
+
+@pytest.mark.parametrize(
+    ("ended", "inconclusive", "expected"),
+    [(0, "fail", 0), (24, "fail", 24), (24, "pass", 0), (23, "pass", 23), (26, "pass", 26)],
+)
+def test_the_gates_script_lets_nothing_pass_but_what_is_not_clear(
+    tmp_path: Path, ended: int, inconclusive: str, expected: int
+) -> None:
+    assay = tmp_path / "bin" / "assay"
+    assay.parent.mkdir()
+    assay.write_text(f'#!/bin/sh\necho "$@"\nexit {ended}\n')
+    assay.chmod(0o755)
+    done = gate(tmp_path, tmp_path, INCONCLUSIVE=inconclusive, BASE="main", MODELS="a.onnx,b.onnx")
+    assert done.returncode == expected
+    assert done.stdout.startswith("gate --base main --models a.onnx,b.onnx --head HEAD")
+    assert done.stdout.endswith("--budget 0 --no-instructions\n")
+
+
+@pytest.mark.slow
+def test_the_gates_script_judges_a_repository_of_models(tmp_path: Path) -> None:
+    import onnx
+    from onnx import TensorProto, helper
+
+    def commit() -> None:
+        git = ["git", "-C", str(tmp_path), "-c", "user.name=n", "-c", "user.email=e"]
+        for arguments in (["add", "."], ["commit", "-q", "-m", "models", "--allow-empty"]):
+            subprocess.run([*git, *arguments], check=True)
+
+    model = tmp_path / "models" / "ranker.onnx"
+    model.parent.mkdir()
+    shape = [helper.make_tensor_value_info(name, TensorProto.FLOAT, [4, 8]) for name in ("x", "y")]
+    graph = helper.make_graph([helper.make_node("Relu", ["x"], ["y"])], "ranker", shape[:1], shape[1:])
+    opsets = [helper.make_opsetid("", 18)]
+    onnx.save(helper.make_model(graph, opset_imports=opsets, ir_version=10), model)
+    (tmp_path / "assay-gate.toml").write_text('models = ["models/ranker.onnx"]\nbase = "HEAD^1"\n')
+    (tmp_path / ".gitignore").write_text("gate.*\n")
+    subprocess.run(["git", "init", "-q", str(tmp_path)], check=True)
+    commit()
+    commit()
+    done = gate(tmp_path, Path(sys.prefix))
+    assert done.returncode == 24, done.stdout + done.stderr
+    assert "inconclusive" in (tmp_path / "gate.md").read_text()
+    assert (tmp_path / "gate.xml").read_text().startswith("<?xml")
+    assert json.loads((tmp_path / "gate.json").read_text())
+
+    model.write_bytes(model.read_bytes()[:40])
+    commit()
+    done = gate(tmp_path, Path(sys.prefix), INCONCLUSIVE="pass")
+    assert done.returncode == 23, done.stdout + done.stderr
+    assert "broken" in (tmp_path / "gate.md").read_text()
