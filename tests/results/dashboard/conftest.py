@@ -7,10 +7,12 @@ from typing import Any
 
 import pytest
 
+from assay.results.commits import read_commits
 from assay.results.dashboard.collect import collect_entries
-from assay.results.dashboard.model import Build, Change, Entry, Quality, Roofline
+from assay.results.dashboard.model import OURS, Build, Entry, Quality, Roofline
 from assay.results.dashboard.site import SiteOptions, write_site
-from assay.results.series import Series
+from assay.results.history import find_shifts
+from assay.results.series import Filter
 from assay.results.store import open_store
 from assay.results.synthetic import SyntheticHistory, make_history
 
@@ -44,19 +46,12 @@ def history(tmp_path_factory: pytest.TempPathFactory) -> SyntheticHistory:
 
 @pytest.fixture(scope="session")
 def entries(history: SyntheticHistory) -> list[Entry]:
-    """Everything of the made-up history, with the change points where they were planted."""
-    planted: dict[object, list[tuple[str, float]]] = {}
-    for step in history.steps:
-        planted.setdefault(step.key, []).append((step.commit, step.ratio))
-
-    def locate(series: Series) -> list[Change]:
-        commits = [point.commit for point in series.points]
-        return [
-            Change(index=commits.index(commit), ratio=ratio) for commit, ratio in planted.get(series.key, [])
-        ]
-
-    with open_store(history.results, database=history.repository.parent / "index.sqlite") as store:
-        return collect_entries(store, builds=known_builds(), locate=locate)
+    """Everything of the made-up history, with the change points that are found."""
+    database = history.repository.parent / "index.sqlite"
+    with open_store(history.results, database=database) as store:
+        series = store.series(Filter(engines=(OURS,)))
+        shifts = find_shifts(series, read_commits(history.repository)).shifts
+        return collect_entries(store, builds=known_builds(), shifts=shifts)
 
 
 @pytest.fixture(scope="session")
@@ -68,6 +63,7 @@ def site(entries: list[Entry], history: SyntheticHistory, tmp_path_factory: pyte
         generated=GENERATED,
         repository="https://example.org/us/assay",
         subjects=subjects,
+        notes=("1 record without a commit left out",),
     )
     write_site(folder, entries, options)
     return folder

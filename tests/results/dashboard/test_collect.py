@@ -5,8 +5,10 @@ from statistics import median
 import pytest
 
 from assay.results.dashboard.collect import collect_entries, entries_of_builds
-from assay.results.dashboard.model import OURS, Build, Change
+from assay.results.dashboard.model import OURS, Build
+from assay.results.history import find_shifts
 from assay.results.record import write_records
+from assay.results.series import Filter
 from assay.results.store import open_store
 
 RUNS = ("run-1", "run-2", "run-3")
@@ -20,7 +22,8 @@ def stored(tmp_path, make_record):
         for run in sorted({record.run_id for record in records}):
             write_records(tmp_path / "runs", [record for record in records if record.run_id == run])
         with open_store(tmp_path / "runs", database=tmp_path / "index.sqlite") as opened:
-            return collect_entries(opened, **options)
+            shifts = find_shifts(opened.series(Filter(engines=(OURS,)))).shifts
+            return collect_entries(opened, shifts=shifts, **options)
 
     return store
 
@@ -107,22 +110,22 @@ def test_random_weights_and_unclean_checkouts_are_kept(stored, latency):
     assert entry.lines[0].points[0].dirty
 
 
-def test_change_points_are_those_of_ours(stored, latency):
-    asked = []
-
-    def locate(series):
-        asked.append(series.key.engine)
-        return [Change(index=1, ratio=2.0)]
-
-    (entry,) = stored(
-        latency("run-1", [0.01]),
-        latency("run-2", [0.02]),
-        latency("run-2", [0.02], engine="torch"),
-        locate=locate,
-    )
-    assert asked == [OURS]
-    assert entry.line("latency").changes == (Change(index=1, ratio=2.0),)
-    assert entry.line("latency", "torch").changes == ()
+def test_change_points_stand_at_their_first_record(stored, latency):
+    values = [0.01] * 10 + [0.02] * 10
+    records = [
+        latency(
+            "run-1",
+            [value] * 3,
+            run_id=f"run-{day:02}",
+            time=f"2026-01-{day + 1:02}T00:00:00Z",
+            commit=f"{day:040x}",
+        )
+        for day, value in enumerate(values)
+    ]
+    (entry,) = stored(*records)
+    (change,) = entry.line("latency").changes
+    assert (change.index, change.confirmed) == (10, True)
+    assert change.ratio == pytest.approx(2.0)
 
 
 def test_builds_join_their_figures_or_stand_alone(stored, latency):
@@ -140,9 +143,10 @@ def test_builds_join_their_figures_or_stand_alone(stored, latency):
 
 def test_the_made_up_history_has_its_change_points_where_they_were_planted(entries, history):
     found = {
-        (entry.configuration.model, line.metric, line.points[change.index].commit, change.ratio)
+        (entry.configuration.model, line.metric, line.points[change.index].commit): change.ratio
         for entry in entries
         for line in entry.lines
         for change in line.changes
     }
-    assert found == {(step.key.model, step.key.metric, step.commit, step.ratio) for step in history.steps}
+    planted = {(step.key.model, step.key.metric, step.commit): step.ratio for step in history.steps}
+    assert found == pytest.approx(planted, rel=0.02)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import subprocess
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -11,9 +12,12 @@ import click
 
 from assay.cli.options import output_options
 from assay.cli.output import Output
+from assay.errors import UsageError
 
 if TYPE_CHECKING:
-    from assay.results.dashboard.model import Build
+    from assay.results.commits import Commit
+    from assay.results.dashboard.model import Build, Entry
+    from assay.results.series import Series
     from assay.results.store import Store
 
 __all__ = ["command"]
@@ -87,8 +91,11 @@ def command(
     """
     from assay.benchmarks.provenance import find_checkout
     from assay.results.dashboard.collect import collect_entries
+    from assay.results.dashboard.model import OURS
     from assay.results.dashboard.site import SiteOptions, commit_address, write_site
+    from assay.results.history import find_shifts
     from assay.results.record import utc_now
+    from assay.results.series import Filter
 
     checkout = find_checkout()
     results = (checkout.root if checkout else Path()) / "results"
@@ -100,14 +107,19 @@ def command(
         profiles = (results / "profiles",)
     folder = folder or results / "site"
     progress = output.progress()
-    entries = []
+    entries: list[Entry] = []
+    commits: list[Commit] = []
+    notes: list[str] = []
     with progress.step("read records"):
         store = _open(place, results / "runs", output)
     if store is not None:
         with store, progress.step("find change points and ratios to peers"):
-            builds = _builds(store, artifacts, profiles)
-            entries = collect_entries(store, builds=builds)
-            _warn(store, output)
+            ours = store.series(Filter(engines=(OURS,)))
+            commits = _commits(checkout.root if checkout else None, ours)
+            history = find_shifts(ours, commits)
+            builds = _builds(ours, artifacts, profiles)
+            entries = collect_entries(store, builds=builds, shifts=history.shifts)
+            notes = [*history.notes, *_left_out(store)]
     elif artifacts or profiles:
         from assay.results.dashboard.collect import entries_of_builds
 
@@ -117,7 +129,8 @@ def command(
         generated=utc_now(),
         repository=repository,
         asv=asv,
-        subjects=_subjects(checkout.root) if checkout else {},
+        subjects={commit.hash: commit.subject for commit in commits},
+        notes=notes,
     )
     with progress.step("write the site"):
         written = write_site(folder, entries, options)
@@ -125,6 +138,8 @@ def command(
         output.print_json({"path": str(folder), **written})
         return
     output.print_line(f"{folder / 'index.html'}")
+    for note in notes:
+        output.note(note)
     output.note(f"{written['rows']} rows of {written['configurations']} configurations")
 
 
@@ -138,15 +153,27 @@ def _open(place: str | None, default: Path, output: Output) -> Store | None:
     return open_store(place or default)
 
 
-def _builds(store: Store, artifacts: tuple[Path, ...], profiles: tuple[Path, ...]) -> list[Build]:
+def _commits(root: Path | None, series: Sequence[Series]) -> list[Commit]:
+    """The history of the checkout; nothing where it is not that of the records."""
+    from assay.results.commits import read_commits
+
+    if root is None:
+        return []
+    try:
+        commits = read_commits(root)
+    except UsageError:
+        return []
+    measured = {point.commit for each in series for point in each.points}
+    return commits if any(commit.hash in measured for commit in commits) else []
+
+
+def _builds(series: Sequence[Series], artifacts: tuple[Path, ...], profiles: tuple[Path, ...]) -> list[Build]:
     from assay.cli.dashboard_builds import cached_builds, with_rooflines
     from assay.compile.cache import default_cache_folder
-    from assay.results.dashboard.model import OURS
-    from assay.results.series import Filter
 
     if artifacts:
         return _known(artifacts, profiles)
-    newest = {series.points[-1].artifact for series in store.series(Filter(engines=(OURS,)))}
+    newest = {each.points[-1].artifact for each in series}
     return with_rooflines(cached_builds(default_cache_folder() / "artifacts", newest), profiles)
 
 
@@ -156,13 +183,11 @@ def _known(artifacts: tuple[Path, ...], profiles: tuple[Path, ...]) -> list[Buil
     return with_rooflines(artifact_builds(artifacts), profiles)
 
 
-def _warn(store: Store, output: Output) -> None:
+def _left_out(store: Store) -> list[str]:
     """What the store left out is told, and not only missed."""
     exclusions = store.exclusions
-    for exclusion in exclusions[:_SHOWN]:
-        output.warn(f"left out: {exclusion}")
-    if len(exclusions) > _SHOWN:
-        output.warn(f"left out: {len(exclusions) - _SHOWN} more")
+    told = [f"left out: {exclusion}" for exclusion in exclusions[:_SHOWN]]
+    return [*told, f"left out: {len(exclusions) - _SHOWN} more"] if len(exclusions) > _SHOWN else told
 
 
 def _origin(root: Path) -> str | None:
@@ -173,12 +198,6 @@ def _origin(root: Path) -> str | None:
         return re.sub(r"^(https?://)[^/@]*@", r"\1", address).removesuffix(".git")
     found = _SSH.match(address)
     return f"https://{found['host']}/{found['path']}" if found else None
-
-
-def _subjects(root: Path) -> dict[str, str]:
-    """The first lines of messages by commit, of all that the repository has."""
-    lines = _git(root, "log", "--all", "--format=%H %s").splitlines()
-    return {commit: subject for commit, _, subject in (line.partition(" ") for line in lines)}
 
 
 def _git(root: Path, *arguments: str) -> str:

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
+import msgspec
+
 from assay.results.dashboard.model import OURS, Build, Change, Configuration, Entry, Line, Machine, Point
+from assay.results.history import Shift
 from assay.results.record import Record
 from assay.results.series import Filter, Series, SeriesKey
 from assay.results.series import Point as Measured
@@ -14,10 +17,7 @@ from assay.results.statistics import ratio_of_medians, round_medians
 from assay.results.store import Store
 from assay.results.store_rows import row_of_record
 
-__all__ = ["Locate", "collect_entries", "entries_of_builds"]
-
-Locate = Callable[[Series], Sequence[Change]]
-"""Gives the change points of a series."""
+__all__ = ["collect_entries", "entries_of_builds"]
 
 # PostgreSQL and SQLite both take some tens of thousands of parameters.
 _RUNS_AT_ONCE = 1_000
@@ -38,11 +38,11 @@ def collect_entries(
     *,
     chosen: Filter | None = None,
     builds: Iterable[Build] = (),
-    locate: Locate | None = None,
+    shifts: Iterable[Shift] = (),
 ) -> list[Entry]:
     """Every configuration of ours in ``store``, with peers that ran in the same runs, sorted by name.
 
-    ``locate`` finds the change points of our series. ``builds`` say more of configurations; those that no
+    ``shifts`` are the change points of our series. ``builds`` say more of configurations; those that no
     figure is of get an entry without lines. Only the newest ratio to a peer has an interval.
     """
     series = store.series(chosen)
@@ -58,11 +58,14 @@ def collect_entries(
         for name, machine in store.machines().items()
     }
     known = {_named(build): build for build in builds}
+    changes: dict[SeriesKey, dict[str, Change]] = defaultdict(dict)
+    for shift in shifts:
+        changes[shift.key][shift.runs[1]] = Change(index=0, ratio=shift.ratio, confirmed=shift.confirmed)
     entries = []
     for group in groups.values():
         configuration = _configuration(group, newest, machines)
         build = known.pop((configuration.model, group.key.target, group.key.scheme, group.key.profile), None)
-        entries.append(_entry(group, configuration, build, peers, newest, locate))
+        entries.append(_entry(group, configuration, build, peers, newest, changes))
     return sorted([*entries, *entries_of_builds(known.values())], key=_order)
 
 
@@ -86,8 +89,8 @@ def _configured(key: SeriesKey) -> tuple[object, ...]:
 
 
 def _beside(key: SeriesKey, run: str) -> _Beside:
-    """What a peer's figure shares with ours of the same run, whatever the build that it is recorded with."""
-    return (run, key.machine, key.model, key.sizes, key.threads, key.metric)
+    """What a peer's figure shares with ours of the same run, whatever profile it is recorded with."""
+    return (run, key.machine, key.model, key.sizes, key.target, key.scheme, key.threads, key.metric)
 
 
 def _peer_points(series: Sequence[Series]) -> Mapping[_Beside, dict[str, dict[str, Measured]]]:
@@ -140,17 +143,22 @@ def _entry(
     build: Build | None,
     peers: Mapping[_Beside, dict[str, dict[str, Measured]]],
     newest: Mapping[str, Record],
-    locate: Locate | None,
+    changes: Mapping[SeriesKey, Mapping[str, Change]],
 ) -> Entry:
     lines, ratios = [], []
     for (metric, engine), series in sorted(group.found.items()):
         if engine != OURS:
             continue
         higher = series.key.higher_is_better
-        changes = tuple(locate(series)) if locate is not None else ()
+        steps = changes.get(series.key, {})
+        found = tuple(
+            msgspec.structs.replace(steps[point.key], index=index)
+            for index, point in enumerate(series.points)
+            if point.key in steps
+        )
         points = tuple(_point(point) for point in series.points)
         lines.append(
-            Line(metric=metric, engine=OURS, unit=series.unit, higher=higher, points=points, changes=changes)
+            Line(metric=metric, engine=OURS, unit=series.unit, higher=higher, points=points, changes=found)
         )
         for peer, pairs in _pairs(series, peers).items():
             theirs = tuple(_point(other) for _, other in pairs)
@@ -168,7 +176,7 @@ def _pairs(
 ) -> dict[str, list[tuple[Measured, Measured]]]:
     """For each peer, figures of ours and the peer's of the same run, oldest first.
 
-    Of several builds of a model, the peer takes turns with all and is recorded with one.
+    Of several profiles of a model, the peer takes turns with all and is recorded with one.
     """
     found: dict[str, list[tuple[Measured, Measured]]] = {}
     for point in series.points:

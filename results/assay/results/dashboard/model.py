@@ -77,10 +77,14 @@ class Point(Struct, frozen=True, kw_only=True):
 
 
 class Change(Struct, frozen=True, kw_only=True):
-    """A change point: from the run at ``index`` of its line on, figures are ``ratio`` times those before."""
+    """A change point: from the run at ``index`` of its line on, figures are ``ratio`` times those before.
+
+    One that is not ``confirmed`` rests on the last one or two commits alone.
+    """
 
     index: int
     ratio: float
+    confirmed: bool = True
 
 
 class Line(Struct, frozen=True, kw_only=True):

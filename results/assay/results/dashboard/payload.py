@@ -144,6 +144,7 @@ def _change(line: Line, change: Change) -> dict[str, Any]:
         "time": point.time,
         "ratio": _short(change.ratio),
         "better": (change.ratio > 1) == line.higher,
+        **({} if change.confirmed else {"unconfirmed": True}),
     }
 
 

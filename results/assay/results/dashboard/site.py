@@ -29,7 +29,7 @@ class SiteOptions:
 
     ``repository``: the address of a repository, or an address with ``{commit}`` in it, for links to commits.
     ``asv``: a folder that ``asv publish`` wrote, copied into the site. ``subjects``: the first lines of the
-    messages of commits.
+    messages of commits. ``notes``: what whoever reads the figures must know, such as what was left out.
     """
 
     title: str
@@ -37,6 +37,7 @@ class SiteOptions:
     repository: str | None = None
     asv: Path | None = None
     subjects: Mapping[str, str] = field(default_factory=dict)
+    notes: Sequence[str] = ()
 
 
 def commit_address(repository: str | None) -> str | None:
@@ -90,7 +91,7 @@ def _write(
     data = folder / "data"
     data.mkdir()
     front = index(entries, options.subjects)
-    front |= {"generated": options.generated, "commit_address": address}
+    front |= {"generated": options.generated, "commit_address": address, "notes": list(options.notes)}
     (data / "index.js").write_bytes(as_script("index", front))
     for entry in entries:
         name = identifier(entry.configuration)

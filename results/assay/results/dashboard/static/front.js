@@ -35,6 +35,8 @@
       byId("table").append(this.table.element);
       byId("meanings").append(...this.columns.flatMap((column) =>
         [element("dt", {}, column.name), element("dd", {}, column.meaning)]));
+      byId("notes").append(...index.notes.map((note) => element("li", {}, note)));
+      byId("notes").hidden = index.notes.length === 0;
       const changes = Assay.newestChanges(index);
       byId("summary").append(element("div", { id: "tiles" }), ...(changes ? [changes] : []));
       byId("explorer").hidden = false;

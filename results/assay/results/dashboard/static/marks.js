@@ -70,6 +70,7 @@
       element("span", { class: `ratio ${kind}` }, Assay.glyph(kind), Assay.percent(change.ratio),
         spoken(` ${WORDS[kind]}`)),
       element("small", {}, Assay.commit(change.commit, address), ` ${Assay.day(change.time)}`),
+      change.unconfirmed ? element("small", {}, "not confirmed yet") : null,
     ];
   };
 

@@ -26,7 +26,7 @@
       `${Assay.figure(Math.min(...values), unit)} and ${Assay.figure(Math.max(...values), unit)}.`];
     const changes = line.changes || [];
     if (changes.length) {
-      const told = changes.map((change) => `${Assay.percent(change.ratio)} (${change.better ? "better" : "worse"}) ` +
+      const told = changes.map((change) => `${Assay.percent(change.ratio)} (${change.better ? "better" : "worse"}${change.unconfirmed ? ", not confirmed yet" : ""}) ` +
         `at ${change.commit ? Assay.short(change.commit) : "a run"} on ${Assay.day(change.time)}`);
       words.push(`Change point${changes.length === 1 ? "" : "s"}: ${told.join(", ")}.`);
     } else words.push("No change point.");
