@@ -19,6 +19,7 @@ from assay.compile.schedules.block_panel import Lets, Packed, Panel, Spread
 from assay.compile.schedules.blocks import Block, FusedFunction, loads_of
 from assay.compile.schedules.context import ScheduleContext
 from assay.compile.schedules.contraction import Contraction
+from assay.compile.schedules.dynamic_shares import parallel_by_turns
 from assay.compile.schedules.epilogue import Epilogue
 from assay.compile.schedules.ir import (
     Buffer,
@@ -155,7 +156,7 @@ class _Emitter:
         # A vector has the products of 32 numbers and takes about two cycles with all that belongs to it.
         products = max(self.context.expected(self.rows), _FEW) * self.form.cols * self.form.depth
         units = simplify(chunks * (self.form.panels * parts))
-        return parallel(units, unit, "unit", serial=self.context.is_small(products // 16))
+        return parallel_by_turns(units, unit, "unit", serial=self.context.is_small(products // 16))
 
     def _divisor(self, most: int) -> int:
         """The most vectors of a panel, not above ``most``, that share it evenly."""

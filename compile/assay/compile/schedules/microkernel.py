@@ -13,10 +13,12 @@ from typing import TypeAlias
 
 from tvm import tirx
 
+from assay.compile.schedules.assembly import LlvmFunction, address, importing
 from assay.compile.schedules.context import ScheduleContext
 from assay.compile.schedules.contraction import Contraction, StepOrder
 from assay.compile.schedules.depth_blocks import DepthBlock, choose_block_depth, walk_depth_blocks
 from assay.compile.schedules.epilogue import Epilogue
+from assay.compile.schedules.integer_step import integer_step
 from assay.compile.schedules.ir import (
     Buffer,
     Expr,
@@ -56,7 +58,9 @@ _MIN_UNITS = 8
 
 def emit_contraction(contraction: Contraction, epilogue: Epilogue, context: ScheduleContext) -> Stmt:
     """The loops around the micro-kernel: units (row chunk, panel) in parallel, row tiles inside."""
-    return _Emitter(contraction, epilogue, context).emit()
+    emitter = _Emitter(contraction, epilogue, context)
+    emitted = emitter.emit()
+    return importing(emitter.functions.values(), emitted)
 
 
 class _Emitter:
@@ -78,6 +82,7 @@ class _Emitter:
             rows=context.choice.rows,
             unroll=context.choice.unroll,
         )
+        self.functions: dict[str, LlvmFunction] = {}
         self.block_depth = self._block_depth()
         self.walked_depth = self.block_depth or self.expected_depth
 
@@ -259,6 +264,15 @@ class _Emitter:
 
         def step(a_extra: Sequence[Expr], b_row: Expr, count: int) -> list[Stmt]:
             """Steps of K taken together, of each of which ``count`` exist: one sum for every accumulator."""
+            function = self._step_function(height, vectors, len(a_extra)) if count == form.depth else None
+            if function is not None:
+                call = function.call(
+                    *(address(buffer, 0) for buffer in accumulators),
+                    *(address(self.c.a, offset) for offset in offsets),
+                    *(address(self.c.a, offsets[0] + extra) for extra in a_extra),
+                    address(self.c.b, base + b_row * (width * form.depth)),
+                )
+                return [tirx.Evaluate(call)]
             result = []
             for i, j in places:
                 at = lanes_at(j * lanes, lanes)
@@ -281,6 +295,16 @@ class _Emitter:
             stored = store_tile(self.c, self.epilogue, self.lanes, accumulators, group, panel, row)
             statements.append(stored)
         return seq(statements)
+
+    def _step_function(self, rows: int, vectors: int, together: int) -> LlvmFunction | None:
+        """The function for a step of a tile, where there is one."""
+        unit = self.context.unit
+        if 32 * self.lanes != unit.bits:
+            return None
+        found = integer_step(unit, self.c.multiply_add, rows=rows, vectors=vectors, together=together)
+        if found is not None:
+            self.functions[found.name] = found
+        return found
 
     def _reduction(
         self,
@@ -371,4 +395,6 @@ def emit_rows_of_panel(
     """The tiles of all rows of one panel, one after the other; ``contraction.rows`` is constant."""
     rows = as_int(contraction.rows)
     assert rows is not None
-    return _Emitter(contraction, epilogue, context)._chunk(group, panel, i64(0), rows)
+    emitter = _Emitter(contraction, epilogue, context)
+    emitted = emitter._chunk(group, panel, i64(0), rows)
+    return importing(emitter.functions.values(), emitted)
