@@ -9,17 +9,22 @@ from assay.ci.gate.builds import Build, Outcome
 from assay.ci.gate.decision import Settings, Verdict
 from assay.ci.gate.judge import Benchmark, Sampler, exact_rows, unbuilt_row, with_accepted
 from assay.ci.gate.metrics import ExactMetric, SampledMetric, metrics
-from assay.ci.gate.processes import ProcessRun
 from assay.ci.gate.report import Status, status_of
 from assay.ci.gate.rounds import Runs
 from assay.ci.gate.settings_file import Accepted
+from assay.ci.gate.turns import TurnRun
 
 NET = Benchmark(model="net", threads=1)
 
 
-def process_run(latency: float, memory: int | None = 50_000_000) -> ProcessRun:
-    return ProcessRun(
-        load_time=0.1, first_run_time=0.01, calls_per_sample=1, samples=(latency,), peak_memory=memory
+def process_run(latency: float, memory: int | None = 50_000_000) -> TurnRun:
+    return TurnRun(
+        load_time=0.1,
+        first_run_time=0.01,
+        calls_per_sample=1,
+        wall=(latency,),
+        cpu=(latency,),
+        peak_memory=memory,
     )
 
 
@@ -221,7 +226,7 @@ def test_a_benchmark_that_vanished_may_be_accepted():
 
 def test_thousands_of_benchmarks_are_judged():
     one = runs_of(0.0, rounds=5)
-    benchmarks = [Benchmark(model=f"net{number}", threads=1) for number in range(3000)]
+    benchmarks = [Benchmark(model=f"net{number}", threads=1) for number in range(2000)]
     rows = Sampler(benchmarks, Settings()).rows({each.name: one for each in benchmarks})
     assert [row.benchmark for row in rows[::3]] == [each.name for each in benchmarks]
     assert status_of(tuple(rows)) is Status.INCONCLUSIVE

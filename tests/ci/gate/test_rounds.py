@@ -3,10 +3,11 @@ from __future__ import annotations
 from collections import Counter
 from pathlib import Path
 
-from assay.ci.gate.processes import Contender, ProcessRun, SideError
+from assay.ci.gate.processes import Contender, SideError
 from assay.ci.gate.rounds import Pair, measure_rounds
+from assay.ci.gate.turns import TurnRun
 
-RUN = ProcessRun(load_time=1.0, first_run_time=1.0, calls_per_sample=1, samples=(1.0,), peak_memory=1)
+RUN = TurnRun(load_time=1.0, first_run_time=1.0, calls_per_sample=1, wall=(1.0,), cpu=(1.0,), peak_memory=1)
 
 
 def pair(name: str) -> Pair:

@@ -17,7 +17,7 @@ from dataclasses import replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
-from assay.ci.gate.processes import Contender, run_worker
+from assay.ci.gate.processes import Contender, run_under
 from assay.errors import BenchmarkError
 
 __all__ = ["count_instructions", "kernel_instructions", "perf_counts"]
@@ -79,7 +79,7 @@ def _by_perf(contender: Contender) -> float:
         for calls in (_FEW, _MORE):
             out = Path(name) / f"{calls}.csv"
             prefix = ["perf", "stat", "-x,", "-e", "instructions:u", "-o", str(out)]
-            run_worker(_counted(contender), timeout=_TIMEOUT_SECONDS, prefix=prefix, calls=calls)
+            run_under(prefix, [_counted(contender)], calls=calls, timeout=_TIMEOUT_SECONDS)
             value = _perf_value(out.read_text())
             if value is None:
                 raise BenchmarkError("perf gave no count.")
@@ -97,8 +97,8 @@ def _by_callgrind(contenders: Mapping[str, Contender]) -> dict[str, float]:
             f"--toggle-collect={_KERNELS}",
             f"--callgrind-out-file={out}",
         ]
-        first, *others = [_counted(one) for one in contenders.values()]
-        run_worker(first, timeout=_TIMEOUT_SECONDS, prefix=prefix, calls=1, others=others)
+        counted = [_counted(one) for one in contenders.values()]
+        run_under(prefix, counted, calls=1, timeout=_TIMEOUT_SECONDS)
         artifacts = {name: one.artifact for name, one in contenders.items()}
         return kernel_instructions(out.read_text(errors="replace").splitlines(), artifacts)
 

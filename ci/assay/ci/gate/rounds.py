@@ -22,13 +22,19 @@ class Run(Protocol):
     """What one process measured: times in seconds, memory in bytes."""
 
     @property
-    def latency(self) -> float: ...
+    def latency(self) -> float:
+        """Of one run."""
+        ...
 
     @property
-    def load_time(self) -> float: ...
+    def load_time(self) -> float:
+        """From importing the runtime to a loaded model."""
+        ...
 
     @property
-    def peak_memory(self) -> int | None: ...
+    def peak_memory(self) -> int | None:
+        """The largest resident size; None where the system does not tell."""
+        ...
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -1,4 +1,4 @@
-"""The process that measures one side once: ``python -P worker.py`` reads a job on stdin, as JSON.
+"""The process that runs models for whoever counts from outside: its job comes on stdin, as JSON.
 
 It runs under either side's own interpreter, where any version of Assay may lie, and so uses of it nothing but
 ``assay.runtime.load`` and ``Model.run``, which users call too: both sides are measured by the same code,
@@ -11,8 +11,6 @@ from __future__ import annotations
 import importlib.util
 import json
 import sys
-from pathlib import Path
-from time import perf_counter
 from types import ModuleType
 from typing import Any
 
@@ -24,47 +22,25 @@ _ALIGNMENT_BYTES = 64
 def main() -> int:
     """Do the job on stdin; 0, or 1 with one line on stderr."""
     job = json.load(sys.stdin)
-    sampling = _module(job["sampling"])
-    sampling.limit_threads(job["threads"], job["cpus"])
+    _module(job["sampling"]).limit_threads(job["threads"], job["cpus"])
     try:
-        report = _count(job) if job["calls"] else _measure(job, sampling)
+        _run(job)
     except Exception as error:
         print(f"{type(error).__name__}: {' '.join(str(error).split())}", file=sys.stderr)
         return 1
-    Path(job["report"]).write_text(json.dumps(report))
     return 0
 
 
-def _measure(job: dict[str, Any], sampling: ModuleType) -> dict[str, Any]:
-    inputs = load_inputs(job["inputs"])
-    start = perf_counter()
+def _run(job: dict[str, Any]) -> None:
+    """Load each model, and run it as often as the job says."""
     from assay.runtime import load
 
-    model = load(job["artifact"], threads=job["threads"])
-    loaded = perf_counter()
-    model.run(inputs)
-    ran = perf_counter()
-    calls, samples = sampling.take_samples(lambda: model.run(inputs), job["seconds"], job["least_samples"])
-    return {
-        "load_time": loaded - start,
-        "first_run_time": ran - loaded,
-        "calls_per_sample": calls,
-        "samples": samples,
-        "peak_memory": sampling.peak_memory(),
-    }
-
-
-def _count(job: dict[str, Any]) -> dict[str, Any]:
-    """Run each model a number of times, for whoever counts from outside."""
-    from assay.runtime import load
-
-    for artifact, path in ((job["artifact"], job["inputs"]), *job["others"]):
+    for subject in job["subjects"]:
         # Checking digests would take most of the instructions.
-        model = load(artifact, threads=job["threads"], verify=False)
-        inputs = load_inputs(path)
+        model = load(subject["artifact"], threads=job["threads"], verify=False)
+        inputs = load_inputs(subject["inputs"])
         for _ in range(job["calls"]):
             model.run(inputs)
-    return {}
 
 
 def _module(path: str) -> ModuleType:
