@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+import functools
+import http.server
+import shutil
+import threading
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -162,3 +166,53 @@ def element_types(make_model: MakeModel) -> tuple[onnx.ModelProto, dict[str, Any
         outputs |= {f"y_{dtype}": ([6, 5], dtype), f"z_{dtype}": ([3, 5], dtype)}
         arrays[f"x_{dtype}"] = np.arange(15).reshape(3, 5).astype(dtype)
     return make_model(nodes, inputs, outputs), arrays
+
+
+class _Quiet(http.server.SimpleHTTPRequestHandler):
+    def log_message(self, format: str, *arguments: Any) -> None:
+        pass
+
+
+@pytest.fixture
+def serve() -> Iterator[Callable[[Path], str]]:
+    """Serve a folder as it is; gives its address."""
+    opened = []
+
+    def start(folder: Path) -> str:
+        handler = functools.partial(_Quiet, directory=str(folder))
+        server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler)
+        thread = threading.Thread(target=server.serve_forever)
+        thread.start()
+        opened.append((server, thread))
+        return f"http://127.0.0.1:{server.server_address[1]}/"
+
+    yield start
+    for server, thread in opened:
+        server.shutdown()
+        thread.join()
+        server.server_close()
+
+
+@pytest.fixture
+def open_browser(tmp_path: Path) -> Iterator[Callable[..., Any]]:
+    """Open Chromium without a window, with further flags."""
+    chromium, driver = shutil.which("chromium"), shutil.which("chromedriver")
+    if chromium is None or driver is None:
+        pytest.skip("needs chromium and chromium-driver, which ci/emulator.sh installs")
+    webdriver = pytest.importorskip("selenium.webdriver", reason="needs selenium")
+    opened = []
+
+    def start(*flags: str) -> Any:
+        options = webdriver.ChromeOptions()
+        options.binary_location = chromium
+        for flag in (
+            "headless", "no-sandbox", "disable-quic", "no-first-run", "disable-background-networking",
+            "disable-component-update", "disable-sync", f"user-data-dir={tmp_path / 'profile'}", *flags,
+        ):  # fmt: skip
+            options.add_argument(f"--{flag}")
+        opened.append(webdriver.Chrome(options=options, service=webdriver.ChromeService(driver)))
+        return opened[-1]
+
+    yield start
+    for each in opened:
+        each.quit()

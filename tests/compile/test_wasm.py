@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-import http.server
 import json
 import re
 import shutil
 import subprocess
 import sys
-import threading
-from collections.abc import Iterator, Mapping
-from functools import partial
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -174,48 +171,16 @@ def test_schemes(make_model: Any, cache: Path, tmp_path: Path, node: Path, schem
         np.testing.assert_allclose(run_in_node(node, path, given)["y"], ours, rtol=0, atol=1e-5)
 
 
-class _Quiet(http.server.SimpleHTTPRequestHandler):
-    def log_message(self, format: str, *arguments: Any) -> None:
-        pass
-
-
 @pytest.fixture
-def served(artifact: Path) -> Iterator[str]:
-    """The address of the artifact's folder, served as it is."""
-    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), partial(_Quiet, directory=str(artifact)))
-    thread = threading.Thread(target=server.serve_forever)
-    thread.start()
-    yield f"http://127.0.0.1:{server.server_address[1]}/"
-    server.shutdown()
-    thread.join()
-    server.server_close()
-
-
-@pytest.fixture
-def browser(tmp_path: Path) -> Iterator[Any]:
-    """Chromium without a window."""
-    chromium, driver = shutil.which("chromium"), shutil.which("chromedriver")
-    if chromium is None or driver is None:
-        pytest.skip("needs chromium and chromium-driver, which ci/emulator.sh installs")
-    webdriver = pytest.importorskip("selenium.webdriver", reason="needs selenium")
-    options = webdriver.ChromeOptions()
-    options.binary_location = chromium
-    for flag in (
-        "headless", "no-sandbox", "disable-gpu", "disable-quic", "no-first-run",
-        "disable-background-networking", "disable-component-update", "disable-sync",
-        f"user-data-dir={tmp_path / 'profile'}",
-    ):  # fmt: skip
-        options.add_argument(f"--{flag}")
-    opened = webdriver.Chrome(options=options, service=webdriver.ChromeService(driver))
-    yield opened
-    opened.quit()
+def browser(open_browser: Any) -> Any:
+    return open_browser("disable-gpu")
 
 
 @pytest.mark.slow
-def test_page_in_chromium_shows_the_result_and_the_time(artifact: Path, served: str, browser: Any) -> None:
+def test_page_in_chromium_shows_the_result_and_the_time(artifact: Path, serve: Any, browser: Any) -> None:
     from selenium.webdriver.support.ui import WebDriverWait
 
-    browser.get(served)
+    browser.get(serve(artifact))
     WebDriverWait(browser, 60).until(lambda each: each.execute_script("return 'result' in globalThis"))
     assert browser.find_element("id", "error").text == ""
     assert browser.find_element("id", "name").text == "model"
@@ -233,20 +198,12 @@ def test_page_in_chromium_shows_the_result_and_the_time(artifact: Path, served: 
 
 
 @pytest.mark.slow
-def test_page_says_what_is_wrong(artifact: Path, browser: Any, tmp_path: Path) -> None:
+def test_page_says_what_is_wrong(artifact: Path, serve: Any, browser: Any, tmp_path: Path) -> None:
     from selenium.webdriver.support.ui import WebDriverWait
 
     damaged = tmp_path / "damaged"
     shutil.copytree(artifact, damaged)
     (damaged / "lib/model.plan.json").write_text("{}")
-    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), partial(_Quiet, directory=str(damaged)))
-    thread = threading.Thread(target=server.serve_forever)
-    thread.start()
-    try:
-        browser.get(f"http://127.0.0.1:{server.server_address[1]}/")
-        WebDriverWait(browser, 60).until(lambda each: each.execute_script("return 'result' in globalThis"))
-        assert "model.plan.json has 2 bytes" in browser.find_element("id", "error").text
-    finally:
-        server.shutdown()
-        thread.join()
-        server.server_close()
+    browser.get(serve(damaged))
+    WebDriverWait(browser, 60).until(lambda each: each.execute_script("return 'result' in globalThis"))
+    assert "model.plan.json has 2 bytes" in browser.find_element("id", "error").text

@@ -56,6 +56,13 @@ def test_loader_in_node(artifact: Path, node: Path) -> None:
     assert int(found[1]) >= 50
 
 
+def test_parts_of_webgpu_that_need_no_device(node: Path) -> None:
+    report = run_node(node, "--test", HERE / "javascript" / "gpu.test.mjs", LOADER=str(LOADER))
+    found = re.search(r"^\S+ pass (\d+)$", report, re.M)
+    assert found is not None
+    assert int(found[1]) >= 6
+
+
 def test_benchmark_of_an_artifact_prints_json(artifact: Path, node: Path) -> None:
     report = json.loads(run_node(node, artifact / "javascript" / "benchmark.js", artifact, "3"))
     assert report["model"] == "by-hand"

@@ -11,7 +11,7 @@ from assay.compile.decoders.interface import DecoderOptions
 from assay.compile.decoders.text_files import text_files
 from assay.compile.describe import LIBRARY, RUNTIME, library_name
 from assay.compile.lower import Lowered, lower_canonical
-from assay.compile.targets.gpu_target import GpuTarget
+from assay.compile.targets.gpu_target import GpuApi, GpuTarget
 from assay.compile.targets.target import Launcher, Target
 from assay.compile.tvm_import import import_tvm
 from assay.progress import Progress
@@ -85,9 +85,15 @@ def compile_variant(
         with progress.step("write weights"):
             save_weights(folder / WEIGHTS, lowered.weights)
         files[WEIGHTS] = folder / WEIGHTS
-    if isinstance(target, Target) and target.launcher is Launcher.WASM:
+    if _in_browsers(target):
         files.update(javascript_files())
     return files, lowered
+
+
+def _in_browsers(target: AnyTarget) -> bool:
+    if isinstance(target, GpuTarget):
+        return target.api is GpuApi.WEBGPU
+    return target.launcher is Launcher.WASM
 
 
 def _linked(lowered: Lowered, target: Target, folder: Path) -> Path:

@@ -17,3 +17,5 @@ export class ArtifactError extends AssayError {}
 export class InterfaceError extends AssayError {}
 
 export class CapacityError extends AssayError {}
+
+export class DeviceError extends AssayError {}

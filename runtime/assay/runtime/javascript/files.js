@@ -2,6 +2,8 @@
 
 import { ArtifactError } from "./errors.js";
 
+const MANIFEST_SCHEMA = 3;
+
 /** @typedef {(loaded: number, total: number) => void} Progress */
 /** @typedef {{ sha256: string, bytes: number }} Digest */
 
@@ -168,4 +170,20 @@ function source(location) {
   if (text.startsWith("file:")) return new Folder(decodeURIComponent(new URL(text).pathname));
   const base = new URL(text, globalThis.document?.baseURI ?? globalThis.location?.href);
   return new Remote(base.pathname.endsWith("/") ? base : new URL(`${base.pathname}/`, base));
+}
+
+/**
+ * The manifest, of the schema that this loader reads.
+ *
+ * @param {Files} files
+ */
+export async function readManifest(files) {
+  const manifest = await files.manifest();
+  if (manifest.schema_version !== MANIFEST_SCHEMA) {
+    throw new ArtifactError(
+      `The artifact has manifest schema ${manifest.schema_version}; this loader reads ${MANIFEST_SCHEMA} only.`,
+      "Use the loader that came with the artifact.",
+    );
+  }
+  return manifest;
 }

@@ -1,4 +1,4 @@
-/** Run models that Assay compiled to WebAssembly (target `wasm32-simd`), in browsers and in Node.js. */
+/** Run models that Assay compiled to WebAssembly (target `wasm32-simd`) or WebGPU, in browsers and in Node.js. */
 
 /** Names of element types, as the manifest has them. */
 export type DType =
@@ -67,8 +67,11 @@ export class ArtifactError extends AssayError {}
 /** An input whose name, dtype or shape does not fit the interface. */
 export class InterfaceError extends AssayError {}
 
-/** Memory that does not suffice: WebAssembly addresses 4 GiB. */
+/** Memory that does not suffice: WebAssembly addresses 4 GiB, and a device binds what it says. */
 export class CapacityError extends AssayError {}
+
+/** No device of WebGPU, one that lacks what kernels need, or one that was lost. */
+export class DeviceError extends AssayError {}
 
 export interface LoadOptions {
   /** Check the digest of every file that is read. True by default. */
@@ -113,4 +116,34 @@ export class Model {
   run(inputs: Readonly<Record<string, Tensor | ResidentTensor>>): Record<string, OutputTensor>;
   /** Memory for the input called `name`, zeros at first. @throws InterfaceError, CapacityError */
   resident(name: string, shape: readonly number[]): ResidentTensor;
+}
+
+/**
+ * Load the code for WebGPU of the artifact at `location`, on the device that the browser prefers. Node.js has no
+ * WebGPU.
+ *
+ * @throws ArtifactError, CapacityError, DeviceError
+ */
+export function loadOnGpu(location: string | URL, options?: LoadOptions): Promise<GpuModel>;
+
+/** A model on a device; `loadOnGpu` makes one. */
+export class GpuModel {
+  private constructor();
+  readonly name: string;
+  readonly scheme: string;
+  readonly inputs: readonly Input[];
+  readonly outputs: readonly Output[];
+  /** What the browser says of the device. */
+  readonly device: string;
+  /** Bytes of the device's memory that it has taken: weights, inputs and intermediate results. */
+  readonly memoryBytes: number;
+  /**
+   * The outputs by name for inputs by name, once the device is done. Calls take turns. An input that the model
+   * writes (the cache of a decoder) is written where it is.
+   *
+   * @throws InterfaceError naming the input that does not fit; CapacityError, DeviceError
+   */
+  run(inputs: Readonly<Record<string, Tensor>>): Promise<Record<string, OutputTensor>>;
+  /** Give back the device's memory; nothing may be called afterwards. */
+  close(): void;
 }

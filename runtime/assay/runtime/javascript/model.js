@@ -3,16 +3,14 @@
 import { DTYPES, byteSize } from "./dtypes.js";
 import { ArtifactError, InterfaceError } from "./errors.js";
 import { missingFeatures } from "./features.js";
-import { Files } from "./files.js";
+import { Files, readManifest } from "./files.js";
+import { checkedInputs, checkShape, unknown } from "./interface.js";
 import { Machine } from "./machine.js";
 import { bind, readPlan } from "./plan.js";
-import { locateWeights } from "./weights.js";
+import { describedWeights, locateWeights, WEIGHTS } from "./weights.js";
 
-const MANIFEST_SCHEMA = 3;
-const WEIGHTS = "weights.safetensors";
 
-/** @typedef {{ name: string, default: number, minimum: number, maximum: number }} SymbolicSize */
-/** @typedef {{ name: string, dtype: string, shape: (number | SymbolicSize)[] }} Input */
+/** @typedef {import("./interface.js").Input} Input */
 /** @typedef {{ data: any, shape: readonly number[] } | ResidentTensor} Value */
 /** @typedef {{ calls: (() => void)[], inputs: number[], outputs: { address: number, dtype: string, shape: number[] }[] }} Ready */
 
@@ -22,13 +20,7 @@ const WEIGHTS = "weights.safetensors";
  */
 export async function load(location, { verify = true, progress } = {}) {
   const files = new Files(location, verify);
-  const manifest = await files.manifest();
-  if (manifest.schema_version !== MANIFEST_SCHEMA) {
-    throw new ArtifactError(
-      `The artifact has manifest schema ${manifest.schema_version}; this loader reads ${MANIFEST_SCHEMA} only.`,
-      "Use the loader that came with the artifact.",
-    );
-  }
+  const manifest = await readManifest(files);
   const level = chooseLevel(manifest.levels ?? []);
   const plan = readPlan(new TextDecoder().decode(await files.read(level.entry.plan)));
   const code = await files.read(level.entry.library);
@@ -90,13 +82,7 @@ async function readWeights(files, machine, manifest, names, progress) {
     },
     progress,
   );
-  const described = new Map(manifest.weights.map((/** @type {any} */ each) => [each.name, each]));
-  const wanted = names.map((name) => {
-    const weight = described.get(name);
-    if (weight === undefined) throw new ArtifactError(`The manifest has no weight ${name}.`);
-    return weight;
-  });
-  const found = locateWeights(file, address, wanted);
+  const found = locateWeights(file, address, describedWeights(manifest, names));
   return names.map((name) => /** @type {number} */ (found.get(name)));
 }
 
@@ -161,7 +147,7 @@ export class Model {
    * @param {Record<string, Value>} inputs
    */
   run(inputs) {
-    const values = this.checked(inputs);
+    const values = checkedInputs(this.inputs, inputs, (value) => value instanceof ResidentTensor);
     const ready = this.prepared(values);
     const { machine } = this;
     values.forEach((value, i) => {
@@ -193,29 +179,6 @@ export class Model {
     // What was laid out above it is lost.
     this.ready = null;
     return new ResidentTensor(this.machine, input.dtype, shape);
-  }
-
-  /**
-   * The values in the order of the interface.
-   *
-   * @private
-   * @param {Record<string, Value>} inputs
-   */
-  checked(inputs) {
-    for (const name of Object.keys(inputs)) {
-      if (!this.inputs.some((each) => each.name === name)) throw unknown(name, this.inputs);
-    }
-    /** @type {Map<string, { size: number, input: string }>} */
-    const sizes = new Map();
-    return this.inputs.map((input) => {
-      const value = inputs[input.name];
-      if (value === undefined) {
-        throw new InterfaceError(`Input "${input.name}" is missing.`, `Expected ${describe(input)}.`);
-      }
-      checkValue(input, value);
-      checkShape(input, value.shape, sizes);
-      return value;
-    });
   }
 
   /**
@@ -259,85 +222,4 @@ export class Model {
     this.ready = { calls, inputs, outputs };
     return this.ready;
   }
-}
-
-/**
- * @param {string} name
- * @param {Input[]} inputs
- */
-function unknown(name, inputs) {
-  return new InterfaceError(
-    `The model has no input "${name}".`,
-    `Inputs: ${inputs.map((each) => each.name).join(", ") || "none"}.`,
-  );
-}
-
-/**
- * @param {Input} input
- * @param {any} value
- */
-function checkValue(input, value) {
-  const expected = `Expected ${describe(input)}.`;
-  if (value instanceof ResidentTensor) {
-    if (value.dtype === input.dtype) return;
-    throw new InterfaceError(`Input "${input.name}" is ${value.dtype}, not ${input.dtype}.`, expected);
-  }
-  const array = DTYPES[input.dtype].array;
-  if (!(value?.data instanceof array)) {
-    const found = value?.data?.constructor?.name ?? typeof value;
-    throw new InterfaceError(`Input "${input.name}" is a ${found}, not a ${array.name}.`, expected);
-  }
-  if (!Array.isArray(value.shape)) {
-    throw new InterfaceError(`Input "${input.name}" has no shape.`, expected);
-  }
-  const count = value.shape.reduce((/** @type {number} */ product, /** @type {number} */ each) => product * each, 1);
-  if (count !== value.data.length) {
-    throw new InterfaceError(
-      `Input "${input.name}" has ${value.data.length} elements; its shape [${value.shape}] has ${count}.`,
-      expected,
-    );
-  }
-}
-
-/**
- * @param {Input} input
- * @param {readonly number[]} shape
- * @param {Map<string, { size: number, input: string }>} sizes
- */
-function checkShape(input, shape, sizes) {
-  const fail = (/** @type {string} */ problem) => {
-    throw new InterfaceError(
-      `Input "${input.name}" ${problem}.`,
-      `Expected ${describe(input)}, got ${input.dtype}[${shape.join(", ")}].`,
-    );
-  };
-  if (shape.length !== input.shape.length) fail(`has ${shape.length} dimensions, not ${input.shape.length}`);
-  input.shape.forEach((dim, axis) => {
-    const size = shape[axis];
-    if (!Number.isInteger(size) || size < 0) fail(`has the size ${size} in dimension ${axis}`);
-    if (typeof dim === "number") {
-      if (size !== dim) fail(`has size ${size} in dimension ${axis}, not ${dim}`);
-      return;
-    }
-    if (size < dim.minimum || size > dim.maximum) {
-      fail(`has ${dim.name} ${size}, not ${dim.minimum} to ${dim.maximum}`);
-    }
-    const first = sizes.get(dim.name);
-    if (first === undefined) sizes.set(dim.name, { size, input: input.name });
-    else if (first.size !== size) fail(`has ${dim.name} ${size}, but input "${first.input}" has ${first.size}`);
-  });
-}
-
-/**
- * The interface of an input in words.
- *
- * @param {Input} input
- */
-function describe(input) {
-  const dims = input.shape.map((dim) => (typeof dim === "number" ? dim : dim.name));
-  const ranges = input.shape.flatMap((dim) =>
-    typeof dim === "number" ? [] : [`${dim.name} from ${dim.minimum} to ${dim.maximum}`],
-  );
-  const text = `${input.dtype}[${dims.join(", ")}]`;
-  return ranges.length ? `${text} with ${ranges.join(", ")}` : text;
 }

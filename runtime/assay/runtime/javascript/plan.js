@@ -14,17 +14,18 @@ const OPERANDS = {
 
 /** @typedef {number | string | [string, ...any[]]} Expression */
 /** @typedef {{ place: "storage" | "input" | "weight", index: number, offset: number, dtype: string, shape: number[] }} BoundTensor */
-/** @typedef {{ storages: number[], tensors: BoundTensor[], steps: { kernel: string, arguments: (number | { value: number })[] }[] }} BoundPlan */
+/** @typedef {{ storages: number[], tensors: BoundTensor[], steps: { kernel: string, number: number, arguments: (number | { value: number })[], grid: number[] }[] }} BoundPlan */
 
 const damaged = (/** @type {string} */ what) => new ArtifactError(`The launch plan is damaged: ${what}.`);
 
 /**
- * A plan from its JSON.
+ * A plan of a flavour, `cpu` or `device`, from its JSON.
  *
  * @param {string} text
+ * @param {string} [flavour]
  * @returns {any}
  */
-export function readPlan(text) {
+export function readPlan(text, flavour = "cpu") {
   let plan;
   try {
     plan = JSON.parse(text);
@@ -37,7 +38,7 @@ export function readPlan(text) {
       "Build the artifact again, or use the loader that came with it.",
     );
   }
-  if (plan.flavour !== "cpu") throw new ArtifactError(`The launch plan is for a ${plan.flavour}.`);
+  if (plan.flavour !== flavour) throw new ArtifactError(`The launch plan is for a ${plan.flavour}.`);
   for (const name of ["symbols", "storages", "tensors", "inputs", "weights", "outputs", "kernels", "steps"]) {
     if (!Array.isArray(plan[name])) throw damaged(`it has no ${name}`);
   }
@@ -122,9 +123,11 @@ export function bind(plan, shapes) {
   const storages = plan.storages.map((/** @type {any} */ each) => size(each.bytes));
   const steps = plan.steps.map((/** @type {any} */ step) => ({
     kernel: plan.kernels[step.kernel]?.name,
+    number: step.kernel,
     arguments: step.arguments.map((/** @type {any} */ each) =>
       typeof each === "number" ? each : { value: size(each[1]) },
     ),
+    grid: (step.grid ?? []).map(size),
   }));
   const bound = { storages, tensors, steps };
   check(plan, bound, shapes);

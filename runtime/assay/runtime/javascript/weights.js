@@ -3,6 +3,8 @@
 import { DTYPES } from "./dtypes.js";
 import { ArtifactError } from "./errors.js";
 
+export const WEIGHTS = "weights.safetensors";
+
 const ALIGNMENT = 64;
 
 /** Names of element types in safetensors, by the manifest's. */
@@ -46,4 +48,19 @@ export function locateWeights(file, address, weights) {
     found.set(name, address + start + begin);
   }
   return found;
+}
+
+/**
+ * The manifest's descriptions of the weights called `names`, in their order.
+ *
+ * @param {any} manifest
+ * @param {readonly string[]} names
+ */
+export function describedWeights(manifest, names) {
+  const described = new Map(manifest.weights.map((/** @type {any} */ each) => [each.name, each]));
+  return names.map((name) => {
+    const weight = described.get(name);
+    if (weight === undefined) throw new ArtifactError(`The manifest has no weight ${name}.`);
+    return weight;
+  });
 }
