@@ -28,7 +28,7 @@ from assay.ci.gate import worker
 from assay.ci.gate.processes import Contender, SideError
 from assay.results.statistics import median
 
-__all__ = ["TurnRun", "take_turns"]
+__all__ = ["TurnRun", "take_turns", "turn_order"]
 
 _WORKER = Path(__file__).with_name("turn_worker.py")
 # Long against a switch of processes, short against a time slice of the scheduler.
@@ -112,7 +112,7 @@ def take_turns(
         taken: dict[str, list[list[tuple[float, float]]]] = {side: [[] for _ in pairs] for side in sides}
         for index, pair in enumerate(pairs):
             count = _samples(pair, calls[index] * fastest[index])
-            for side in _order(count, generator, in_turn=in_turn):
+            for side in turn_order(count, generator, in_turn=in_turn):
                 workers[side].write(index)
                 taken[side][index].append(workers[side].read(tuple[float, float]))
     return [
@@ -130,7 +130,7 @@ def _samples(pair: tuple[Contender, Contender], seconds: float) -> int:
     return max(*(each.least_samples for each in pair), min(_MOST_SAMPLES, math.ceil(most / seconds)))
 
 
-def _order(count: int, generator: random.Random, *, in_turn: bool) -> list[str]:
+def turn_order(count: int, generator: random.Random, *, in_turn: bool) -> list[str]:
     """Whose turn it is, ``count`` times for each side."""
     sides = ("base", "head")
     if in_turn:

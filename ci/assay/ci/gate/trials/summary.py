@@ -116,7 +116,7 @@ def _noise(runs: Sequence[GateRun]) -> dict[str, tuple[float, float]]:
             for kind, (base, head) in enumerate(
                 ((one.base_cpu, one.head_cpu), (one.base_wall, one.head_wall))
             ):
-                ratios[kind] += [abs(math.log(y / x)) for x, y in zip(base, head, strict=True)]
+                ratios[kind].extend(abs(math.log(y / x)) for x, y in zip(base, head, strict=True))
         found[name] = (float(np.median(ratios[0])), float(np.median(ratios[1])))
     return found
 
