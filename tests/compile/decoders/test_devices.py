@@ -11,6 +11,7 @@ import pytest
 
 from assay.compile.build import build_artifact
 from assay.compile.decoders.interface import DecoderOptions
+from assay.errors import CapacityError
 from assay.runtime import Decoder, load_decoder
 from assay.runtime.devices import find_devices
 from assay.runtime.manifest import Execution
@@ -90,3 +91,15 @@ def test_a_page_that_is_shared_is_copied_there(artifact: Path) -> None:
     expected = decoder.forward([(alone, [*PROMPT, 13])])
     np.testing.assert_allclose(logits[:1], expected, atol=2e-4)
     assert place.tokens == [*PROMPT, 17]
+
+
+def test_a_cache_that_the_device_has_no_room_for(artifact: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from assay.runtime.drivers.plan_device import DeviceCalls
+
+    def refuse(self: Any, arrays: Any) -> None:
+        raise CapacityError("It has no buffers of so many bytes.")
+
+    monkeypatch.setattr(DeviceCalls, "keep", refuse)
+    with pytest.raises(CapacityError, match="cache does not fit on the device") as caught:
+        on_device(artifact)
+    assert "smaller context" in (caught.value.hint or "")

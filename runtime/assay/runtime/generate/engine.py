@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 
+from assay.errors import CapacityError
 from assay.runtime.memory import empty_aligned
 
 if TYPE_CHECKING:
@@ -131,14 +132,23 @@ class DriverEngine:
 
 
 class DeviceEngine:
-    """Runs a plan on a device, where the cache lies: its memory on the host is never touched."""
+    """Runs a plan on a device, where the cache lies: its memory on the host is never touched.
+
+    Raises CapacityError where the device has no room for the cache.
+    """
 
     def __init__(self, calls: DeviceCalls, cache: KvCache) -> None:
         self._calls = calls
         self._cache = cache
         # The arguments of a step come first.
         self._kept = dict(enumerate(cache.arrays, _ARGUMENTS))
-        calls.keep(self._kept)
+        try:
+            calls.keep(self._kept)
+        except CapacityError as error:
+            raise CapacityError(
+                f"The cache does not fit on the device: {error.message}",
+                hint="Load the model with a smaller context or for fewer sequences.",
+            ) from error
 
     def run(self, arguments: StepArguments, threads: int) -> npt.NDArray[np.float32]:
         """As ``Engine`` says."""
