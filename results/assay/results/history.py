@@ -14,14 +14,15 @@ from assay.results.commits import Commit
 from assay.results.record import Metric, Unit
 from assay.results.series import Point, Series, SeriesKey
 
-__all__ = ["LEAST_EFFECT", "History", "Level", "Shift", "find_shifts", "levels_of"]
+__all__ = ["LEAST_EFFECT", "LEAST_EXACT_EFFECT", "History", "Level", "Shift", "find_shifts", "levels_of"]
 
 LEAST_EFFECT = 0.01
 """The relative change that matters, where nobody says otherwise."""
 
-# What has no noise: any change is one, and a smaller one matters, because it adds up.
+LEAST_EXACT_EFFECT = 0.001
+"""The same of metrics without noise, of which a smaller change can be seen, and adds up."""
+
 _EXACT: frozenset[Metric] = frozenset({"artifact_size"})
-_LEAST_EXACT = 0.001
 # Clocks of machines in one team differ by this much without harm.
 _CLOCKS = timedelta(minutes=10)
 _COMMITS_SHOWN = 12
@@ -105,10 +106,14 @@ def find_shifts(
     series: Sequence[Series],
     commits: Sequence[Commit] = (),
     *,
-    least_effect: float = LEAST_EFFECT,
+    least_effect: float | None = None,
     now: datetime | None = None,
 ) -> History:
-    """The steps in ``series``, in the order of ``commits`` (oldest first) where they are given."""
+    """The steps in ``series``, in the order of ``commits`` (oldest first) where they are given.
+
+    ``least_effect`` is the relative change that matters, in place of ``LEAST_EFFECT`` and
+    ``LEAST_EXACT_EFFECT``.
+    """
     order = {commit.hash: place for place, commit in enumerate(commits)}
     subjects = {commit.hash: commit.subject for commit in commits}
     all_levels = [(each, levels_of(each, order or None)) for each in series]
@@ -117,9 +122,9 @@ def find_shifts(
     for each, levels in all_levels:
         values = [level.value for level in levels]
         if each.key.metric in _EXACT and _mostly_equal(values):
-            changes = exact_changes(values, least_effect=min(least_effect, _LEAST_EXACT))
+            changes = exact_changes(values, least_effect=least_effect or LEAST_EXACT_EFFECT)
         else:
-            changes = find_changes(values, least_effect=least_effect, together=judged)
+            changes = find_changes(values, least_effect=least_effect or LEAST_EFFECT, together=judged)
         for change in changes:
             last, first = levels[change.index - 1], levels[change.index]
             shifts.append(
@@ -168,7 +173,9 @@ def _notes(series: Iterable[Series], order: Mapping[str, int], now: datetime) ->
     if changed:
         notes.append(f"{_counted(changed, 'record')} measured on uncommitted changes left out")
     elsewhere = {
-        point.commit for point in points if order and point.commit is not None and point.commit not in order
+        point.commit
+        for point in points
+        if order and point.commit is not None and not point.dirty and point.commit not in order
     }
     if elsewhere:
         notes.append(f"{_counted(len(elsewhere), 'commit')} of other branches left out: {_short(elsewhere)}")

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 from assay.errors import UsageError
 from assay.results.commits import Commit, read_commits
-from assay.results.history import LEAST_EFFECT, History, Shift, find_shifts
+from assay.results.history import History, Shift, find_shifts
 from assay.results.report import format_value
 from assay.results.series import Filter, Series
 from assay.schema import published_schema
@@ -64,7 +64,7 @@ def report_history(
     commits: Sequence[Commit] = (),
     *,
     since: datetime | None = None,
-    least_effect: float = LEAST_EFFECT,
+    least_effect: float | None = None,
 ) -> HistoryReport:
     """The steps at commits from ``since`` on, judged by the noise of all that ``chosen`` takes."""
     series = store.series(chosen)

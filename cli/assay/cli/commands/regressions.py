@@ -45,10 +45,9 @@ _LEFT_OUT_SHOWN = 5
 )
 @click.option(
     "--threshold",
-    default="1%",
-    show_default=True,
     metavar="PERCENT",
-    help="The least change that matters; a benchmark's own noise may ask for more.",
+    help="The least change that matters; a benchmark's own noise may ask for more.  [default: 1%, and 0.1% "
+    "of sizes of artifacts]",
 )
 @click.option(
     "--repository",
@@ -65,7 +64,7 @@ def command(
     /,
     place: str | None,
     since: str | None,
-    threshold: str,
+    threshold: str | None,
     repository: Path | None,
     branch: str | None,
     everything: bool,
@@ -92,7 +91,7 @@ def command(
 
     output: Output = ctx.obj
     chosen = _filter(ctx)
-    least = _percent(threshold)
+    least = None if threshold is None else _percent(threshold)
     start = None if since is None else parse_since(since)
     commits = commits_of(repository, branch)
     with open_store(place or default_results()) as store:
