@@ -14,6 +14,7 @@ import pytest
 import assay.runtime.generate.loading
 from assay.cli.commands import chat as chat_command
 from assay.cli.main import main
+from assay.runtime.devices.device import DeviceInfo
 from assay.runtime.generate.decoder import Decoder
 
 pytest.importorskip("tokenizers", reason="the generate extra is not installed")
@@ -50,7 +51,7 @@ def decoders(monkeypatch, llama):
     content = library.to_str().encode()
     loaded = []
 
-    def load_decoder(path, *, threads=None, context=None, level=None, **_):
+    def load_decoder(path, *, threads=None, context=None, level=None, device=None, **_):
         name = Path(path).name
         if name == "missing":
             return real(path, threads=threads, context=context, level=level)
@@ -65,6 +66,7 @@ def decoders(monkeypatch, llama):
             threads=threads or 1,
             tokenizer_content=None if name == "plain" else content,
             template=None if name in ("plain", "base") else TEMPLATE,
+            device=None if device is None else DeviceInfo(api=device, index=1, name="test"),
         )
         loaded.append(decoder)
         return decoder
@@ -92,6 +94,13 @@ def test_json(cli):
     assert data["decode_tokens_per_second"] > 0
     assert data["acceptance_rate"] is None
     assert data["peak_memory_bytes"] > 1 << 20
+
+
+def test_the_device_that_is_asked_for(cli):
+    assert cli.json("generate", "tiny", "--prompt", "a", "-n", 1)["device"] == "cpu"
+    assert (
+        cli.json("generate", "tiny", "--prompt", "a", "-n", 1, "--device", "opencl")["device"] == "opencl:1"
+    )
 
 
 @pytest.mark.parametrize("how", [["--ngram"], ["--draft", "other"], ["--draft", "tiny", "--draft-tokens", 3]])
