@@ -81,7 +81,7 @@ def test_a_real_gate_run(tmp_path: Path) -> None:
     """A kernel with 30% planted, through to a decision; then the file goes on where it was."""
     number = next(number for number in range(100) if plan_of(number) == (0.3, False))
     subjects = build_subjects(tmp_path / "builds", cache=tmp_path / "cache", slowdowns=(0.3,), models=False)
-    run = gate_run(subjects, number, most_rounds=20, budget=100.0)
+    run = gate_run(subjects, number, most_rounds=12, budget=30.0)
     (measured,) = run.benchmarks.values()
     assert run.failures == ()
     assert len(measured.base_cpu) == len(measured.head_wall) >= 1
