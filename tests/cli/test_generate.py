@@ -97,10 +97,9 @@ def test_json(cli):
 
 
 def test_the_device_that_is_asked_for(cli):
-    assert cli.json("generate", "tiny", "--prompt", "a", "-n", 1)["device"] == "cpu"
-    assert (
-        cli.json("generate", "tiny", "--prompt", "a", "-n", 1, "--device", "opencl")["device"] == "opencl:1"
-    )
+    for option, expected in ([], "cpu"), (["--device", "opencl"], "opencl:1"):
+        data = cli.json("generate", "tiny", "--prompt", "a", "-n", 1, *option)
+        assert data["device"] == expected
 
 
 @pytest.mark.parametrize("how", [["--ngram"], ["--draft", "other"], ["--draft", "tiny", "--draft-tokens", 3]])
