@@ -30,6 +30,8 @@
     ├── NothingMeasuredError      25 there was nothing to compare
     ├── GateInfrastructureError   26 assay gate: git, the machine or the measuring itself failed
     ├── PastRegressionError      30 assay regressions --fail: there are regressions
+    ├── FarmError                 28 a farm has no scheduler or no worker left
+    ├── FarmJobError              29 jobs of a farm failed for good
     └── StoreError               31 a database of results cannot be reached or used
 
 Exit code 130 is an interrupt (Ctrl-C), as in every shell.
@@ -51,6 +53,8 @@ __all__ = [
     "DeviceError",
     "EmulatorError",
     "ExternalDataError",
+    "FarmError",
+    "FarmJobError",
     "GateInfrastructureError",
     "InconclusiveError",
     "InterfaceError",
@@ -268,3 +272,15 @@ class StoreError(AssayError):
     """A database of results that cannot be reached, or is of another version."""
 
     exit_code = 31
+
+
+class FarmError(AssayError):
+    """A farm whose scheduler or workers went away; what was done is kept, and the same run goes on."""
+
+    exit_code = 28
+
+
+class FarmJobError(AssayError):
+    """Jobs of a farm that failed for good; the others were done."""
+
+    exit_code = 29

@@ -33,7 +33,7 @@ def run(*arguments: str, **options: object) -> subprocess.CompletedProcess[str]:
 def test_the_verbs_are_those_that_scripts_rely_on():
     assert set(VERBS) == {
         "models", "targets", "devices", "device", "export", "build", "bundle", "verify", "run",
-        "bench", "gate", "profile", "tune", "profdata", "inspect", "dashboard", "generate", "chat",
+        "bench", "gate", "farm", "profile", "tune", "profdata", "inspect", "dashboard", "generate", "chat",
         "estimate", "quantize",
     }  # fmt: skip
 

@@ -36,6 +36,7 @@ VERBS = {
     "dashboard": "Write a static site of all figures over commits.",
     "regressions": "List the commits at which benchmarks changed, and by how much.",
     "results": "Bring records of measurements into a team's database.",
+    "farm": "Build, tune and measure a matrix of models, on one machine or on many.",
     "profile": "Show where the time of a run goes, kernel by kernel.",
     "tune": "Search faster tiles for a model, on this machine or on a device of another.",
     "profdata": "Record, merge and show profile data, which guide `assay build --profile pgo`.",
