@@ -126,7 +126,7 @@ def test_filters_are_in_the_address_and_come_back_from_it(site, open_page):
     assert settings(browser) == "model=resnet18&scheme=f32"
     assert set(models(browser)) == {"resnet18"}
     shown = len(models(browser))
-    assert find(browser, "#count").text == f"{shown} configurations (of 9)"
+    assert find(browser, "#count").text == f"{shown} rows (of 9)"
     again = open_page(site, f"index.html#{settings(browser)}")
     assert len(models(again)) == shown
     assert find(again, "[name='scheme']").get_attribute("value") == "f32"
@@ -452,7 +452,7 @@ def test_two_thousand_series_are_paged_and_all_within_reach(tmp_path, open_page)
     assert (tmp_path / "site/data/index.js").stat().st_size < 2_000_000
     browser = open_page(tmp_path / "site")
     assert len(models(browser)) == 50
-    assert find(browser, "#count").text == "1\u201350 of 2000 configurations"
+    assert find(browser, "#count").text == "1\u201350 of 2000 rows"
     assert find(browser, "#pages span").text == "Page 1 of 40"
     find(browser, "#next").click()
     assert settings(browser) == "page=2"
@@ -460,7 +460,7 @@ def test_two_thousand_series_are_paged_and_all_within_reach(tmp_path, open_page)
     assert find(browser, "#table tbody tr").get_attribute("aria-rowindex") == "52"
     choose(browser, "target", "target-3")
     assert settings(browser) == "target=target-3"
-    assert find(browser, "#count").text == "1\u201350 of 500 configurations (of 2000)"
+    assert find(browser, "#count").text == "1\u201350 of 500 rows (of 2000)"
     seconds = browser.execute_script(
         """
         const start = performance.now();

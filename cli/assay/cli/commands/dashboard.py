@@ -12,6 +12,7 @@ import click
 
 from assay.cli.options import output_options
 from assay.cli.output import Output
+from assay.cli.results_place import results_option
 from assay.errors import UsageError
 
 if TYPE_CHECKING:
@@ -31,12 +32,7 @@ _SSH = re.compile(r"^(?:ssh://)?(?:[\w.-]+@)(?P<host>[\w.-]+)[:/](?P<path>[\w./~
 @click.option(
     "-o", "--output", "folder", type=click.Path(path_type=Path), help="Where to.  [default: results/site]"
 )
-@click.option(
-    "--results",
-    "place",
-    metavar="FOLDER|URL",
-    help="Folder of the records, or the URL of a database of them.  [default: results/runs]",
-)
+@results_option
 @click.option(
     "--artifacts",
     type=_PATH,

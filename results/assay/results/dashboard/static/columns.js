@@ -32,7 +32,7 @@
     return [
       element("a", { href: `series.html#id=${row.id}&back=${encodeURIComponent(location.hash.slice(1))}` }, row.model),
       detail ? element("small", {}, detail) : null,
-      Assay.labels(row),
+      element("div", {}, Assay.labels(row)),
     ];
   }
 
@@ -65,7 +65,7 @@
       cell: (row) => Assay.ratio(row.peers?.[peer], row.older?.[peer]),
       meaning: `How many times better ours is than ${Assay.engine(peer)} in the same run: its time over ours, ` +
         "or our rate over its. Above 1× ours is better. Below, the 95 % interval; ▲ and ▼ mean that it lies " +
-        "wholly on one side of 1×, ≈ that it does not. A date: the newest run left it out. A dash: never measured beside it.",
+        "wholly on one side of 1×, and the ratio more than 1 % away from it; ≈ means neither. A date: the newest run left it out. A dash: never measured beside it.",
     }));
     return [
       { id: "model", name: "Model", order: "asc", value: (row) => row.model, cell: modelCell, heading: true,
@@ -84,7 +84,7 @@
         cell: Assay.sparkline,
         meaning: "The figure over commits, oldest left; a vertical line is the last change point. Less than 15 % does not fill the height. Sorts by the newest figure over the oldest." },
       { id: "change", name: "Last change", number: true, order: "desc", value: (row) => row.change?.time,
-        cell: (row) => Assay.change(row.change, index.commit_address),
+        cell: (row) => row.runs ? Assay.change(row.change, index.commit_address) : missing("no figure"),
         meaning: "The last lasting step: how much the figure moved, where, and whether that is better (▲) or worse (▼). “None”: nothing but noise, or fewer than 8 commits. “Not confirmed yet”: it rests on the last one or two commits." },
       { id: "roof", name: "Roofline", number: true, order: "asc", value: (row) => row.roof?.fraction, cell: (row) => Assay.roof(row.roof),
         meaning: "Time that this machine would need at best over the time of all kernels, and what bounds most of it. A dash: run assay profile ARTIFACT --json, and build this page with --kernel-profile." },

@@ -63,12 +63,19 @@
         byId("search").focus();
       });
       byId("copy").addEventListener("click", () => this.copy());
+      byId("more").addEventListener("click", () => this.unfold(!byId("facets").classList.contains("open")));
       addEventListener("hashchange", () => this.read());
     }
 
     set(name, value) {
       if (value) this.settings.set(name, value);
       else this.settings.delete(name);
+    }
+
+    /** On a narrow page filters are folded away until they are asked for, or set. */
+    unfold(open) {
+      byId("facets").classList.toggle("open", open);
+      byId("more").setAttribute("aria-expanded", String(open));
     }
 
     /** Another filter or order begins at the first page. */
@@ -80,6 +87,7 @@
 
     read() {
       this.settings = Assay.settings();
+      if (Assay.FACETS.some(([name]) => this.settings.has(name)) || this.settings.has("show")) this.unfold(true);
       this.show();
     }
 
@@ -126,7 +134,7 @@
       if (!rows.length) return "No configuration matches. Reset the filters to see all.";
       const part = rows.length > size ? `${first + 1}–${Math.min(first + size, rows.length)} of ` : "";
       const of = rows.length === all ? "" : ` (of ${all})`;
-      return `${part}${rows.length} configuration${rows.length === 1 ? "" : "s"}${of}`;
+      return `${part}${rows.length} row${rows.length === 1 ? "" : "s"}${of}`;
     }
 
     pages({ page, pages }) {

@@ -6,6 +6,7 @@
   const WIDTH = 112;
   const HEIGHT = 26;
   const EDGE = 3;
+  const LEAST = 0.01; // the relative difference that matters, as for change points
   const FLAT = 0.15; // a smaller part of the figure does not fill the height
 
   /** A line through the newest figures, its last point and its last change marked. */
@@ -35,11 +36,11 @@
       { class: "spark", viewBox: `0 0 ${WIDTH} ${HEIGHT}`, role: "img", "aria-label": label }, marks);
   };
 
-  /** `faster`, `slower` or neither, as far as the interval tells. */
+  /** Better or worse where the interval tells and it matters, or neither. */
   Assay.verdict = function (ratio) {
     const [value, low = value, high = value] = ratio;
-    if (low > 1) return "better";
-    if (high < 1) return "worse";
+    if (low > 1 && value > 1 + LEAST) return "better";
+    if (high < 1 && value < 1 / (1 + LEAST)) return "worse";
     return "even";
   };
 

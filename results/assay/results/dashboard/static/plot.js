@@ -29,17 +29,19 @@
       const told = changes.map((change) => `${Assay.percent(change.ratio)} (${change.better ? "better" : "worse"}${change.unconfirmed ? ", not confirmed yet" : ""}) ` +
         `at ${change.commit ? Assay.short(change.commit) : "a run"} on ${Assay.day(change.time)}`);
       words.push(`Change point${changes.length === 1 ? "" : "s"}: ${told.join(", ")}.`);
-    } else words.push("No change point.");
+    } else if (unit !== "ratio") words.push("No change point.");
     return words.join(" ");
   }
 
-  function legend(lines, intervals) {
+  function legend(lines, intervals, banded) {
     const entry = (words, mark) => element("li", {},
       shape("svg", { viewBox: "0 0 28 10", "aria-hidden": "true" }, mark), words);
     return element("ul", { class: "legend" },
-      lines.map((line, place) => entry(Assay.engine(line.engine), shape("line",
-        { x1: 0, x2: 28, y1: 5, y2: 5, stroke: `var(${COLOURS[place % 4]})`, "stroke-width": 2.5, "stroke-dasharray": DASHES[place % 4].join(" ") || null }))),
-      intervals ? entry("95 % interval", shape("rect", { width: 28, height: 10, fill: "rgb(var(--band) / 0.22)" })) : null);
+      lines.map((line) => entry(Assay.engine(line.engine), shape("line",
+        { x1: 0, x2: 28, y1: 5, y2: 5, stroke: `var(${COLOURS[line.ink % 4]})`, "stroke-width": 2.5, "stroke-dasharray": DASHES[line.ink % 4].join(" ") || null }))),
+      intervals ? entry("95 % interval", banded
+        ? shape("rect", { width: 28, height: 10, fill: "rgb(var(--band) / 0.22)" })
+        : shape("line", { x1: 14, x2: 14, y1: 0, y2: 10, stroke: "var(--text)", "stroke-width": 1.5 })) : null);
   }
 
   /** The same figures as a table. */
@@ -105,9 +107,9 @@
       const { ctx } = plot;
       ctx.save();
       ctx.lineWidth = devicePixelRatio;
-      lines.forEach((line, index) => {
+      lines.forEach((line) => {
         if (!line.low) return;
-        ctx.strokeStyle = colour(COLOURS[index % 4]);
+        ctx.strokeStyle = colour(COLOURS[line.ink % 4]);
         line.at.forEach((place, found) => {
           if (line.low[found] === null) return;
           const x = plot.valToPos(place, "x", true);
@@ -157,7 +159,7 @@
     return [low - margin > 0 && low < high * 0.5 ? 0 : Math.max(0, low - margin), high + margin];
   }
 
-  /** A figure with a plot of `lines` (ours first) over `runs`. */
+  /** A figure with a plot of `lines` (ours first, each with the number of its ink) over `runs`. */
   Assay.plot = function (name, lines, runs, address) {
     const [first] = lines;
     const intervals = lines.some((line) => line.low);
@@ -166,8 +168,9 @@
       "aria-label": `${name} over commits. Left and right arrow keys read figures; the table below has all.` });
     const readout = element("p", { class: "readout", "aria-live": "polite" }, " ");
     const figure = element("figure", { class: "plot" },
-      element("figcaption", {}, element("h2", {}, name), legend(lines, intervals),
-        element("p", { class: "story" }, story(first, runs))),
+      element("figcaption", {}, element("h2", {}, name), legend(lines, intervals, banded),
+        element("p", { class: "story" }, first.unit === "ratio"
+          ? lines.map((line) => `${Assay.engine(line.engine)}: ${story(line, runs)}`).join(" ") : story(first, runs))),
       canvas, readout, figures(lines, runs, address, name));
     const drawn = new Drawing({ lines, runs, banded, canvas, readout, name });
     Assay.whenShown(canvas, () => drawn.draw());
@@ -190,9 +193,9 @@
       this.plot?.destroy();
       const count = this.lines.length;
       const ratio = this.lines[0].unit === "ratio";
-      const series = this.lines.map((line, place) => ({
-        stroke: colour(COLOURS[place % 4]), width: place ? 1.5 : 2, dash: DASHES[place % 4], spanGaps: true,
-        points: { show: true, size: place ? 4 : 5 },
+      const series = this.lines.map((line) => ({
+        stroke: colour(COLOURS[line.ink % 4]), width: line.ink ? 1.5 : 2, dash: DASHES[line.ink % 4], spanGaps: true,
+        points: { show: true, size: line.ink ? 4 : 5 },
       }));
       const bounds = this.banded ? [{ stroke: "transparent", points: { show: false } }, { stroke: "transparent", points: { show: false } }] : [];
       this.plot = new uPlot({
@@ -201,7 +204,7 @@
         cursor: { drag: { x: true, y: false }, points: { size: 8 } },
         scales: { x: { time: false, range: (_, low, high) => [low - 0.5, high + 0.5] }, y: { range: ratio ? ratioRange : range } },
         series: [{}, ...series, ...bounds],
-        bands: this.banded ? [{ series: [count + 2, count + 1], fill: `rgb(${colour("--band")} / 0.18)` }] : [],
+        bands: this.banded ? [{ series: [count + 2, count + 1], fill: `rgb(${colour(this.lines[0].ink ? "--band-peer" : "--band")} / 0.18)` }] : [],
         axes: axes(this.lines, this.runs),
         hooks: { draw: [whiskers(this.lines), ...(ratio ? [even] : []), marker(this.lines[0].changes || [])], setCursor: [(plot) => this.read(plot.cursor.idx)] },
       }, this.data, this.canvas);

@@ -50,18 +50,24 @@
       ...Assay.labels({ executed: build?.executed, random: c.weights === "random" }));
   }
 
+  /** Inks: ours is the first, and a peer has the same in every plot of a metric. */
+  function inked(lines, peers) {
+    return lines.map((line) => ({ ...line, ink: line.engine === OURS ? 0 : 1 + (peers.indexOf(line.engine) % 3) }))
+      .sort((a, b) => a.ink - b.ink);
+  }
+
   function plots(data) {
     const { runs, lines, ratios, commit_address: address } = data;
     const metrics = [...new Set([...data.headlines, ...lines.map((line) => line.metric)])];
+    const peers = [...new Set([...lines, ...ratios].map((line) => line.engine))].filter((name) => name !== OURS).sort();
     const made = [];
     for (const metric of metrics) {
-      const found = lines.filter((line) => line.metric === metric)
-        .sort((a, b) => (b.engine === OURS) - (a.engine === OURS) || a.engine.localeCompare(b.engine));
+      const found = inked(lines.filter((line) => line.metric === metric), peers);
       if (!found.length) continue;
       const plot = Assay.plot(Assay.metric(metric), found, runs, address);
       plot.id = `metric-${metric}`;
       made.push(plot);
-      const beside = ratios.filter((line) => line.metric === metric);
+      const beside = inked(ratios.filter((line) => line.metric === metric), peers);
       if (beside.length) made.push(Assay.plot(`${Assay.metric(metric)}: times better than each peer`, beside, runs, address));
     }
     return made;

@@ -81,13 +81,17 @@
     }
 
     row(row, place) {
-      return element("tr", { role: "row", "aria-rowindex": place + 2 }, this.columns.map((column) =>
-        element(column.heading ? "th" : "td", {
+      return element("tr", { role: "row", "aria-rowindex": place + 2 }, this.columns.map((column) => {
+        const cell = element(column.heading ? "th" : "td", {
           scope: column.heading ? "row" : null,
           role: column.heading ? "rowheader" : "cell",
           class: `${column.number ? "number" : ""} c-${column.id.split("-")[0]}`,
           "data-name": column.name,
-        }, column.cell(row))));
+        }, column.cell(row));
+        // Cards of narrow pages show what there is.
+        cell.classList.toggle("absent", cell.textContent.startsWith("–"));
+        return cell;
+      }));
     }
   };
 }
