@@ -25,6 +25,7 @@ import msgspec
 
 from assay.ci.json_file import write_json
 from assay.errors import AssayError
+from assay.runtime.manifest import Execution
 
 if TYPE_CHECKING:
     from assay.runtime.manifest import Level
@@ -34,8 +35,17 @@ __all__ = ["TargetRow", "build_row", "main", "markdown"]
 _MODEL = "silero-vad"
 _WARM_UP, _REPEATS = 1, 5
 _TIMEOUT = 1800.0  # seconds of one build: verification on a device that the CPU plays is slow
+# Systems that are linked for too, by a target for each.
+_PLATFORMS = (
+    ("x86-64-v3", "linux-x86_64"),
+    ("aarch64-neon-dotprod", "macos-aarch64"),
+    ("x86-64-v3", "macos-x86_64"),
+    ("x86-64-v3", "windows-x86_64"),
+)
 _LINKED = {
     ".so": "shared library",
+    ".dylib": "shared library",
+    ".dll": "shared library",
     ".wasm": "WebAssembly module",
     ".cubin": "cubin",
     ".ptx": "PTX",
@@ -65,10 +75,16 @@ class TargetRow(msgspec.Struct, frozen=True, kw_only=True):
     problem: str | None = None
 
 
-def build_row(model: str, target: str, folder: Path) -> TargetRow:
-    """Build ``model`` for ``target`` in ``folder``, and say what came of it. A failure is in the row."""
-    place = folder / target
+def build_row(model: str, target: str, folder: Path, *, platform: str | None = None) -> TargetRow:
+    """Build ``model`` for ``target`` in ``folder``, and say what came of it. A failure is in the row.
+
+    ``platform``: the system whose bundle the code is for, where it is not that of the target.
+    """
+    place = folder / f"{target}-{platform}"
     command = [sys.executable, "-m", "assay.cli.main", "build", model, "--target", target, "-o", str(place)]
+    if platform is not None:
+        command += ["--platform", platform]
+        target = f"{target} for {platform}"
     try:
         done = subprocess.run(command, capture_output=True, text=True, timeout=_TIMEOUT, check=False)
     except subprocess.TimeoutExpired:
@@ -88,11 +104,14 @@ def _described(model: str, target: str, place: Path) -> TargetRow:
     suffixes = (PurePosixPath(name).suffix for name in sorted(manifest.files) if name.startswith("lib/"))
     forms = dict.fromkeys(_LINKED[suffix] for suffix in suffixes if suffix in _LINKED)
     seconds, untimed = _timed(model, place)
+    if seconds is None and level.executed is Execution.EMULATED:
+        seconds = _timed_under_emulator(model, place, level)
+    errors = [case.max_absolute_error for case in level.verification.cases]
     return TargetRow(
         target=target,
         linked=" and ".join(forms),
         executed=_where(level),
-        error=max(case.max_absolute_error for case in level.verification.cases),
+        error=max(errors, default=None),
         seconds=seconds,
         untimed=untimed,
         bytes=sum(file.bytes for file in manifest.files.values()),
@@ -128,6 +147,18 @@ def _timed(name: str, place: Path) -> tuple[float | None, str | None]:
     return statistics.median(times), None
 
 
+def _timed_under_emulator(name: str, place: Path, level: Level) -> float | None:
+    """The mean seconds of a run under QEMU's user mode or Wine, as the native runtime takes them."""
+    from assay.compile.reverify import user_mode_of
+    from assay.models.inputs import make_inputs
+    from assay.models.registry import find_model
+
+    emulator = user_mode_of(level)
+    if emulator is None:
+        return None
+    return emulator.seconds(place, make_inputs(find_model(name), {}, 0), repeats=_REPEATS)
+
+
 def markdown(model: str, rows: Sequence[TargetRow]) -> str:
     """The table, in Markdown."""
     lines = [
@@ -138,9 +169,9 @@ def markdown(model: str, rows: Sequence[TargetRow]) -> str:
     ]
     for row in rows:
         if row.problem is not None:
-            lines.append(f"| {row.target} | no: {_cell(row.problem)} | | | | | |")
+            lines.append(f"| {row.target} | no: {_cell(row.problem)} | none | none | none | none | none |")
             continue
-        error = "" if row.error is None else f"{row.error:.1e}"
+        error = "nothing was compared" if row.error is None else f"{row.error:.1e}"
         run = f"{row.seconds * 1e3:.3g} ms" if row.seconds is not None else f"not timed: {row.untimed}"
         size = "" if row.bytes is None else f"{row.bytes / 1e6:.2f} MB"
         cells = (row.target, "yes", row.linked or "", row.executed or "", error, run, size)
@@ -172,6 +203,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
         for target in wanted:
             print(f"{target} ...", file=sys.stderr, flush=True)
             rows.append(build_row(options.model, target, Path(folder)))
+        for target, platform in _PLATFORMS:
+            if target in wanted:
+                print(f"{target} for {platform} ...", file=sys.stderr, flush=True)
+                rows.append(build_row(options.model, target, Path(folder), platform=platform))
     if options.output is not None:
         write_json(options.output, rows)
     print(markdown(options.model, rows))

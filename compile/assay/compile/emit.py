@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from assay.compile.native.platforms import Platform, platform_of
-from assay.compile.native.toolchain import SOURCES, zig_environment
+from assay.compile.native.toolchain import SOURCES, naming, zig_environment
 from assay.compile.targets.target import Launcher, Target
 from assay.compile.tvm_import import import_tvm
 from assay.errors import AssayError, MissingDependencyError, StorageError
@@ -108,17 +108,8 @@ def link_for_system(objects: Sequence[Path], platform: Platform, output: Path) -
 
     Raises what ``emit_library`` does.
     """
-    command = [
-        sys.executable,
-        "-m",
-        "ziglang",
-        "cc",
-        "-target",
-        platform.library_triple,
-        "-shared",
-        "-s",
-        "-O2",
-    ]
+    command = [sys.executable, "-m", "ziglang", "cc", "-target", platform.library_triple, "-shared", "-s"]
+    command += ["-O2", *naming(platform, output.name)]
     command += ["-o", str(output), *map(str, objects), str(SOURCES / "kernels_host.c")]
     _link(command, output, zig_environment())
 

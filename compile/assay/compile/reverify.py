@@ -29,7 +29,7 @@ from assay.runtime.drivers.wasm_module import wasm_engine
 from assay.runtime.levels import choose_level, device_of, fits
 from assay.runtime.manifest import Execution, Level, Manifest, Verification, VerifiedCase
 
-__all__ = ["verify_again", "verify_emulated"]
+__all__ = ["user_mode_of", "verify_again", "verify_emulated"]
 
 
 def verify_again(
@@ -52,7 +52,7 @@ def verify_again(
     manifest = artifact.manifest
     canonical = model_of(path, manifest, spec, BuildCache(cache), progress)
     named = [each for each in manifest.levels if level in (None, each.target.name)]
-    emulators = {each.target.name: _emulator(each) for each in named}
+    emulators = {each.target.name: user_mode_of(each) for each in named}
     levels = [each for each in named if emulators[each.target.name] or _runs_here(each, manifest)]
     if not levels:
         levels = [choose_level(manifest, level)]  # says why
@@ -78,7 +78,7 @@ def _runs_here(level: Level, manifest: Manifest) -> bool:
     return fits(level) or isinstance(device_of(level, manifest), DeviceInfo)
 
 
-def _emulator(level: Level) -> UserMode | None:
+def user_mode_of(level: Level) -> UserMode | None:
     """What executes the code of a level for another machine or system, where it is installed."""
     info = level.target
     if info.name not in targets() or level.entry.driver != Launcher.PLAN or fits(level):
@@ -117,7 +117,7 @@ def verify_emulated(
     notes: dict[str, str] = {}
     with _as_folder(artifact) as folder:
         for each in chosen:
-            name, emulator = each.target.name, _emulator(each)
+            name, emulator = each.target.name, user_mode_of(each)
             with progress.step(f"run {name} in an emulated machine"):
                 if emulator is None:
                     outputs = run_emulated(folder, cases, level=name, timeout=timeout)
@@ -137,7 +137,7 @@ def _levels_to_emulate(manifest: Manifest, name: str | None) -> list[Level]:
 
     def emulable(level: Level) -> bool:
         if platform_of(level.target.triple) != platform_of("x86_64-linux-gnu"):
-            return _emulator(level) is not None
+            return user_mode_of(level) is not None
         return able.issuperset(map(canonical_feature, level.target.features))
 
     if name is None:

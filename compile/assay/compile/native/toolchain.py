@@ -14,7 +14,7 @@ from assay.compile.cache import BuildCache, installed_versions, key_of
 from assay.compile.native.platforms import Platform
 from assay.errors import AssayError, MissingDependencyError
 
-__all__ = ["SOURCES", "build_library", "build_program", "zig_environment"]
+__all__ = ["SOURCES", "build_library", "build_program", "naming", "zig_environment"]
 
 SOURCES = Path(__file__).parent
 _PROGRAM_ONLY = frozenset({"run.cc", "npy.cc"})
@@ -22,6 +22,14 @@ _FLAGS = (
     "-x", "c++", "-std=c++17", "-O2", "-fno-exceptions", "-fno-rtti", "-nostdinc++", "-nostdlib++",
     "-fno-threadsafe-statics", "-Wall", "-Wextra", "-Werror", "-s",
 )  # fmt: skip
+
+
+def naming(platform: Platform, name: str) -> tuple[str, ...]:
+    """Options that put ``name`` into a shared library for those who link against it.
+
+    For macOS that is a path, which would be that of the build.
+    """
+    return (f"-Wl,-install_name,@rpath/{name}",) if platform.system == "macos" else ()
 
 
 def zig_environment() -> dict[str, str]:
@@ -48,7 +56,8 @@ def build_program(platform: Platform, *, cache: Path | None = None) -> Path:
 def build_library(platform: Platform, *, cache: Path | None = None) -> Path:
     """The shared library with the functions of ``assay.h``; raises what ``build_program`` does."""
     names = sorted(path.name for path in SOURCES.glob("*.cc") if path.name not in _PROGRAM_ONLY)
-    options = ("-shared", "-fPIC", "-fvisibility=hidden", "-DASSAY_LIBRARY")
+    options: tuple[str, ...] = ("-shared", "-fPIC", "-fvisibility=hidden", "-DASSAY_LIBRARY")
+    options += naming(platform, platform.library_name)
     return _built(platform.library_name, platform.library_triple, names, options, cache)
 
 
