@@ -113,7 +113,7 @@ def test_a_repository_without_a_commit(git):
 
 def test_git_that_is_not_installed(git, monkeypatch, tmp_path):
     monkeypatch.setenv("PATH", str(tmp_path))
-    with pytest.raises(GateInfrastructureError, match="not installed"):
+    with pytest.raises(GateInfrastructureError, match="git cannot be started"):
         find_repository(git.root)
 
 

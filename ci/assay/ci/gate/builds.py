@@ -14,7 +14,7 @@ from typing import Any
 from assay.ci.gate.environments import Environment
 from assay.errors import GateInfrastructureError, MissingDependencyError, StorageError
 
-__all__ = ["Build", "BuildOptions", "Outcome", "build", "make_inputs"]
+__all__ = ["Build", "BuildOptions", "Outcome", "build", "is_path", "make_inputs"]
 
 # Exit codes of StorageError and MissingDependencyError: the machine's, or that of its set-up.
 _NOT_THE_CHANGES_FAULT = (StorageError.exit_code, MissingDependencyError.exit_code)

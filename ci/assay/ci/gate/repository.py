@@ -19,6 +19,11 @@ WORKTREE = "WORKTREE"
 """Stands where a ref may stand, and means the files of the working tree as they are."""
 
 _TIMEOUT_SECONDS = 600.0
+# What git sets for its hooks: it would point at another repository (`git rev-parse --local-env-vars`).
+_OF_A_HOOK = frozenset(
+    f"GIT_{name}"
+    for name in ("DIR", "WORK_TREE", "INDEX_FILE", "OBJECT_DIRECTORY", "COMMON_DIR", "PREFIX", "NAMESPACE")
+)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -147,8 +152,7 @@ def find_repository(start: Path | None = None) -> Repository:
 
 
 def _git(folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
-    # Variables that a git hook sets would point at another repository.
-    environment = {key: value for key, value in os.environ.items() if not key.startswith("GIT_")}
+    environment = {key: value for key, value in os.environ.items() if key not in _OF_A_HOOK}
     environment |= {"GIT_OPTIONAL_LOCKS": "0", "GIT_TERMINAL_PROMPT": "0", "LC_ALL": "C"}
     try:
         return subprocess.run(
@@ -162,7 +166,9 @@ def _git(folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
             timeout=_TIMEOUT_SECONDS,
             check=False,
         )
-    except FileNotFoundError:
-        raise GateInfrastructureError("git is not installed, and assay gate needs it.") from None
+    except OSError as error:
+        raise GateInfrastructureError(
+            f"git cannot be started: {error.strerror or error}.", hint="assay gate needs it; install it."
+        ) from None
     except subprocess.TimeoutExpired:
         raise GateInfrastructureError(f"git {arguments[0]} took over {_TIMEOUT_SECONDS:g} s.") from None

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import dataclasses
+import difflib
 import time
+from collections.abc import Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -11,7 +13,7 @@ from tempfile import TemporaryDirectory
 
 from assay.benchmarks.machine import choose_cpus, fingerprint
 from assay.benchmarks.provenance import versions
-from assay.ci.gate.builds import Build, BuildOptions, Outcome
+from assay.ci.gate.builds import Build, BuildOptions, Outcome, is_path
 from assay.ci.gate.decision import Settings, Verdict
 from assay.ci.gate.fitness import check_fitness, widening_of
 from assay.ci.gate.instructions import count_instructions
@@ -157,6 +159,7 @@ class _Run:
 
     def compare(self, base: Side, head: Side) -> list[Row]:
         """Build and measure every model; the rows, model by model."""
+        _check_paths(self.plan.models, base.tree, head.tree)
         built: dict[str, _Built] = {}
         rows: dict[str, list[Row]] = {}
         for number, model in enumerate(self.plan.models):
@@ -176,6 +179,8 @@ class _Run:
         plan = self.plan
         before, after = (side.build(model, place, plan.build, self.progress) for side in (base, head))
         subject = Benchmark(model=model)
+        if all(result.build.outcome is Outcome.MISSING for result in (before, after)):
+            raise UsageError(f"Neither side knows the model {model}: {after.build.reason}")
         if any(result.build.outcome is not Outcome.BUILT for result in (before, after)):
             return unbuilt_row(subject, before.build, after.build)
         self._build_again_if_slow(base, head, model, place, before, after)
@@ -258,3 +263,14 @@ class _Run:
             cpus=choose_cpus(threads),
             seconds=self.plan.seconds,
         )
+
+
+def _check_paths(models: Sequence[str], *trees: Path) -> None:
+    """Raise UsageError for the path of a model that no tree has, before anything is built."""
+    for model in filter(is_path, models):
+        if not any((tree / model).exists() for tree in trees):
+            suffix = Path(model).suffix
+            known = [str(path.relative_to(tree)) for tree in trees for path in tree.rglob(f"*{suffix}")]
+            near = difflib.get_close_matches(model, known, n=1)
+            hint = f"Did you mean {near[0]}?" if near else "Paths start at the root of the repository."
+            raise UsageError(f"Neither side has a file {model}.", hint=hint)

@@ -155,8 +155,12 @@ def _tell(output: Output, repository: Repository, head: Revision, *, explicit: b
     changes = repository.changes()
     if not changes:
         return
-    count = f"{len(changes)} file{'s' if len(changes) > 1 else ''}"
+    count = (
+        "1 file of the working tree is"
+        if len(changes) == 1
+        else f"{len(changes)} files of the working tree are"
+    )
     if head.worktree and not explicit:
-        output.note(f"{count} of the working tree are not committed: the working tree is measured.")
+        output.note(f"{count} not committed: the working tree is measured.")
     elif not head.worktree:
-        output.warn(f"{count} of the working tree are not committed, and not measured: the head is {head}.")
+        output.warn(f"{count} not committed, and not measured: the head is {head}.")

@@ -1,0 +1,147 @@
+"""Gate runs from end to end, on a repository that holds Assay's own code and a few tiny models."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from assay.ci.gate.builds import BuildOptions
+from assay.ci.gate.decision import Verdict
+from assay.ci.gate.report import Status
+from assay.ci.gate.repository import WORKTREE, find_repository
+from assay.ci.gate.run import GatePlan, run_gate
+from assay.errors import UsageError
+
+ROOT = Path(__file__).parents[3]
+PORTIONS = ("compile", "runtime", "models", "benchmarks", "results", "ci", "cli")
+SAVE = "save_weights(folder / WEIGHTS, lowered.weights)"
+LESS_EXACT = """save_weights(
+                folder / WEIGHTS,
+                {name: (array * array.dtype.type(1.0002)) for name, array in lowered.weights.items()},
+            )"""
+
+
+def product(columns: int) -> bytes:
+    """y = x @ w, with w of [64, columns]."""
+    from onnx import TensorProto, helper, numpy_helper
+
+    weight = np.random.default_rng(0).normal(size=(64, columns)).astype(np.float32)
+    graph = helper.make_graph(
+        [helper.make_node("MatMul", ["x", "w"], ["y"])],
+        "product",
+        [helper.make_tensor_value_info("x", TensorProto.FLOAT, [4, 64])],
+        [helper.make_tensor_value_info("y", TensorProto.FLOAT, [4, columns])],
+        [numpy_helper.from_array(weight, "w")],
+    )
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=10)
+    data = model.SerializeToString()
+    assert isinstance(data, bytes)
+    return data
+
+
+@pytest.fixture
+def assay_repository(git):
+    """Two commits: the second has code that is less exact, and models that grow, break, vanish and appear."""
+    for name in PORTIONS:
+        shutil.copytree(
+            ROOT / name / "assay", git.root / name / "assay", ignore=shutil.ignore_patterns("__pycache__")
+        )
+    shutil.copy(ROOT / "pyproject.toml", git.root)
+    git.commit(
+        **{"models/same.onnx": product(32), "models/grows.onnx": product(32)},
+        **{"models/breaks.onnx": product(32), "models/vanishes.onnx": product(32)},
+    )
+    variant = git.root / "compile" / "assay" / "compile" / "variant.py"
+    text = variant.read_text()
+    assert SAVE in text
+    variant.write_text(text.replace(SAVE, LESS_EXACT))
+    git.commit(
+        **{"models/grows.onnx": product(4096), "models/breaks.onnx": product(32)[:100]},
+        **{"models/vanishes.onnx": None, "models/appears.onnx": product(32)},
+    )
+    return find_repository(git.root)
+
+
+def plan(repository, *models: str, base: str = "HEAD~1", head: str = "HEAD", **options) -> GatePlan:
+    return GatePlan(
+        repository=repository,
+        base=repository.resolve(base),
+        head=repository.resolve(head),
+        models=models,
+        **{"budget": 0.0, "instructions": False, "build": BuildOptions(target="native"), **options},
+    )
+
+
+@pytest.mark.slow
+def test_what_is_planted_is_caught_and_told_apart(assay_repository):
+    names = ("same", "grows", "breaks", "vanishes", "appears")
+    report = run_gate(plan(assay_repository, *(f"models/{name}.onnx" for name in names)))
+    assert report.status is Status.REGRESSION
+    assert report.base.own_code
+    assert report.head.own_code
+    found = {(Path(row.model).stem, row.metric): row for row in report.rows}
+
+    loss = found["same", "error"]
+    assert loss.verdict is Verdict.REGRESSION, loss.reason
+    assert loss.ratio is None or loss.ratio > 10
+    assert not found["same", "artifact_size"].fails
+    assert found["same", "latency"].verdict is Verdict.INCONCLUSIVE  # there was no time for rounds
+
+    for metric in ("weights", "artifact_size"):
+        assert found["grows", metric].verdict is Verdict.REGRESSION, metric
+    assert found["grows", "weights"].head == 64 * 4096 * 4
+
+    broken = found["breaks", "latency"]
+    assert (broken.verdict, broken.fails) == (Verdict.BROKEN, True)
+    assert "The head does not build" in broken.reason
+    assert "breaks.onnx" in broken.reason
+
+    gone, new = found["vanishes", "latency"], found["appears", "latency"]
+    assert (gone.verdict, gone.fails) == (Verdict.MISSING, True)
+    assert (new.verdict, new.fails) == (Verdict.MISSING, False)
+    assert "The base lacks it" in new.reason
+    assert len(list((assay_repository.root / ".git").glob("worktrees/*"))) == 0
+
+
+@pytest.mark.slow
+def test_a_models_repository_is_measured_with_the_assay_that_is_installed(git):
+    git.commit(**{"net.onnx": product(32)})
+    git.commit(readme="Nothing that is measured changes.")
+    (git.root / "note").write_text("not committed")
+    repository = find_repository(git.root)
+    report = run_gate(plan(repository, "net.onnx", head=WORKTREE, budget=20.0, threads=(1, 2)))
+    assert report.head.worktree
+    assert report.head.dirty
+    assert not report.head.own_code
+    rows = {(row.threads, row.metric): row for row in report.rows}
+    assert {threads for threads, metric in rows if metric == "latency"} == {1, 2}
+    latency = rows[1, "latency"]
+    assert latency.verdict is not Verdict.BROKEN, latency.reason
+    assert len(latency.base_runs) == len(latency.head_runs) >= 1
+    assert all(value > 0 for value in (*latency.base_runs, *latency.head_runs))
+    exact = [row for row in report.rows if row.threads is None and row.metric != "compile_time"]
+    assert len(exact) == 6
+    assert {row.verdict for row in exact} == {Verdict.UNCHANGED}
+    assert len(report.fitness) == 6
+
+
+def test_nothing_to_compare(git):
+    git.commit(a="1")
+    with pytest.raises(UsageError, match="nothing to compare"):
+        run_gate(plan(find_repository(git.root), base="HEAD"))
+
+
+def test_a_model_that_neither_side_has_is_a_mistake_of_the_command_line(git):
+    git.commit(**{"models/net.onnx": "none"})
+    with pytest.raises(UsageError, match=r"Neither side has a file models/nett\.onnx") as raised:
+        run_gate(plan(find_repository(git.root), "models/nett.onnx", base="HEAD"))
+    assert raised.value.hint == "Did you mean models/net.onnx?"
+
+
+def test_more_threads_than_cpus(git):
+    git.commit(**{"net.onnx": "none"})
+    with pytest.raises(UsageError, match="threads were asked for"):
+        run_gate(plan(find_repository(git.root), "net.onnx", base="HEAD", threads=(100_000,)))
