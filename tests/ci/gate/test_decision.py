@@ -211,7 +211,7 @@ def test_thousands_of_benchmarks() -> None:
         {"widening": 0.5},
         {"least_effect": 0.0},
         {"first_look": 0},
-        {"first_look": 101},
+        {"first_look": 61},
         {"growth": 1.0},
         {"jump": 0.5},
     ],

@@ -86,7 +86,7 @@ class Settings:
     least_effect: float = 0.75
     widening: float = 1.0
     first_look: int = 10
-    max_rounds: int = 100
+    max_rounds: int = 60
     growth: float = 1.25
     jump: float = 100.0
 
