@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
+from assay.benchmarks import sampling
 from assay.benchmarks.machine import choose_cpus, fingerprint
 from assay.benchmarks.provenance import versions
 from assay.ci.gate.builds import Build, BuildOptions, Outcome, is_path
@@ -84,7 +85,7 @@ def run_gate(plan: GatePlan, progress: Progress | None = None) -> GateReport:
     for threads in plan.threads:
         choose_cpus(threads)
     start, wall = time.monotonic(), time.time()
-    run = _Run(plan, progress or SilentProgress())
+    run, code = _Run(plan, progress or SilentProgress()), _code_state()
     try:
         with ExitStack() as stack:
             folder = TemporaryDirectory(prefix="assay-gate-", ignore_cleanup_errors=True)
@@ -100,6 +101,10 @@ def run_gate(plan: GatePlan, progress: Progress | None = None) -> GateReport:
     except OSError as error:
         where = f" {error.filename}" if error.filename else ""
         raise GateInfrastructureError(f"The gate cannot use{where}: {error.strerror or error}.") from error
+    if _code_state() != code:
+        raise GateInfrastructureError(
+            "Assay was changed while it measured, and so was what measures.", hint="Run the gate again."
+        )
     judged, unused = with_accepted(rows, plan.accepted)
     seconds = time.monotonic() - start
     jump = time.time() - wall - seconds
@@ -122,6 +127,12 @@ def run_gate(plan: GatePlan, progress: Progress | None = None) -> GateReport:
         notes=(*run.notes, *unused),
         versions=versions(),
     )
+
+
+def _code_state() -> list[tuple[str, int]]:
+    """Which version of each file measures: processes read some of them whenever they start."""
+    files = [Path(sampling.__file__), *sorted(Path(__file__).parent.glob("*.py"))]
+    return [(str(path), path.stat().st_mtime_ns) for path in files]
 
 
 @dataclass(frozen=True, kw_only=True)
