@@ -68,6 +68,30 @@ def test_rounds_after_a_verdict_do_not_change_it() -> None:
     assert _only(early) == _only(full) == _only(late)
 
 
+def test_a_last_look_spends_what_is_left() -> None:
+    rng = np.random.default_rng(8)
+    for _ in range(10):
+        series = _series(rng, 29, noise=0.2)
+        before, after = (decide({"it": series}, spent=spent)["it"] for spent in (False, True))
+        assert before.verdict is Verdict.INCONCLUSIVE
+        assert not before.finished
+        assert (before.rounds, after.rounds) == (24, 29)
+        assert after.finished
+        assert before.interval is not None
+        assert after.interval is not None
+        assert math.log(after.interval[1] / after.interval[0]) < math.log(
+            before.interval[1] / before.interval[0]
+        )
+    # What was decided before is not touched.
+    clear = _series(rng, 29, slowdown=0.3)
+    assert decide({"it": clear}, spent=True) == decide({"it": clear})
+    # Few rounds that all agree are enough, if the level can be reached.
+    few = Series(base=(1.0,) * 9, head=(1.5,) * 9)
+    assert decide({"it": few}, spent=True)["it"].verdict is Verdict.REGRESSION
+    fewer = decide({"it": Series(base=(1.0,) * 3, head=(1.5,) * 3)}, spent=True)["it"]
+    assert (fewer.verdict, fewer.finished, fewer.interval) == (Verdict.INCONCLUSIVE, True, None)
+
+
 def test_a_significant_but_small_change_is_no_regression() -> None:
     rng = np.random.default_rng(1)
     small = _series(rng, 100, slowdown=0.015, noise=0.002)
@@ -159,12 +183,16 @@ def test_false_alarms_over_many_benchmarks_are_bounded() -> None:
     rng = np.random.default_rng(0)
     settings = Settings(confidence=0.9, max_rounds=40, least_effect=1e-6, equivalence_confidence=0.999999)
     runs, alarms = 200, 0
-    for _ in range(runs):
+    for rounds in rng.integers(25, 41, runs).tolist():
         sizes = np.exp(rng.standard_normal((20, 40))) * np.where(np.arange(40) % 13 < 6, 1.0, 0.01)
         ratios = sizes * rng.choice([-1.0, 1.0], (20, 40))
         found = decide(
-            {str(i): Series(base=(1.0,) * 40, head=tuple(np.exp(row / 4))) for i, row in enumerate(ratios)},
+            {
+                str(i): Series(base=(1.0,) * rounds, head=tuple(np.exp(row[:rounds] / 4)))
+                for i, row in enumerate(ratios)
+            },
             settings,
+            spent=True,
         )
         verdicts = {decision.verdict for decision in found.values()}
         alarms += bool(verdicts & {Verdict.REGRESSION, Verdict.IMPROVEMENT})

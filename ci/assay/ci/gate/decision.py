@@ -133,13 +133,16 @@ class Decision:
     reason: str
 
 
-def decide(series: Mapping[str, Series], settings: Settings | None = None) -> dict[str, Decision]:
+def decide(
+    series: Mapping[str, Series], settings: Settings | None = None, *, spent: bool = False
+) -> dict[str, Decision]:
     """The decision on each benchmark of a gate run, in the order of ``series``.
 
     All rounds measured so far go in, and the looks due by then are taken one after the other: the same data
     give the same decisions, and rounds after a verdict do not change it. A benchmark whose decision is not
-    ``finished`` needs more rounds; without them, ``inconclusive`` is what is known. ``settings`` and the set
-    of benchmarks must stay the same during a gate run.
+    ``finished`` needs more rounds. With ``spent``, no more will come: a last look at all rounds spends what
+    is left of the error. That is right where time ended them, and not what they said. ``settings`` and the
+    set of benchmarks must stay the same during a gate run.
     """
     settings = settings or Settings()
     decisions = {name: fault for name, one in series.items() if (fault := _fault(one, settings)) is not None}
@@ -148,7 +151,7 @@ def decide(series: Mapping[str, Series], settings: Settings | None = None) -> di
         for name, one in series.items()
         if name not in decisions
     }
-    decisions |= _Looks(ratios, total=len(series), settings=settings).decide()
+    decisions |= _Looks(ratios, total=len(series), settings=settings).decide(spent=spent)
     return {name: decisions[name] for name in series}
 
 
@@ -213,56 +216,57 @@ class _Looks:
         self._same_parts = spend(settings.looks, self._same_level)
         self._differs: set[int] = set()
 
-    def decide(self) -> dict[str, Decision]:
-        """Take every look that the data allow."""
+    def decide(self, *, spent: bool) -> dict[str, Decision]:
+        """Take every look that the data allow, and with ``spent`` one more at all rounds."""
         found: dict[int, Decision] = {}
         for index, rounds in enumerate(self._settings.looks):
-            open_ones = [
-                row
-                for row, ratios in enumerate(self._ratios)
-                if len(ratios) >= rounds and not (row in found and found[row].finished)
-            ]
-            if not open_ones:
+            rows = [row for row in self._open(found) if len(self._ratios[row]) >= rounds]
+            if not rows:
                 break
-            found.update(self._look(index, rounds, open_ones))
-        for row, ratios in enumerate(self._ratios):
+            found.update(self._look(rounds, self._change_parts[index], self._same_parts[index], rows))
+        if spent:
+            for rounds in sorted({len(self._ratios[row]) for row in self._open(found)}):
+                rows = [row for row in self._open(found) if len(self._ratios[row]) == rounds]
+                taken = sum(look <= rounds for look in self._settings.looks)
+                left = [1 - sum(parts[:taken]) for parts in (self._change_parts, self._same_parts)]
+                found.update(self._look(rounds, left[0], left[1], rows, last=True))
+        for row in self._open(found):
             if row not in found:
+                ratios = self._ratios[row]
                 effect = math.exp(float(np.median(walsh_averages(ratios[None, :]))))
                 found[row] = _too_few(len(ratios), effect)
         return {self._names[row]: found[row] for row in range(len(self._names))}
 
-    def _look(self, index: int, rounds: int, rows: list[int]) -> Iterator[tuple[int, Decision]]:
+    def _open(self, found: Mapping[int, Decision]) -> list[int]:
+        return [row for row in range(len(self._names)) if not (row in found and found[row].finished)]
+
+    def _look(
+        self, rounds: int, change_part: float, same_part: float, rows: list[int], *, last: bool = False
+    ) -> Iterator[tuple[int, Decision]]:
+        """Decisions on ``rows`` after ``rounds``, by parts of the error for changes and for equivalence."""
         values = np.stack([self._ratios[row][:rounds] for row in rows])
-        same_count = critical_count(rounds, self._same_level * self._same_parts[index])
+        same_count = critical_count(rounds, self._same_level * same_part)
         look = _evidence(values, same_count, self._settings.widening)
-        level = self._step_down(index, rows, np.minimum(look.slower, look.faster))
-        count = critical_count(rounds, level)
+        level = self._step_down(change_part, rows, np.minimum(look.slower, look.faster))
+        low, high = _interval(values, look.estimate, critical_count(rounds, level), self._settings.widening)
         margin = math.log1p(self._settings.threshold)
         least = margin * self._settings.least_effect
         within = (look.low > -margin) & (look.high < margin)
-        slower = (look.slower <= level) & (look.estimate >= least) & ~within
-        faster = (look.faster <= level) & (look.estimate <= -least) & ~within
-        low, high = _interval(values, look.estimate, count, self._settings.widening)
-        last = rounds == self._settings.max_rounds
+        slower = (look.slower <= level) & (look.estimate >= least)
+        faster = (look.faster <= level) & (look.estimate <= -least)
+        last = last or rounds == self._settings.max_rounds
         for place, row in enumerate(rows):
             effect = math.exp(look.estimate[place])
             if within[place]:
-                bounds = (look.low[place], look.high[place])
-                yield row, self._unchanged(rounds, effect, bounds)
+                yield row, self._unchanged(rounds, effect, (look.low[place], look.high[place]))
                 continue
-            verdict = (
-                Verdict.REGRESSION
-                if slower[place]
-                else Verdict.IMPROVEMENT
-                if faster[place]
-                else Verdict.INCONCLUSIVE
-            )
-            bounds = (low[place], high[place])
-            yield row, self._claim(verdict, rounds, effect, bounds, last=last)
+            changed = Verdict.REGRESSION if slower[place] else Verdict.IMPROVEMENT
+            verdict = changed if slower[place] or faster[place] else Verdict.INCONCLUSIVE
+            yield row, self._claim(verdict, rounds, effect, (low[place], high[place]), last=last)
 
-    def _step_down(self, index: int, rows: list[int], p_values: Array) -> float:
+    def _step_down(self, change_part: float, rows: list[int], p_values: Array) -> float:
         """Holm's steps at one look; gives the level of one side that they end with."""
-        part = self._change_level * self._change_parts[index]
+        part = self._change_level * change_part
         waiting = sorted((p, row) for p, row in zip(p_values.tolist(), rows, strict=True))
         for p_value, row in waiting:
             if row in self._differs:

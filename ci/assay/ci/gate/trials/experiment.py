@@ -110,7 +110,7 @@ def gate_run(
                 failures.append(f"{error.side}: {error.message}")
                 if len(failures) > 3:
                     raise
-    decisions = _decide(values, settings)
+    decisions = _decide(values, settings, spent=True)
     return GateRun(
         number=number,
         slowdown=slowdown,
@@ -159,9 +159,9 @@ def _round(
             values[one.name].wall[side].append(run.wall_time)
 
 
-def _decide(values: dict[str, _Values], settings: Settings) -> dict[str, Decision]:
+def _decide(values: dict[str, _Values], settings: Settings, *, spent: bool = False) -> dict[str, Decision]:
     series = {name: Series(base=tuple(one.cpu[0]), head=tuple(one.cpu[1])) for name, one in values.items()}
-    return decide(series, settings)
+    return decide(series, settings, spent=spent)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

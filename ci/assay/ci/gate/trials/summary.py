@@ -123,7 +123,7 @@ def _noise(runs: Sequence[GateRun]) -> dict[str, tuple[float, float]]:
 
 def _false_alarm_by_wall(run: GateRun) -> bool:
     series = {name: Series(base=one.base_wall, head=one.head_wall) for name, one in run.benchmarks.items()}
-    decisions = decide(series, Settings(max_rounds=run.max_rounds))
+    decisions = decide(series, Settings(max_rounds=run.max_rounds), spent=True)
     return any(decision.verdict is Verdict.REGRESSION for decision in decisions.values())
 
 
