@@ -11,6 +11,7 @@ from assay.cli.artifacts import canonical_behind, is_artifact, spec_from_manifes
 from assay.cli.engine_choice import check_plan, choose_engines
 from assay.cli.failures import as_assay_error, report_failure
 from assay.cli.output import Output
+from assay.cli.results_place import default_results
 from assay.errors import UsageError
 
 if TYPE_CHECKING:
@@ -209,13 +210,9 @@ def save_records(records: Sequence[Record], folder: Path | None) -> Path | None:
     """Write the records, if there are any, to ``folder``; the path of the file."""
     if not records:
         return None
-    from assay.benchmarks.provenance import find_checkout
     from assay.results.record import write_records
 
-    if folder is None:
-        checkout = find_checkout()
-        folder = (checkout.root if checkout else Path()) / "results" / "runs"
-    return write_records(folder, records)
+    return write_records(folder or default_results(), records)
 
 
 def _language_model(name: str) -> UsageError:

@@ -9,9 +9,9 @@ one point that does not fit. A candidate stays when all of these hold:
   interquartile ranges, as rustc-perf takes it (or the same of the distances to the levels, where that is
   less); between two levels it shrinks as their medians' errors do, and it grows with the number of series
   that are looked at together.
-- A permutation test tells the two sides apart: shuffled, they have no boundary anywhere that gains as much
-  by the same cost. Or, where the sides are too short for that, every point of the shorter one is away from
-  the other's level by more than the noise of a point.
+- A permutation test tells the two sides apart, of at least five points each: shuffled, they have no boundary
+  anywhere that gains as much by the same cost. Or every point of the shorter side is away from the other's
+  level by more than the noise of a point.
 - They are apart by the least effect that matters.
 
 Sizes are Hodges and Lehmann's shift of the logarithms, with Moses' interval. Nothing assumes a normal
@@ -36,6 +36,8 @@ FEWEST_POINTS = 8
 """With fewer points a series has no noise of its own to speak of."""
 
 _LEAST_SEGMENT = 3
+# Two outliers in a row make the median of three or four points one.
+_LEAST_TESTED = 5
 _ERROR = 0.005
 _PERMUTATIONS = 999
 _BATCH = 50
@@ -227,9 +229,10 @@ class _Step:
 
     def holds(self, least: float) -> bool:
         """Whether this is a change that matters."""
-        if min(len(self.before), len(self.after)) < _LEAST_SEGMENT or abs(self.shift) < least:
+        shorter = min(len(self.before), len(self.after))
+        if shorter < _LEAST_SEGMENT or abs(self.shift) < max(least, self.threshold):
             return False
-        return (abs(self.shift) > self.threshold and self.error < _ERROR) or self.apart()
+        return (shorter >= _LEAST_TESTED and self.error < _ERROR) or self.apart()
 
     def interval(self) -> tuple[float, float] | None:
         """The 95% interval of the shift, by the ranks of the pairs' differences."""

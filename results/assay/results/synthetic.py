@@ -29,6 +29,8 @@ __all__ = [
     "PlantedStep",
     "SyntheticHistory",
     "draw_levels",
+    "draw_values",
+    "key_of",
     "make_history",
 ]
 
@@ -173,7 +175,7 @@ def make_history(
             ],
         )
     steps = [
-        PlantedStep(key=_key(benchmark), commit=hashes[number], ratio=ratio)
+        PlantedStep(key=key_of(benchmark), commit=hashes[number], ratio=ratio)
         for benchmark in benchmarks
         for number, ratio in benchmark.steps
     ]
@@ -205,6 +207,31 @@ def _git(folder: Path, *arguments: str, given: str | None = None) -> str:
     return subprocess.run(command, input=given, capture_output=True, text=True, check=True).stdout
 
 
+def draw_values(benchmark: Benchmark, commits: int, generator: np.random.Generator) -> list[float]:
+    """What is recorded of a benchmark at each of so many commits: medians over the rounds of a run."""
+    levels = draw_levels(benchmark.noise, benchmark.spread, commits, generator)
+    return [
+        median(round_medians(_measure(benchmark, number, luck, generator)))
+        for number, luck in enumerate(levels)
+    ]
+
+
+def _measure(
+    benchmark: Benchmark, number: int, luck: float, generator: np.random.Generator
+) -> list[list[float]]:
+    """The samples of each round of one process run."""
+    level = benchmark.value * math.prod(ratio for step, ratio in benchmark.steps if number >= step)
+    if benchmark.noise is Noise.NONE:
+        return [[float(round(level))]]
+    # Who is disturbed gets less done: a rate falls.
+    level = level / luck if benchmark.metric in HIGHER_IS_BETTER else level * luck
+    means = level * np.exp(generator.normal(0, benchmark.spread / 2, size=_ROUNDS))
+    samples = means[:, np.newaxis] * np.exp(
+        generator.normal(0, benchmark.spread / 4, size=(_ROUNDS, _SAMPLES))
+    )
+    return [[float(value) for value in row] for row in samples]
+
+
 def _record(
     benchmark: Benchmark,
     number: int,
@@ -213,16 +240,7 @@ def _record(
     luck: float,
     generator: np.random.Generator,
 ) -> Record:
-    level = benchmark.value * math.prod(ratio for step, ratio in benchmark.steps if number >= step)
-    # Who is disturbed gets less done: a rate falls.
-    level = level / luck if benchmark.metric in HIGHER_IS_BETTER else level * luck
-    rounds = [[float(round(level))]]
-    if benchmark.noise is not Noise.NONE:
-        means = level * np.exp(generator.normal(0, benchmark.spread / 2, size=_ROUNDS))
-        samples = means[:, np.newaxis] * np.exp(
-            generator.normal(0, benchmark.spread / 4, size=(_ROUNDS, _SAMPLES))
-        )
-        rounds = [[float(value) for value in row] for row in samples]
+    rounds = _measure(benchmark, number, luck, generator)
     medians = round_medians(rounds)
     digest = f"{commit[:16]}{benchmark.target}{benchmark.scheme}".encode().hex()[:64].ljust(64, "0")
     return Record(
@@ -254,7 +272,8 @@ def _record(
     )
 
 
-def _key(benchmark: Benchmark) -> SeriesKey:
+def key_of(benchmark: Benchmark) -> SeriesKey:
+    """The key of the series that a benchmark's records make."""
     return SeriesKey(
         model=benchmark.model,
         sizes=(("batch", 1),),
