@@ -252,6 +252,15 @@ def test_what_is_unchanged_is_shown_when_asked(cli, gate):
     assert "kernels" in cli("gate", "--base", "HEAD", "--models", "a", "-v").stdout
 
 
+def test_of_thousands_of_benchmarks_those_are_shown_that_changed(cli, gate):
+    rows = [make_row("unchanged", benchmark=f"net-{number}", model=f"net-{number}") for number in range(3000)]
+    gate.report = make_report(*rows, make_row("regression", benchmark="slow"))
+    text = cli("gate", "--base", "HEAD", "--models", "a", code=23).stdout
+    assert "slow" in text
+    assert "3000 more are unchanged" in text
+    assert len(text.splitlines()) < 30
+
+
 @pytest.mark.parametrize(
     ("options", "message"),
     [

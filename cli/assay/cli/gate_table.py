@@ -14,6 +14,7 @@ if TYPE_CHECKING:
 
 __all__ = ["gate_tables"]
 
+_FEW_BENCHMARKS = 60
 _STYLES = {
     Verdict.REGRESSION: "bold red",
     Verdict.BROKEN: "bold red",
@@ -25,12 +26,13 @@ _STYLES = {
 
 
 def gate_tables(report: GateReport, *, everything: bool) -> list[RenderableType]:
-    """A table, and lines around it; without ``everything``, of what is unchanged the latency alone."""
+    """A table, and lines around it; without ``everything``, hardly what is unchanged."""
     from rich.text import Text
 
     from assay.ci.gate.words import headline, side_text
 
-    shown = [row for row in report.rows if everything or _worth_showing(row)]
+    few = len({row.benchmark for row in report.rows}) <= _FEW_BENCHMARKS
+    shown = [row for row in report.rows if everything or _is_worth_showing(row, few=few)]
     found: list[RenderableType] = [
         Text(f"base: {side_text(report.base)}"),
         Text(f"head: {side_text(report.head)}"),
@@ -47,8 +49,8 @@ def gate_tables(report: GateReport, *, everything: bool) -> list[RenderableType]
     return found
 
 
-def _worth_showing(row: Row) -> bool:
-    return row.verdict is not Verdict.UNCHANGED or (row.threads is not None and row.metric == "latency")
+def _is_worth_showing(row: Row, *, few: bool) -> bool:
+    return row.verdict is not Verdict.UNCHANGED or (few and row.metric == "latency")
 
 
 def _table(rows: Sequence[Row]) -> RenderableType:

