@@ -11,9 +11,21 @@ from typing import TYPE_CHECKING, Any, ClassVar, NoReturn, TypedDict, TypeVar
 
 if TYPE_CHECKING:
     from assay.compile.build import BuildResult
+    from assay.models.spec import ModelSpec
     from assay.results.record import Record
 
-__all__ = ["RUN_ID", "Samples", "Suite", "built", "missing_skips", "of_processes", "once", "skip", "tracked"]
+__all__ = [
+    "RUN_ID",
+    "Samples",
+    "Suite",
+    "built",
+    "found",
+    "missing_skips",
+    "of_processes",
+    "once",
+    "skip",
+    "tracked",
+]
 
 # Of records that go into no file.
 RUN_ID = "asv"
@@ -60,15 +72,22 @@ def missing_skips() -> Iterator[None]:
         skip(str(error))
 
 
+def found(model: str) -> ModelSpec:
+    """The model of that name, or of a path from the root of the working tree."""
+    from assay.models.registry import find_model
+
+    path = Path(__file__).resolve().parents[2] / model
+    return find_model(str(path) if path.exists() else model)
+
+
 def built(model: str, target: str, scheme: str = "default", profile: str = "release") -> BuildResult:
     """The model, from the build cache where it has it. Skips where this machine cannot run the target."""
     from assay.compile.build import build_artifact
-    from assay.models.registry import find_model
     from assay.runtime.levels import choose_level
 
     with missing_skips():
         result = build_artifact(
-            find_model(model),
+            found(model),
             target=target,
             scheme=None if scheme == "default" else scheme,
             profile=profile,

@@ -7,7 +7,7 @@ import time
 from pathlib import Path
 
 from suites._settings import SETTINGS
-from suites._suite import Suite, built, missing_skips, skip, tracked
+from suites._suite import Suite, built, found, missing_skips, skip, tracked
 
 __all__ = ["Builds", "Cache", "Tuning"]
 
@@ -27,11 +27,10 @@ class Builds(Suite):
     def track_compile_time(self, model: str, target: str, scheme: str, profile: str) -> float:
         """Seconds; the export is outside. One build: it is far longer than what disturbs it."""
         from assay.compile.build import build_artifact
-        from assay.models.registry import find_model
 
         with missing_skips(), tempfile.TemporaryDirectory(prefix="assay-build-") as folder:
             result = build_artifact(
-                find_model(model),
+                found(model),
                 target=target,
                 scheme=None if scheme == "default" else scheme,
                 profile=profile,
@@ -69,11 +68,10 @@ class Tuning(Suite):
         """Seconds to compile, check and measure a candidate, of as many as there is time for."""
         from assay.compile.cache import BuildCache
         from assay.compile.tune.session import tune_model
-        from assay.models.registry import find_model
         from assay.progress import SilentProgress
 
         with missing_skips(), tempfile.TemporaryDirectory(prefix="assay-tune-") as name:
-            folder, spec = Path(name), find_model(model)
+            folder, spec = Path(name), found(model)
             BuildCache(folder / "cache").canonical(spec, SilentProgress())
             start = time.perf_counter()
             tuned = tune_model(

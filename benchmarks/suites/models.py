@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from suites._settings import SETTINGS
-from suites._suite import RUN_ID, Samples, Suite, built, missing_skips, of_processes, skip, tracked
+from suites._suite import RUN_ID, Samples, Suite, built, found, missing_skips, of_processes, skip, tracked
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -68,9 +68,8 @@ class Batches(Suite):
 
     def setup(self, model: str, target: str, scheme: str, profile: str, threads: int, batch: int) -> None:
         """Build; skips models without such a dimension."""
-        from assay.models.registry import find_model
 
-        if _BATCH not in find_model(model).default_sizes():
+        if _BATCH not in found(model).default_sizes():
             skip(f"{model} has no symbolic dimension called {_BATCH}")
         self.build = built(model, target, scheme, profile)
 

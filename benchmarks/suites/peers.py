@@ -40,7 +40,9 @@ class Peers(Suite):
         from assay.benchmarks.harness import unavailable_engines
 
         self.build = built(model, target)
-        reasons = unavailable_engines([peer], model, self.build.path, self.build.canonical)
+        reasons = unavailable_engines(
+            [peer], self.build.canonical.spec.name, self.build.path, self.build.canonical
+        )
         if reasons:
             skip(f"{peer} cannot run {model}: {reasons[peer]}")
 
