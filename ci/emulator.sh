@@ -9,7 +9,8 @@ export DEBIAN_FRONTEND=noninteractive
 apt-get -o Acquire::Retries=3 update -qq
 apt-get -o Acquire::Retries=3 install -y -qq --no-install-recommends \
   bochs bochsbios bochs-term vgabios isolinux syslinux-common xorriso busybox-static qemu-user \
-  libc6-arm64-cross libclblast1 libvulkan1 mesa-vulkan-drivers pocl-opencl-icd chromium chromium-driver postgresql-15 >/dev/null
+  libc6-arm64-cross libclblast1 \
+  libvulkan1 mesa-vulkan-drivers pocl-opencl-icd chromium chromium-driver postgresql-15 >/dev/null
 [ -f "$folder/vmlinuz" ] && exit 0
 scratch="$(mktemp -d)"
 trap 'rm -rf "$scratch"' EXIT
