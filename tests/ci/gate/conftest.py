@@ -128,3 +128,26 @@ def make_report() -> Callable[..., GateReport]:
         return GateReport(**{**fields, **changes})
 
     return make
+
+
+# A stand-in for the runtime: the artifact is a Python file that says what loading and running do.
+_RUNTIME = """
+class Model:
+    def __init__(self, code):
+        self.scope = {}
+        exec(code, self.scope)
+    def run(self, inputs):
+        return self.scope["run"](inputs)
+def load(artifact, threads):
+    return Model(open(artifact).read())
+"""
+
+
+@pytest.fixture
+def runtime(tmp_path: Path) -> dict[str, str]:
+    """The environment in which ``assay.runtime`` is the stand-in."""
+    package = tmp_path / "stand-in" / "assay"
+    package.mkdir(parents=True)
+    (package / "__init__.py").touch()
+    (package / "runtime.py").write_text(_RUNTIME)
+    return {"PYTHONPATH": str(package.parent)}

@@ -21,12 +21,12 @@ _ELEMENTS = 4_000_000
 
 
 @contextmanager
-def loaded(processes: int = 2) -> Iterator[None]:
-    """With ``processes`` of the generator running."""
+def loaded(processes: int = 2) -> Iterator[list[subprocess.Popen[bytes]]]:
+    """With ``processes`` of the generator running, which it gives."""
     command = [sys.executable, "-P", "-m", "assay.ci.gate.trials.load_generator"]
     running = [subprocess.Popen(command) for _ in range(processes)]
     try:
-        yield
+        yield running
     finally:
         for process in running:
             process.kill()

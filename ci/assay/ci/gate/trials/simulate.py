@@ -204,10 +204,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m assay.ci.gate.trials.simulate", description=__doc__)
     parser.add_argument("pool", type=Path)
     parser.add_argument("--count", type=int, default=1000, help="gate runs for each slowdown (default: 1000)")
+    parser.add_argument("--rounds", type=int, default=MOST_ROUNDS, help="of a gate run (default: 60)")
     parser.add_argument("-o", "--output", type=Path, help="where to write what was found, as JSON")
     options = parser.parse_args(arguments)
     try:
-        outcomes = simulate(read_lines(options.pool, RecordedPair), count=options.count)
+        settings = Settings(max_rounds=options.rounds)
+        outcomes = simulate(read_lines(options.pool, RecordedPair), count=options.count, settings=settings)
         if options.output is not None:
             write_json(options.output, outcomes)
     except AssayError as error:
