@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import datetime
 
+import msgspec
 import numpy as np
 import pytest
 
@@ -79,6 +80,18 @@ def test_rounds_go_on_until_latency_is_decided():
     assert list(sampler.undecided({NET.name: Runs()})) == [NET.name]
     assert list(sampler.undecided({NET.name: runs_of(0.0, rounds=5)})) == [NET.name]
     assert list(sampler.undecided({NET.name: runs_of(0.3, rounds=Settings().looks[5])})) == []
+
+
+def test_rounds_go_on_while_memory_is_not_decided_or_loading_seems_slower():
+    first, later = Settings().looks[0], Settings().looks[-1]
+    grown = {rounds: runs_of(0.0, rounds=rounds, memory=60_000_000) for rounds in (first, later)}
+    slow = runs_of(0.0, rounds=later)
+    slow.head = [msgspec.structs.replace(run, load_time=0.15) for run in slow.head]
+    slower = {rounds: Runs(base=slow.base[:rounds], head=slow.head[:rounds]) for rounds in (first, later)}
+    for runs in (grown, slower):
+        assert list(Sampler([NET], Settings()).undecided({NET.name: runs[first]})) == [NET.name]
+        assert list(Sampler([NET], Settings()).undecided({NET.name: runs[later]})) == []
+    assert rows_of(slow)["load_time"].verdict is Verdict.REGRESSION
 
 
 def test_a_budget_that_is_spent_at_once_is_inconclusive():

@@ -65,11 +65,20 @@ class Sampler:
         """Benchmarks for which rounds must go on."""
         self._open = [name for name in self._open if runs[name].failed is None]
         if any(len(runs[name].base) in self._looks for name in self._open):
+            needed: set[str] = set()
             for metric in self._metrics:
-                if metric.drives:
-                    decisions = self._decide(metric, runs)
-                    self._open = [name for name in self._open if not decisions[name].finished]
+                decisions = self._decide(metric, runs)
+                needed |= {name for name, one in decisions.items() if self._needs_rounds(metric, one)}
+            self._open = [name for name in self._open if name in needed]
         return self._open
+
+    def _needs_rounds(self, metric: SampledMetric, decision: Decision) -> bool:
+        """Whether a metric is not decided: one that does not drive only where it seems to have got worse."""
+        if decision.finished or metric.drives:
+            return not decision.finished
+        return (
+            decision.effect is not None and decision.effect - 1 >= self._settings[metric.name].threshold / 2
+        )
 
     def rows(self, runs: Mapping[str, Runs]) -> list[Row]:
         """The rows of all sampled metrics; of what does not run, one row alone."""
@@ -78,7 +87,7 @@ class Sampler:
         for benchmark in self._benchmarks:
             for metric in self._metrics:
                 decision = decided[metric.name].get(benchmark.name)
-                if decision is None or (runs[benchmark.name].failed is not None and not metric.drives):
+                if decision is None or (runs[benchmark.name].failed is not None and metric is not LATENCY):
                     continue
                 threshold = self._settings[metric.name].threshold
                 found.append(_sampled_row(benchmark, metric, decision, runs[benchmark.name], threshold))

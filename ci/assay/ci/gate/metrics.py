@@ -22,9 +22,9 @@ class SampledMetric:
     """``value`` of a process run in ``unit``, None where the system does not tell.
 
     ``threshold``: the smallest relative worsening that matters; None for that of the command line.
-    ``drives``: rounds go on until it is decided, and it counts among what the gate is not sure of; others
-    take what there is. ``share``: its part of the error that the gate may make; the parts of all metrics
-    add up to 1.
+    ``drives``: rounds go on until it is decided, and it counts among what the gate is not sure of; for others
+    they go on only while they seem to have got worse. ``share``: its part of the error that the gate may
+    make; the parts of all metrics add up to 1.
     """
 
     name: str
@@ -73,6 +73,7 @@ _METRICS: tuple[Metric, ...] = (
         note="the largest resident size of the process, Python and NumPy included",
         value=lambda run: None if run.peak_memory is None else float(run.peak_memory),
         threshold=0.03,
+        drives=True,
     ),
     ExactMetric(
         name="instructions",
