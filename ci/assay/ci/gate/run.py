@@ -130,8 +130,9 @@ def run_gate(plan: GatePlan, progress: Progress | None = None) -> GateReport:
 
 
 def _code_state() -> list[tuple[str, int]]:
-    """Which version of each file measures: processes read some of them whenever they start."""
-    files = [Path(sampling.__file__), *sorted(Path(__file__).parent.glob("*.py"))]
+    """Which version of each file measures that processes read when they start: later than this one did."""
+    here = Path(__file__).parent
+    files = (Path(sampling.__file__), here / "worker.py", here / "turn_worker.py")
     return [(str(path), path.stat().st_mtime_ns) for path in files]
 
 
