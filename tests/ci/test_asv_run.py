@@ -15,6 +15,7 @@ SUITES = {
     "good": "def track_one():\n    return 1.0\n",
     "skipped": "def setup():\n    raise NotImplementedError('no such device')\n\n"
     "def track_two():\n    return 2\n",
+    "unasked": "class C:\n    params = ([], [1])\n\n    def track_four(self, a, b):\n        return 1\n",
     "broken": "def track_three(number):\n    return 1 / number\n\n\ntrack_three.params = [0, 1]\n",
 }
 
@@ -47,7 +48,7 @@ def measure(*benchmarks: str) -> list[str]:
 def test_suites_are_counted_and_asvs_code_kept(project: Path, capfd: pytest.CaptureFixture[str]) -> None:
     assert asv_run.main(measure("good")) == 0
     assert capfd.readouterr().out.splitlines()[-1] == "good: 1 measured, 0 skipped, 0 failed"
-    assert asv_run.main(measure("broken")) == 2
+    assert asv_run.main(measure("broken", "unasked")) == 2
     assert capfd.readouterr().out.splitlines()[-1] == "broken: 1 measured, 0 skipped, 1 failed"
 
 
@@ -100,6 +101,7 @@ def test_every_combination_of_parameters_counts() -> None:
         ("f", "s.C.track"): {"started_at": 2, "result": [1.0, float("nan"), None, 0], "params": [["a"]]},
         ("f", "s.C.all_failed"): {"started_at": 2, "result": None, "params": [["a", "b"], ["1", "2", "3"]]},
         ("f", "s.C.earlier"): {"started_at": 1, "result": [1.0], "params": []},
+        ("f", "u.unasked"): {"started_at": 2, "result": None, "params": [[], ["1"]]},
         ("f", "t.failed"): {"started_at": 2, "result": None, "params": []},
     }
     before = {("f", "s.C.earlier"): {"started_at": 1}, ("f", "s.C.track"): {"started_at": 1}}

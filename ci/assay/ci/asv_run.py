@@ -58,14 +58,16 @@ def read_results(folder: Path) -> dict[tuple[str, str], Row]:
 
 
 def outcomes(before: Mapping[tuple[str, str], Row], after: Mapping[tuple[str, str], Row]) -> list[Suite]:
-    """What the benchmarks gave that started between two readings of the results."""
+    """What the benchmarks gave that started between two readings of the results.
+
+    One whose parameters are an empty set, as of settings without models, was asked for nothing.
+    """
     counts: dict[str, list[int]] = {}
     for key, row in after.items():
         if row.get("started_at") == before.get(key, {}).get("started_at"):
             continue
-        tally = counts.setdefault(key[1].partition(".")[0], [0, 0, 0])
         for value in _values(row):
-            tally[_kind(value)] += 1
+            counts.setdefault(key[1].partition(".")[0], [0, 0, 0])[_kind(value)] += 1
     return [
         Suite(name=name, measured=measured, skipped=skipped, failed=failed)
         for name, (measured, skipped, failed) in sorted(counts.items())
