@@ -128,6 +128,18 @@ def test_change_points_stand_at_their_first_record(stored, latency):
     assert change.ratio == pytest.approx(2.0)
 
 
+def test_commits_of_other_branches_are_left_out(stored, latency):
+    main, branch, nowhere = "a" * 40, "b" * 40, None
+    (entry,) = stored(
+        latency("run-1", [0.01], commit=main),
+        latency("run-2", [0.02], commit=branch),
+        latency("run-3", [0.03], commit=nowhere),
+        latency("run-2", [0.02], commit=branch, threads=2),
+        commits=[main],
+    )
+    assert [point.commit for point in entry.line("latency").points] == [main, nowhere]
+
+
 def test_builds_join_their_figures_or_stand_alone(stored, latency):
     def build(target, executed):
         return Build(

@@ -114,7 +114,12 @@ def command(
             commits = _commits(checkout.root if checkout else None, ours)
             history = find_shifts(ours, commits)
             builds = _builds(ours, artifacts, profiles)
-            entries = collect_entries(store, builds=builds, shifts=history.shifts)
+            entries = collect_entries(
+                store,
+                builds=builds,
+                shifts=history.shifts,
+                commits=[commit.hash for commit in commits],
+            )
             notes = [*history.notes, *_left_out(store)]
     elif artifacts or profiles:
         from assay.results.dashboard.collect import entries_of_builds

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Set as AbstractSet
+from dataclasses import dataclass, field, replace
 
 import msgspec
 
@@ -39,13 +40,15 @@ def collect_entries(
     chosen: Filter | None = None,
     builds: Iterable[Build] = (),
     shifts: Iterable[Shift] = (),
+    commits: Collection[str] = (),
 ) -> list[Entry]:
     """Every configuration of ours in ``store``, with peers that ran in the same runs, sorted by name.
 
     ``shifts`` are the change points of our series. ``builds`` say more of configurations; those that no
-    figure is of get an entry without lines. Only the newest ratio to a peer has an interval.
+    figure is of get an entry without lines. Where there are ``commits``, points of others, of other branches,
+    are left out. Only the newest ratio to a peer has an interval.
     """
-    series = store.series(chosen)
+    series = _of_history(store.series(chosen), set(commits))
     groups: dict[tuple[object, ...], _Group] = {}
     for each in series:
         group = groups.setdefault(_configured(each.key), _Group(key=each.key))
@@ -72,6 +75,17 @@ def collect_entries(
 def entries_of_builds(builds: Iterable[Build]) -> list[Entry]:
     """Entries without figures, of builds that nobody measured, sorted by name."""
     return sorted(map(_unmeasured, builds), key=_order)
+
+
+def _of_history(series: Sequence[Series], commits: AbstractSet[str]) -> list[Series]:
+    """The series without points of other commits; points of no known commit stay."""
+    if not commits:
+        return list(series)
+    kept = [
+        replace(each, points=tuple(p for p in each.points if p.commit is None or p.commit in commits))
+        for each in series
+    ]
+    return [each for each in kept if each.points]
 
 
 def _named(build: Build) -> tuple[str, str, str, str]:
