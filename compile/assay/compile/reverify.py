@@ -111,7 +111,7 @@ def verify_emulated(
     artifact = open_artifact(path)
     canonical = model_of(path, artifact.manifest, spec, BuildCache(cache), progress)
     chosen = _levels_to_emulate(artifact.manifest, level)
-    cases, tolerance = _cases(canonical, artifact.manifest, chosen, progress)
+    cases, tolerance = _cases(canonical, artifact.manifest, chosen, progress, few=True)
     lacking = f"Executed under {describe_emulator()}: the machine lacks the target's instructions."
     found: dict[str, list[VerifiedCase]] = {}
     notes: dict[str, str] = {}
@@ -156,13 +156,18 @@ def _levels_to_emulate(manifest: Manifest, name: str | None) -> list[Level]:
 
 
 def _cases(
-    canonical: CanonicalModel, manifest: Manifest, levels: Sequence[Level], progress: Progress
+    canonical: CanonicalModel,
+    manifest: Manifest,
+    levels: Sequence[Level],
+    progress: Progress,
+    *,
+    few: bool = False,
 ) -> tuple[list[Case], Tolerance]:
     """Inputs and expected outputs, at the sizes too that the levels have code of their own for."""
     sizes = [each.sizes for level in levels for each in level.specializations]
     options = DecoderOptions() if manifest.decoder is None else options_of(manifest.decoder)
     with progress.step("run ONNX Runtime"):
-        return cases_with_tolerance(canonical, options, sizes)
+        return cases_with_tolerance(canonical, options, sizes, few=few)
 
 
 @contextmanager
