@@ -131,6 +131,9 @@ def _fill(folder: Path, artifact: Artifact, levels: tuple[Level, ...], program: 
     alone = msgspec.structs.replace(manifest, levels=levels, tvm_runtime=None, files={})
     write_artifact(folder / "model", alone, files)
     shutil.copy(library, folder / "lib" / library.name)
+    imports = library.with_suffix(".lib")  # what programs for Windows are linked with
+    if imports.is_file():
+        shutil.copy(imports, folder / "lib" / imports.name)
     placed = folder / "bin" / program.name
     shutil.copy(program, placed)
     placed.chmod(placed.stat().st_mode | stat.S_IXUSR | stat.S_IXGRP | stat.S_IXOTH)

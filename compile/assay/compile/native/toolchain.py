@@ -80,9 +80,10 @@ def _built(
             with tempfile.TemporaryDirectory(dir=entry) as scratch:
                 paths = [SOURCES / source for source in sources]
                 _compile(paths, triple, options, Path(scratch) / name)
-                # For Windows there is an import library too, and the library itself comes last.
-                for each in sorted(Path(scratch).iterdir(), key=lambda path: path.name == name):
-                    each.replace(entry / each.name)
+                # For Windows there is an import library too, which zig names after a source.
+                for each in Path(scratch).glob("*.lib"):
+                    each.replace(made.with_suffix(".lib"))
+                (Path(scratch) / name).replace(made)
         return made
 
 
