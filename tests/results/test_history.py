@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import dataclasses
+import io
 import json
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -8,11 +9,12 @@ from pathlib import Path
 import jsonschema
 import msgspec
 import pytest
+from rich.console import Console
 
 from assay.errors import UsageError
 from assay.results.commits import Commit, read_commits
 from assay.results.history import find_shifts, levels_of
-from assay.results.history_report import commits_of, history_schema, report_history
+from assay.results.history_report import commits_of, history_schema, report_history, shift_table
 from assay.results.record import read_records, records_schema, write_records
 from assay.results.series import Filter, Point, Series, SeriesKey
 from assay.results.store import open_store
@@ -222,3 +224,14 @@ def test_the_repository_of_the_current_folder_counts(synthetic_history, tmp_path
         commits_of(None, "main")
     with pytest.raises(UsageError):
         commits_of(tmp_path, None)
+
+
+def test_texts_of_records_do_not_steer_the_terminal():
+    series = make_series([1.0 + 0.001 * (number % 3) + 0.2 * (number >= 10) for number in range(20)])
+    points = [dataclasses.replace(point, commit=f"\x1b[31m{point.commit}") for point in series.points]
+    shifts = find_shifts([dataclasses.replace(series, points=tuple(points))]).shifts
+    console = Console(file=io.StringIO(), width=200, force_terminal=False)
+    console.print(shift_table(shifts, title="Regressions"))
+    shown = console.file.getvalue()
+    assert "\x1b" not in shown
+    assert "?[31m0000" in shown

@@ -134,7 +134,7 @@ def shift_table(shifts: Sequence[Shift], *, title: str) -> Table:
         right = heading in ("before", "after", "change")
         table.add_column(heading, justify="right" if right else "left", overflow="fold")
     for shift in shifts:
-        where = f"{shift.commit[:_HASH]}\n{shift.at:%Y-%m-%d}"
+        where = f"{_printable(shift.commit[:_HASH])}\n{shift.at:%Y-%m-%d}"
         if shift.unmeasured:
             where += f"\nor of the {shift.unmeasured} before"
         what = [shift.key.benchmark(), f"on machine {shift.key.machine}"]
@@ -142,8 +142,8 @@ def shift_table(shifts: Sequence[Shift], *, title: str) -> Table:
         what += [f"at the same time: {', '.join(shift.besides)}"] if shift.besides else []
         interval = shift.interval
         table.add_row(
-            where,
-            Text("\n".join(what)),
+            Text(where),
+            Text("\n".join(_printable(line) for line in what)),
             shift.key.metric,
             format_value(shift.before, shift.unit),
             format_value(shift.after, shift.unit),
@@ -151,6 +151,11 @@ def shift_table(shifts: Sequence[Shift], *, title: str) -> Table:
             "" if interval is None else f"{_percent(interval[0])} to {_percent(interval[1])}",
         )
     return table
+
+
+def _printable(text: str) -> str:
+    """``text`` without what would steer the terminal: records and commits come from elsewhere."""
+    return "".join(character if character.isprintable() else "?" for character in text)
 
 
 def _percent(ratio: float) -> str:

@@ -6,13 +6,13 @@ import hashlib
 import math
 from collections.abc import Mapping
 from datetime import UTC, datetime
+from statistics import median
 from typing import Any
 
 import msgspec
 
 from assay.results.record import Record
 from assay.results.series import Point, SeriesKey, parse_time
-from assay.results.statistics import median, round_medians
 
 __all__ = ["point_of_row", "row_of_record", "series_key_of_row", "unusable"]
 
@@ -36,7 +36,7 @@ def unusable(record: Record) -> str | None:
     bad = next((number for number in numbers if number <= 0), None)
     if bad is not None:
         return f"it has the value {bad:g} {record.unit}, and {record.metric} is more than nothing"
-    expected = median(round_medians(record.rounds()))
+    expected = median(median(samples) for samples in record.rounds())
     if not math.isclose(record.value, expected, rel_tol=_ROUNDING):
         return f"its value {record.value:g} is not that of its samples, {expected:g}: it was edited"
     if record.interval is not None and record.interval[0] > record.interval[1]:
