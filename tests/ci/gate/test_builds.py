@@ -117,3 +117,9 @@ def test_inputs_that_cannot_be_made_say_why(assay):
     assert inputs(assay) == "assay run recorded no inputs."
     assay.fails("It crashed.", 9)
     assert inputs(assay) == "It crashed."
+
+
+def test_a_folder_and_a_name_of_the_hub_are_left_to_assay(assay):
+    assay.fails("There is no model named 'some/model'.", 3)
+    assert assay.build("some/model").outcome is Outcome.MISSING
+    assert "some/model" in (assay.folder / "arguments").read_text()

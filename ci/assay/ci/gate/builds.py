@@ -112,8 +112,8 @@ def make_inputs(
 
 
 def is_path(model: str) -> bool:
-    """Whether a model is given as a file or folder of the repository, and not by name."""
-    return model.endswith((".onnx", ".gguf")) or "/" in model
+    """Whether a model is given as a file; of a folder, `assay build` says whether it is there."""
+    return model.endswith((".onnx", ".gguf"))
 
 
 def _assay(
