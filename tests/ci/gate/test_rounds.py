@@ -75,7 +75,7 @@ def test_what_is_decided_runs_no_more():
 
 def test_the_budget_ends_rounds_in_the_middle():
     runner = Runner()
-    found = measure(runner, budget=8.0)
+    found = measure(runner, budget=5.0)
     assert len(runner.order) == 8
     assert sum(len(runs.base) for runs in found.values()) == 5
     assert all(len(runs.base) == len(runs.head) for runs in found.values())

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from assay.ci.gate.builds import BuildOptions
-from assay.ci.gate.decision import Verdict
+from assay.ci.gate.decision import Settings, Verdict
 from assay.ci.gate.report import Status
 from assay.ci.gate.repository import WORKTREE, find_repository
 from assay.ci.gate.run import GatePlan, run_gate
@@ -112,7 +112,9 @@ def test_a_models_repository_is_measured_with_the_assay_that_is_installed(git):
     git.commit(readme="Nothing that is measured changes.")
     (git.root / "note").write_text("not committed")
     repository = find_repository(git.root)
-    report = run_gate(plan(repository, "net.onnx", head=WORKTREE, budget=20.0, threads=(1, 2)))
+    settings = Settings(first_look=2, max_rounds=2)
+    options = {"budget": 1e6, "threads": (1, 2), "settings": settings}
+    report = run_gate(plan(repository, "net.onnx", head=WORKTREE, **options))
     assert report.head.worktree
     assert report.head.dirty
     assert not report.head.own_code
@@ -120,7 +122,7 @@ def test_a_models_repository_is_measured_with_the_assay_that_is_installed(git):
     assert {threads for threads, metric in rows if metric == "latency"} == {1, 2}
     latency = rows[1, "latency"]
     assert latency.verdict is not Verdict.BROKEN, latency.reason
-    assert len(latency.base_runs) == len(latency.head_runs) >= 1
+    assert len(latency.base_runs) == len(latency.head_runs) == 2
     assert all(value > 0 for value in (*latency.base_runs, *latency.head_runs))
     exact = [row for row in report.rows if row.threads is None and row.metric != "compile_time"]
     assert len(exact) == 6

@@ -78,10 +78,10 @@ def measure_rounds(
     progress = progress or SilentProgress()
     generator = random.Random(seed)
     found = {name: Runs() for name in pairs}
-    start = clock()
     with progress.step("first runs"):
         for name, pair in pairs.items():
             _run(run_pair, pair, found[name], generator)
+    start = clock()
     for number in range(most_rounds):
         open_ones = [name for name in undecided(found) if found[name].failed is None]
         if not open_ones:
