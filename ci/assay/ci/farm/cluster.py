@@ -35,8 +35,8 @@ def local_cluster(workers: int) -> Iterator[Any]:
     with (
         _quiet(),
         distributed.LocalCluster(
-            n_workers=workers, threads_per_worker=1, processes=True, dashboard_address=None, host="127.0.0.1",
-            resources={TIMING: 1}, silence_logs=50, memory_limit=0,
+            n_workers=workers, threads_per_worker=1, processes=True, host="127.0.0.1",
+            dashboard_address="127.0.0.1:0", resources={TIMING: 1}, silence_logs=50, memory_limit=0,
         ) as cluster,
         distributed.Client(cluster) as client,
     ):  # fmt: skip

@@ -7,7 +7,9 @@ a job that failed is not tried.
 
 from __future__ import annotations
 
+import threading
 import time
+from asyncio import CancelledError
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -81,6 +83,7 @@ class Farm:
     _results: dict[str, Result] = field(default_factory=dict, init=False)
     _away: dict[str, _Try] = field(default_factory=dict, init=False)
     _alone_since: float | None = field(default=None, init=False)
+    _something_came: threading.Event = field(default_factory=threading.Event, init=False)
 
     def run(self, jobs: Sequence[Job]) -> list[Finished]:
         """How each of ``jobs`` ended, in their order. Raises FarmError where the cluster is gone.
@@ -134,12 +137,13 @@ class Farm:
         future = self.client.submit(
             self.run_job, msgspec.json.encode(order), parts, key=name, pure=False, retries=0, **options
         )
+        future.add_done_callback(lambda _: self._something_came.set())
         self._away[job.key] = _Try(
             job=job, needed=needed, attempt=attempt, since=time.monotonic(), future=future, parts=parts
         )
 
     def _trusted(self) -> list[str]:
-        workers = [each for each in self._workers() if each not in self._distrusted]
+        workers = [each for each in self.client.nthreads() if each not in self._distrusted]
         if not workers:
             raise FarmError(
                 "Every worker gave results that cannot be, so none is left.",
@@ -153,17 +157,14 @@ class Farm:
 
     def _collect(self, jobs: Sequence[Job]) -> None:
         """Take what came back, or wait a moment for it."""
-        from distributed import wait
-
-        futures = [each.future for each in self._away.values()]
-        try:
-            wait(futures, timeout=_POLL_SECONDS, return_when="FIRST_COMPLETED")
-        except TimeoutError:
+        if not self._something_came.wait(_POLL_SECONDS):
             self._check_cluster()
             return
-        self._alone_since = None
+        self._something_came.clear()
         for key, each in list(self._away.items()):
-            if each.future.done():
+            # What was taken before may have sent this one elsewhere.
+            if self._away.get(key) is each and each.future.done():
+                self._alone_since = None
                 del self._away[key]
                 self._take(each, jobs)
 
@@ -173,7 +174,7 @@ class Farm:
         worker = next(iter(self.client.who_has([each.future]).get(each.future.key, ())), None)
         try:
             answer = each.future.result(timeout=60)
-        except Exception as error:
+        except (Exception, CancelledError) as error:
             # Whatever came of the worker or of the way there: Dask tells by many kinds of errors.
             reason = (str(error) or "no message").splitlines()[0][:200]
             self._again(each, f"it was lost ({type(error).__name__}: {reason})")
