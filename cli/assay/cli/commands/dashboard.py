@@ -120,7 +120,7 @@ def command(
                 shifts=history.shifts,
                 commits=[commit.hash for commit in commits],
             )
-            notes = [*history.notes, *_left_out(store)]
+            notes = [*(f"change points: {note}" for note in history.notes), *_left_out(store)]
     elif artifacts or profiles:
         from assay.results.dashboard.collect import entries_of_builds
 

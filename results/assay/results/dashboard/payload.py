@@ -13,6 +13,7 @@ from typing import Any
 
 import msgspec
 
+from assay.results.changes import FEWEST_POINTS
 from assay.results.dashboard.model import (
     OURS,
     Change,
@@ -56,7 +57,8 @@ def identifier(configuration: Configuration) -> str:
 def index(entries: Sequence[Entry], subjects: Mapping[str, str] = MappingProxyType({})) -> dict[str, Any]:
     """The rows of the front page, their machines, the peers, and the newest change points of all metrics.
 
-    ``subjects``: the first lines of messages, by commit.
+    ``subjects``: the first lines of messages, by commit. With fewer commits than ``fewest`` of the result no
+    change point is looked for.
     """
     machines: dict[Machine, int] = {}
     rows = []
@@ -72,6 +74,7 @@ def index(entries: Sequence[Entry], subjects: Mapping[str, str] = MappingProxyTy
         "machines": [msgspec.to_builtins(machine) for machine in machines],
         "peers": sorted(engines, key=lambda engine: (engine != "onnxruntime", engine)),
         "changes": _newest_changes(entries, subjects),
+        "fewest": FEWEST_POINTS,
     }
 
 

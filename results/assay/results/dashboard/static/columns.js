@@ -84,8 +84,10 @@
         cell: Assay.sparkline,
         meaning: "The figure over commits, oldest left; a vertical line is the last change point. Less than 15 % does not fill the height. Sorts by the newest figure over the oldest." },
       { id: "change", name: "Last change", number: true, order: "desc", value: (row) => row.change?.time,
-        cell: (row) => row.runs ? Assay.change(row.change, index.commit_address) : missing("no figure"),
-        meaning: "The last lasting step: how much the figure moved, where, and whether that is better (▲) or worse (▼). “None”: nothing but noise, or fewer than 8 commits. “Not confirmed yet”: it rests on the last one or two commits." },
+        cell: (row) => !row.runs ? missing("no figure")
+          : !row.change && row.runs < index.fewest ? element("span", { class: "muted" }, "too few runs")
+          : Assay.change(row.change, index.commit_address),
+        meaning: `The last lasting step: how much the figure moved, where, and whether that is better (▲) or worse (▼). “None”: nothing but noise, as far as can be told. “Too few runs”: looked for from ${index.fewest} commits on. “Not confirmed yet”: it rests on the last one or two commits.` },
       { id: "roof", name: "Roofline", number: true, order: "asc", value: (row) => row.roof?.fraction, cell: (row) => Assay.roof(row.roof),
         meaning: "Time that this machine would need at best over the time of all kernels, and what bounds most of it. A dash: run assay profile ARTIFACT --json, and build this page with --kernel-profile." },
       { id: "size", name: "Size", number: true, order: "asc", value: (row) => row.size,

@@ -24,8 +24,8 @@
       element("p", { class: "parts" }, part("better", "faster"), part("even", "unclear"), part("worse", "slower")));
   }
 
-  function changeTile(rows) {
-    const measured = rows.filter((row) => row.runs);
+  function changeTile(rows, fewest) {
+    const measured = rows.filter((row) => row.change || row.runs >= fewest);
     const changes = measured.map((row) => row.change).filter(Boolean);
     const worse = changes.filter((change) => !change.better).length;
     const part = (count, words, glyph) =>
@@ -33,7 +33,8 @@
     return element("div", { class: "tile" },
       element("h2", {}, "Change points"),
       element("p", { class: "big" }, changes.length ? [worse ? Assay.glyph("worse") : null, `${worse} worse`] : "None"),
-      element("p", { class: "about" }, changes.length ? "by the last of each configuration" : "no figure has moved for good"),
+      element("p", { class: "about" }, changes.length ? "by the last of each configuration"
+        : measured.length ? "no figure has moved for good" : `looked for from ${fewest} commits on`),
       element("p", { class: "parts" }, part(changes.length - worse, "better", "better"),
         part(measured.length - changes.length, "never moved")));
   }
@@ -54,7 +55,7 @@
   /** The tiles, for the rows that the filters leave. */
   Assay.tiles = function (index, rows) {
     return element("div", { class: "tiles" },
-      index.peers.map((peer) => peerTile(peer, rows)), changeTile(rows), stateTile(rows, index));
+      index.peers.map((peer) => peerTile(peer, rows)), changeTile(rows, index.fewest), stateTile(rows, index));
   };
 
   /** The newest change points of all metrics, as links. */
