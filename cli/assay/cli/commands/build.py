@@ -64,7 +64,7 @@ _SUFFIX = ".assay"
 @click.option(
     "--platform",
     help="Code that `assay bundle` takes for this platform: linux-x86_64, linux-aarch64, linux-riscv64, "
-    "macos-aarch64, macos-x86_64, windows-x86_64, windows-aarch64.  [default: for this runtime, on Linux]",
+    "macos-aarch64, macos-x86_64, windows-x86_64.  [default: for this runtime, on Linux]",
 )
 @decoder_options
 @cache_option

@@ -18,7 +18,7 @@ __all__ = ["command"]
     "--platform",
     required=True,
     help="Where it runs: linux-x86_64, linux-aarch64, linux-riscv64, macos-aarch64, macos-x86_64, "
-    "windows-x86_64, windows-aarch64.",
+    "windows-x86_64.",
 )
 @click.option(
     "-o",

@@ -8,9 +8,6 @@
 #include <sys/auxv.h>
 #elif defined(__APPLE__)
 #include <sys/sysctl.h>
-#elif defined(_WIN32)
-#define WIN32_LEAN_AND_MEAN
-#include <windows.h>
 #endif
 
 namespace assay {
@@ -128,17 +125,7 @@ bool cpu_has(const char *feature) {
 }
 
 #else
-
-#ifndef PF_ARM_V82_DP_INSTRUCTIONS_AVAILABLE
-#define PF_ARM_V82_DP_INSTRUCTIONS_AVAILABLE 43
-#endif
-
-// Windows tells of dot products; it has no word for I8MM that every supported version knows.
-bool cpu_has(const char *feature) {
-  if (strcmp(feature, "asimd") == 0) return true;  // Windows on ARM needs it
-  return strcmp(feature, "asimddp") == 0 && IsProcessorFeaturePresent(PF_ARM_V82_DP_INSTRUCTIONS_AVAILABLE);
-}
-
+#error "no features of CPUs are known for this system"
 #endif
 
 }  // namespace assay

@@ -95,7 +95,6 @@ _PLATFORMS = (
     _macos("aarch64"),
     _macos("x86_64"),
     _windows("x86_64", emulator=("wine64",)),
-    _windows("aarch64"),
 )
 
 
