@@ -34,7 +34,7 @@ def test_the_verbs_are_those_that_scripts_rely_on():
     assert set(VERBS) == {
         "models", "targets", "devices", "device", "export", "build", "bundle", "verify", "run",
         "bench", "gate", "farm", "profile", "tune", "profdata", "inspect", "dashboard", "generate", "chat",
-        "estimate", "quantize",
+        "estimate", "quantize", "regressions", "results",
     }  # fmt: skip
 
 

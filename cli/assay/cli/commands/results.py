@@ -16,7 +16,12 @@ __all__ = ["command"]
 
 @click.group("results")
 def command() -> None:
-    """Bring records of measurements into a team's database."""
+    """Bring records of measurements into a team's database.
+
+    \b
+    Example:
+      assay results push postgresql://ci@db.example.org/assay
+    """
 
 
 @command.command("push")
