@@ -152,7 +152,9 @@ class Farm:
         return workers
 
     def _workers(self) -> dict[str, Any]:
-        workers: dict[str, Any] = self.client.scheduler_info(n_workers=-1)["workers"]
+        # Not scheduler_info: what that gives may be the client's memory, which has no workers in it.
+        told = self.client.sync(self.client.scheduler.identity, n_workers=-1)
+        workers: dict[str, Any] = told["workers"]
         return workers
 
     def _collect(self, jobs: Sequence[Job]) -> None:
