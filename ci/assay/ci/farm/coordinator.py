@@ -173,8 +173,8 @@ class Farm:
     def _take(self, each: _Try, jobs: Sequence[Job]) -> None:
         """Judge one answer."""
         seconds = time.monotonic() - each.since
-        worker = next(iter(self.client.who_has([each.future]).get(each.future.key, ())), None)
         try:
+            worker = next(iter(self.client.who_has([each.future]).get(each.future.key, ())), None)
             answer = each.future.result(timeout=60)
         except (Exception, CancelledError) as error:
             # Whatever came of the worker or of the way there: Dask tells by many kinds of errors.
