@@ -233,7 +233,7 @@ class DeviceError(AssayError):
 
 
 class RemoteDeviceError(DeviceError):
-    """A device of another machine that cannot be reached, is busy, goes away, or gives what cannot be right."""
+    """A device of another machine that cannot be reached, is busy, goes away, or gives what cannot be."""
 
     exit_code = 32
 

@@ -136,8 +136,8 @@ def test_another_model_than_that_of_the_artifact(artifact, tmp_path, cache):
     assert "another model" in assay("verify", artifact, "--model", "silero-vad", code=9).stderr
 
 
-# An interrupt inside `exec` of a source text (a dataclass being made) ends Python 3.11 by the signal itself, also
-# after it was caught: a shell shows 130 for both.
+# An interrupt inside `exec` of a source text (a dataclass being made) ends Python 3.11 by the signal itself,
+# also after it was caught: a shell shows 130 for both.
 @pytest.mark.parametrize(
     ("number", "codes"), [(signal.SIGINT, (130, -signal.SIGINT)), (signal.SIGKILL, (-signal.SIGKILL,))]
 )
