@@ -132,7 +132,8 @@ class Farm:
             options["resources"] = {TIMING: 1}
         if self._distrusted:
             options |= {"workers": self._trusted(), "allow_other_workers": False}
-        parts = self.client.scatter(dict(needed), hash=False) if needed else {}
+        # In a list: of a dict, the names would be the cluster's keys, the same for every job.
+        parts = self.client.scatter([dict(needed)], hash=False)[0] if needed else {}
         name = f"{job.kind}-{job.key}-{attempt}-{len(self._distrusted)}-{time.monotonic_ns()}"
         future = self.client.submit(
             self.run_job, msgspec.json.encode(order), parts, key=name, pure=False, retries=0, **options
