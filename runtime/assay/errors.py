@@ -233,7 +233,7 @@ class DeviceError(AssayError):
 
 
 class RemoteDeviceError(DeviceError):
-    """A device of another machine that cannot be reached, is busy, goes away, or gives what cannot be."""
+    """A device of another machine that cannot be reached, is busy, or gives what cannot be right."""
 
     exit_code = 32
 
