@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import os
 import signal
 import sys
@@ -276,17 +277,19 @@ def _real_farm(client: Any, tmp_path: Path, run_job: Any) -> Farm:
     )  # fmt: skip
 
 
-class Liar:
-    """Does jobs, and then changes what they gave, on the worker whose process it finds in a file."""
+# Does jobs, and then changes what they gave, on the worker whose process a file names. A module of its own,
+# because workers import what they are sent.
+_LIAR = """
+import os
+from assay.ci.farm.execute import execute
 
-    def __init__(self, process_file: Path) -> None:
-        self.process_file = process_file
-
-    def __call__(self, order: bytes, needed: Mapping[str, bytes]) -> Answer:
-        outcome, files = execute(order, needed)
-        if self.process_file.read_text() != str(os.getpid()):
+def lie(order, needed):
+    outcome, files = execute(order, needed)
+    with open(os.environ["LIAR"]) as process:
+        if process.read() != str(os.getpid()):
             return outcome, files
-        return outcome, {name: content[:-100] + bytes(100) for name, content in files.items()}
+    return outcome, {name: content[:-100] + bytes(100) for name, content in files.items()}
+"""
 
 
 def _kill_when_it_works(process: int, killed: list[int]) -> None:
@@ -304,9 +307,15 @@ def _kill_when_it_works(process: int, killed: list[int]) -> None:
 
 @pytest.mark.slow
 @pytest.mark.skipif(sys.platform != "linux", reason="needs Linux")
-def test_a_worker_that_is_killed_and_one_that_lies(tmp_path: Path, product_file: str) -> None:
-    import cloudpickle
-
+def test_a_worker_that_is_killed_and_one_that_lies(
+    tmp_path: Path, product_file: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "modules").mkdir()
+    (tmp_path / "modules/lying_worker.py").write_text(_LIAR)
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path / "modules"))
+    monkeypatch.setenv("LIAR", str(tmp_path / "liar"))
+    monkeypatch.syspath_prepend(tmp_path / "modules")
+    lie = importlib.import_module("lying_worker").lie
     spec = FarmSpec(
         matrix=Matrix(
             models=(product_file,), targets=("x86-64-v2", "x86-64-v3"), profiles=("release", "debug")
@@ -317,17 +326,13 @@ def test_a_worker_that_is_killed_and_one_that_lies(tmp_path: Path, product_file:
     (tmp_path / "farm").mkdir()
     told.clear()
     killed: list[int] = []
-    cloudpickle.register_pickle_by_value(sys.modules[__name__])
-    try:
-        with local_cluster(3) as client:
-            processes = sorted(client.run(os.getpid).values())
-            (tmp_path / "liar").write_text(str(processes[0]))
-            killer = threading.Thread(target=_kill_when_it_works, args=(processes[1], killed))
-            killer.start()
-            finished = _real_farm(client, tmp_path, Liar(tmp_path / "liar")).run(jobs)
-            killer.join()
-    finally:
-        cloudpickle.unregister_pickle_by_value(sys.modules[__name__])
+    with local_cluster(3) as client:
+        processes = sorted(client.run(os.getpid).values())
+        (tmp_path / "liar").write_text(str(processes[0]))
+        killer = threading.Thread(target=_kill_when_it_works, args=(processes[1], killed))
+        killer.start()
+        finished = _real_farm(client, tmp_path, lie).run(jobs)
+        killer.join()
     assert _statuses(finished) == {"done": len(jobs)}
     assert killed, "the worker had a job when it was killed"
     assert not any(Path(f"/proc/{process}").exists() for process in killed), "its job ended with it"
