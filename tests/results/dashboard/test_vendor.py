@@ -15,14 +15,21 @@ from assay.results.dashboard import vendor
 
 HERE = Path(__file__).parent
 STATIC = Path(vendor.__file__).parent / "static" / "vendor"
+ASV = Path(vendor.__file__).parent / "asv_vendor"
+# Packages without a file of their licence: their scripts begin with it.
+NOTICES = {"flot-orderbars": "Released under the MIT license"}
 
 
-@pytest.mark.parametrize("folder", [STATIC, HERE / "vendor"], ids=["static", "tests"])
+@pytest.mark.parametrize("folder", [STATIC, ASV, HERE / "vendor"], ids=["static", "asv", "tests"])
 def test_bundled_libraries_are_what_was_recorded_and_keep_their_licences(folder):
     assert vendor.check(folder) == []
     for package in vendor.read_packages(folder):
         assert package.licence in {"MIT", "MPL-2.0"}
-        assert any("LICENSE" in file.name for file in package.files)
+        if package.name in NOTICES:
+            (file,) = package.files
+            assert NOTICES[package.name] in (folder / file.name).read_text()[:500]
+        else:
+            assert any("LICENSE" in file.name for file in package.files)
         assert package.integrity.startswith("sha512-")
 
 
@@ -45,6 +52,9 @@ def test_a_damaged_list_is_one_error(tmp_path):
         vendor.read_packages(tmp_path)
 
 
+ADDRESS = "https://example.org/a@1.0.0.js"
+
+
 def archive_of(content: bytes) -> bytes:
     stream = io.BytesIO()
     with tarfile.open(fileobj=stream, mode="w:gz") as archive:
@@ -55,7 +65,7 @@ def archive_of(content: bytes) -> bytes:
 
 
 def listed(folder: Path, integrity: str) -> None:
-    file = vendor.VendoredFile(source="dist/a.js", name="a.js", sha256="")
+    file = vendor.VendoredFile(source="dist/a.js", name="a.js", sha256="", replaces=(ADDRESS,))
     package = vendor.Package(name="a", version="1.0.0", licence="MIT", integrity=integrity, files=(file,))
     (folder / vendor.MANIFEST).write_bytes(msgspec.json.encode([package]))
 
@@ -68,6 +78,7 @@ def test_refreshing_writes_files_and_digests(tmp_path, monkeypatch):
     assert (tmp_path / "a.js").read_bytes() == b"let a;\n"
     (package,) = vendor.read_packages(tmp_path)
     assert package.integrity == "sha512-" + base64.b64encode(hashlib.sha512(archive).digest()).decode()
+    assert package.files[0].replaces == (ADDRESS,)
     assert vendor.check(tmp_path) == []
 
 

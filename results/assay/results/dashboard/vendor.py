@@ -25,12 +25,16 @@ __all__ = ["MANIFEST", "Package", "VendoredFile", "check", "read_packages", "ref
 MANIFEST = "vendored.json"
 
 
-class VendoredFile(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """One file of a package: its path there, its name here, the SHA-256 of its bytes."""
+class VendoredFile(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, omit_defaults=True):
+    """One file of a package: its path there, its name here, the SHA-256 of its bytes.
+
+    ``replaces``: the addresses from which pages that others made load this library.
+    """
 
     source: str
     name: str
     sha256: str
+    replaces: tuple[str, ...] = ()
 
 
 class Package(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -92,7 +96,7 @@ def _refresh(package: Package, folder: Path) -> Package:
                     raise RecordError(f"{package.name} {package.version} has no {file.source}.")
                 data = member.read()
                 (folder / file.name).write_bytes(data)
-                files.append(VendoredFile(source=file.source, name=file.name, sha256=_sha256(data)))
+                files.append(msgspec.structs.replace(file, sha256=_sha256(data)))
     return msgspec.structs.replace(package, integrity=integrity, files=tuple(files))
 
 
