@@ -72,6 +72,22 @@ def test_wrong_places_are_one_error(cli, runs, tmp_path):
     assert "not of a dashboard" in taken["message"]
 
 
+def test_pages_of_asv_are_copied_or_left_out_with_one_warning(cli, runs, tmp_path):
+    pages = tmp_path / "html"
+    pages.mkdir()
+    options = ("--results", runs, "-o", tmp_path / "site", "--asv", pages)
+    (pages / "index.html").write_text("<title>asv</title>")
+    cli("dashboard", *options)
+    assert "<title>asv</title>" in (tmp_path / "site/asv/index.html").read_text()
+    assert 'href="asv/index.html"' in (tmp_path / "site/index.html").read_text()
+    (pages / "index.html").write_text('<script src="https://elsewhere.example/new.js"></script>')
+    result = cli("dashboard", *options)
+    assert result.stderr.count("warning:") == 1
+    assert "index.html loads https://elsewhere.example/new.js from elsewhere" in result.stderr
+    assert not (tmp_path / "site/asv").exists()
+    assert "asv/index.html" not in (tmp_path / "site/index.html").read_text()
+
+
 def test_artifacts_add_levels_that_never_ran(cli, runs, tmp_path, make_artifact, never_executed):
     artifact = make_artifact(levels=(never_executed,))
     cli("dashboard", "--results", runs, "-o", tmp_path / "site", "--artifacts", artifact)

@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from assay.errors import UsageError
+from assay.results.dashboard.asv_pages import POLICY
 from assay.results.dashboard.model import Configuration, Entry, Machine
 from assay.results.dashboard.site import MARKER, PAGES, SiteOptions, commit_address, write_site
 
@@ -134,7 +135,16 @@ def test_pages_of_asv_lie_within_the_site_and_are_linked(tmp_path: Path):
     (pages / "index.html").write_text("asv")
     write_site(tmp_path / "site", [], options)
     assert "asv/index.html" in Links((tmp_path / "site/index.html").read_text()).links
-    assert (tmp_path / "site/asv/index.html").read_text() == "asv"
+    assert (tmp_path / "site/asv/index.html").read_text() == f"{POLICY}asv"
+
+
+def test_pages_of_asv_that_need_the_web_are_no_part_of_a_site(tmp_path: Path):
+    pages = tmp_path / "html"
+    pages.mkdir()
+    (pages / "index.html").write_text('<script src="https://elsewhere.example/x.js"></script>')
+    with pytest.raises(UsageError, match=r"loads https://elsewhere\.example/x\.js from elsewhere"):
+        write_site(tmp_path / "site", [], SiteOptions(title="Assay", generated=GENERATED, asv=pages))
+    assert [path.name for path in tmp_path.iterdir()] == ["html"]
 
 
 @pytest.mark.parametrize(

@@ -86,6 +86,7 @@ def command(
       assay dashboard --results postgresql://host/assay -o public --repository https://example.org/us/models
     """
     from assay.benchmarks.provenance import find_checkout
+    from assay.results.dashboard.asv_pages import why_left_out
     from assay.results.dashboard.collect import collect_entries
     from assay.results.dashboard.model import OURS
     from assay.results.dashboard.site import SiteOptions, commit_address, write_site
@@ -99,6 +100,9 @@ def command(
     commit_address(repository)  # before anything takes time
     if asv is None and (results / "html" / "index.html").is_file():
         asv = results / "html"
+    if asv is not None and (reason := why_left_out(asv)) is not None:
+        output.warn(reason)
+        asv = None
     if not profiles and (results / "profiles").is_dir():
         profiles = (results / "profiles",)
     folder = folder or results / "site"

@@ -11,6 +11,7 @@ from pathlib import Path
 from urllib.parse import urlsplit
 
 from assay.errors import MissingDependencyError, StorageError, UsageError
+from assay.results.dashboard.asv_pages import copy_pages
 from assay.results.dashboard.model import Entry
 from assay.results.dashboard.payload import as_script, detail, identifier, index
 
@@ -59,9 +60,9 @@ def commit_address(repository: str | None) -> str | None:
 def write_site(folder: Path, entries: Sequence[Entry], options: SiteOptions) -> dict[str, int]:
     """Write the site to ``folder``, whole or not at all, and give what is in it: rows, configurations, bytes.
 
-    A folder that is there is replaced if it is a site of ours, or empty. Raises UsageError for another, and
-    for a repository that is no address, StorageError when it cannot be written, MissingDependencyError
-    without jinja2.
+    A folder that is there is replaced if it is a site of ours, or empty. Raises UsageError for another, for a
+    repository that is no address, and for pages of asv that ``asv_pages.why_left_out`` has a reason for,
+    StorageError when it cannot be written, MissingDependencyError without jinja2.
     """
     address = commit_address(options.repository)
     if options.asv is not None and not (options.asv / "index.html").is_file():
@@ -98,7 +99,7 @@ def _write(
         content = detail(entry, options.subjects) | {"commit_address": address}
         (data / f"{name}.js").write_bytes(as_script(name, content))
     if options.asv is not None:
-        shutil.copytree(options.asv, folder / _ASV)
+        copy_pages(options.asv, folder / _ASV)
     for name, page in _pages(options).items():
         (folder / name).write_text(page, encoding="utf-8")
     (folder / MARKER).write_text("A site written by `assay dashboard`, which replaces this folder.\n")
