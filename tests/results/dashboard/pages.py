@@ -2,7 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
+import functools
+import http.server
 import json
+import threading
+from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 from assay.results.dashboard.model import Change, Entry
@@ -10,6 +16,26 @@ from assay.results.dashboard.payload import identifier
 
 WIDTHS = [(1440, 900), (390, 844)]
 PLOT = ".canvas canvas"
+
+
+@contextlib.contextmanager
+def serving(folder: Path) -> Iterator[str]:
+    """A static host of a folder on this machine, while the context lasts; its address."""
+
+    class Quiet(http.server.SimpleHTTPRequestHandler):
+        def log_message(self, *_: object) -> None:
+            pass
+
+    handler = functools.partial(Quiet, directory=str(folder))
+    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler)
+    thread = threading.Thread(target=server.serve_forever)
+    thread.start()
+    try:
+        yield f"http://127.0.0.1:{server.server_address[1]}"
+    finally:
+        server.shutdown()
+        thread.join()
+        server.server_close()
 
 
 def find(browser: Any, selector: str) -> Any:

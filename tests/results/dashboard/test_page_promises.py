@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import functools
-import http.server
-import threading
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -15,7 +12,7 @@ from assay.results.dashboard.payload import identifier
 from assay.results.dashboard.site import SiteOptions, write_site
 
 from .conftest import GENERATED, HOSTILE, colours, resize
-from .pages import PLOT, choose, detail_of, find, models, requested, settings
+from .pages import PLOT, choose, detail_of, find, models, requested, serving, settings
 
 pytestmark = pytest.mark.slow
 
@@ -23,19 +20,8 @@ pytestmark = pytest.mark.slow
 @pytest.fixture
 def served(site: Path) -> Iterator[str]:
     """The site on a static host, at a path of its own."""
-
-    class Quiet(http.server.SimpleHTTPRequestHandler):
-        def log_message(self, *_: object) -> None:
-            pass
-
-    handler = functools.partial(Quiet, directory=str(site.parent))
-    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler)
-    thread = threading.Thread(target=server.serve_forever)
-    thread.start()
-    yield f"http://127.0.0.1:{server.server_address[1]}/{site.name}"
-    server.shutdown()
-    thread.join()
-    server.server_close()
+    with serving(site.parent) as address:
+        yield f"{address}/{site.name}"
 
 
 @pytest.mark.parametrize("host", ["folder", "server"])
