@@ -105,7 +105,7 @@ def test_a_build_whose_time_is_not_known_has_no_compile_time(cli, lab, bench):
 
 
 def test_threads_and_engines_may_be_repeated(cli, lab, bench, monkeypatch):
-    monkeypatch.setattr(harness, "choose_cpus", lambda count: tuple(range(count)))
+    monkeypatch.setattr("assay.benchmarks.places.choose_cpus", lambda count: tuple(range(count)))
     monkeypatch.setattr("assay.benchmarks.machine.choose_cpus", lambda count: tuple(range(count)))
     found = cli.json(*bench("silero-vad", "--threads", 1, "--threads", 2, "--engine", "assay"))
     assert {(record["engine"], record["threads"]) for record in found} == {("assay", 1), ("assay", 2)}

@@ -184,7 +184,7 @@ def test_levels_of_one_machine_join_in_one_artifact(mixed_file: Path, cache: Pat
 def test_without_the_emulator_code_counts_as_never_executed(
     monkeypatch: pytest.MonkeyPatch, perceptron_file: Path, tmp_path: Path
 ) -> None:
-    monkeypatch.setattr("assay.compile.emulation.user_mode.shutil.which", lambda name: None)
+    monkeypatch.setattr("assay.compile.emulation.user_mode.shutil.which", lambda name, path: None)
     spec = find_model(str(perceptron_file))
     (level,) = build_artifact(spec, target="aarch64-neon", cache=tmp_path).manifest.levels
     assert level.executed is Execution.NEVER
