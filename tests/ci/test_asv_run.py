@@ -73,6 +73,8 @@ def test_results_that_asv_does_not_keep_are_told_of(project: Path, capfd: pytest
 def test_other_verbs_pass_through(project: Path, capfd: pytest.CaptureFixture[str]) -> None:
     assert asv_run.main(["run", "--help"]) == 0
     assert "usage: asv run" in capfd.readouterr().out
+    # Benchmarks with no value of a parameter fail asv's own check.
+    (project / "suites" / "unasked.py").unlink()
     assert asv_run.main(["check", "-E", "existing"]) == 0
 
 
