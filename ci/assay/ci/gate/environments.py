@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import importlib.metadata
 import json
+import shutil
 import site
 import sys
 import tomllib
@@ -62,6 +63,8 @@ def make_environment(tree: Path, folder: Path) -> Environment:
     try:
         venv.EnvBuilder(symlinks=True, with_pip=False).create(folder)
         place = next(folder.glob("lib/python*/site-packages"))
+        # Where a folder is used again, bytecode of the same second and size would pass for the new text's.
+        shutil.rmtree(place / "__pycache__", ignore_errors=True)
         (place / "_assay_side.py").write_text(
             _START.format(own=json.dumps(own), folders=json.dumps(packages))
         )
