@@ -2,7 +2,7 @@
 
 Zen's four vector pipes take two multiplications and two additions a cycle, but an addition may take a
 multiplication's pipe. In pairs, multiplication, multiplication, addition, addition, they do so seldom; LLVM's
-scheduler puts every addition behind its multiplication (4.9 instead of 4.0 cycles for eight pairs on Zen 3).
+scheduler puts every addition behind its multiplication.
 """
 
 from __future__ import annotations
