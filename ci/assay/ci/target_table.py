@@ -25,6 +25,7 @@ import msgspec
 
 from assay.ci.json_file import write_json
 from assay.errors import AssayError
+from assay.results.report import format_value
 from assay.runtime.manifest import Execution
 
 if TYPE_CHECKING:
@@ -172,7 +173,7 @@ def markdown(model: str, rows: Sequence[TargetRow]) -> str:
             lines.append(f"| {row.target} | no: {_cell(row.problem)} | none | none | none | none | none |")
             continue
         error = "nothing was compared" if row.error is None else f"{row.error:.1e}"
-        run = f"{row.seconds * 1e3:.3g} ms" if row.seconds is not None else f"not timed: {row.untimed}"
+        run = format_value(row.seconds, "s") if row.seconds is not None else f"not timed: {row.untimed}"
         size = "" if row.bytes is None else f"{row.bytes / 1e6:.2f} MB"
         cells = (row.target, "yes", row.linked or "", row.executed or "", error, run, size)
         lines.append("| " + " | ".join(map(_cell, cells)) + " |")
