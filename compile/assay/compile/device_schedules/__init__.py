@@ -11,7 +11,6 @@ from typing import Any
 
 from assay.compile.device_schedules.conv2d import schedule_conv2d
 from assay.compile.device_schedules.gemm import schedule_gemm
-from assay.compile.device_schedules.tile_table import DeviceTile, device_tile
 from assay.compile.schedules.blocks import FusedFunction, UnreadableFunctionError, read_function
 from assay.compile.targets.gpu_target import GpuTarget
 from assay.compile.tvm_import import import_tensor_intrinsics
@@ -21,7 +20,7 @@ __all__ = ["schedule_kernels"]
 _SCHEDULED = "tirx.is_scheduled"
 # TOPI's name of the block of a convolution of several groups.
 _GROUPED = "group_conv2d"
-_OURS: tuple[Callable[[FusedFunction, DeviceTile], Any], ...] = (schedule_gemm, schedule_conv2d)
+_OURS: tuple[Callable[[FusedFunction, GpuTarget], Any], ...] = (schedule_gemm, schedule_conv2d)
 
 
 def schedule_kernels(
@@ -59,9 +58,6 @@ def _with_ours(module: Any, target: GpuTarget) -> Any:
     """``module`` with the kernels that rules of ours fit scheduled."""
     from tvm import tirx
 
-    tile = device_tile(target.api.value)
-    if tile is None:
-        return module
     for variable, function in module.functions_items():
         if not isinstance(function, tirx.PrimFunc) or _SCHEDULED in (function.attrs or {}):
             continue
@@ -69,7 +65,7 @@ def _with_ours(module: Any, target: GpuTarget) -> Any:
             read = read_function(function)
         except UnreadableFunctionError:
             continue
-        made = next((made for rule in _OURS if (made := rule(read, tile)) is not None), None)
+        made = next((made for rule in _OURS if (made := rule(read, target)) is not None), None)
         if made is not None:
             module.update_func(variable, made)
     return module

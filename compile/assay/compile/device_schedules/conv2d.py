@@ -18,7 +18,7 @@ from tvm.ir import TensorLoad
 from assay.compile.device_schedules.device_stages import element_kernel, finished
 from assay.compile.device_schedules.gemm import product_factors, with_stages
 from assay.compile.device_schedules.register_product import Product, product_kernel
-from assay.compile.device_schedules.tile_table import DeviceTile
+from assay.compile.device_schedules.tile_table import device_tile
 from assay.compile.schedules.blocks import Block, FusedFunction, loads_of
 from assay.compile.schedules.epilogue import split_epilogue
 from assay.compile.schedules.ir import (
@@ -37,6 +37,7 @@ from assay.compile.schedules.ir import (
     store,
     substitute,
 )
+from assay.compile.targets.gpu_target import GpuTarget
 
 __all__ = ["schedule_conv2d"]
 
@@ -70,10 +71,11 @@ class _Conv:
         return self.kernel == (1, 1) and self.steps == (1, 1)
 
 
-def schedule_conv2d(function: FusedFunction, tile: DeviceTile) -> Expr | None:
+def schedule_conv2d(function: FusedFunction, target: GpuTarget) -> Expr | None:
     """The function scheduled, where it has one convolution of float32 of a constant size; else None."""
+    tile = device_tile(target.api)
     anchors = [block for block in function.blocks if block.is_reduction]
-    if len(anchors) != 1 or (conv := _read(anchors[0])) is None:
+    if tile is None or len(anchors) != 1 or (conv := _read(anchors[0])) is None:
         return None
     anchor = anchors[0]
     producer = next((block for block in function.blocks if block.output.same_as(conv.data)), None)

@@ -14,18 +14,20 @@ from assay.compile.device_schedules.device_stages import (
     workspaces,
 )
 from assay.compile.device_schedules.register_product import Product, product_kernel
-from assay.compile.device_schedules.tile_table import DeviceTile
+from assay.compile.device_schedules.tile_table import device_tile
 from assay.compile.schedules.blocks import Block, FusedFunction
 from assay.compile.schedules.epilogue import split_epilogue
 from assay.compile.schedules.ir import Buffer, Expr, Stmt, as_int, i64, substitute, walk
+from assay.compile.targets.gpu_target import GpuTarget
 
 __all__ = ["product_factors", "schedule_gemm", "with_stages"]
 
 
-def schedule_gemm(function: FusedFunction, tile: DeviceTile) -> Expr | None:
+def schedule_gemm(function: FusedFunction, target: GpuTarget) -> Expr | None:
     """The function scheduled, where it has one product of float32 matrices; else None."""
+    tile = device_tile(target.api)
     anchors = [block for block in function.blocks if block.is_reduction]
-    if len(anchors) != 1 or (factors := product_factors(anchors[0])) is None:
+    if tile is None or len(anchors) != 1 or (factors := product_factors(anchors[0])) is None:
         return None
     anchor = anchors[0]
     if len(anchor.spatial) < 2 or len(anchor.reduction) != 1:
