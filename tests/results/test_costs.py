@@ -14,7 +14,7 @@ def test_one_row_for_each_engine_with_what_was_measured(make_record):
     assert ours.values == {"load_time": 0.25, "peak_memory": 5e6}
     assert theirs.values == {"load_time": 0.5}
     lines = cost_markdown([ours, theirs]).splitlines()
-    assert lines[2] == "| tiny | assay | 1 | 250 ms |  | 5.00 MB |  |  |"
+    assert lines[2] == "| tiny | assay | 1 | 250 ms |  | 5.00 MB |  |  |  |"
     assert cost_table([ours, theirs]).row_count == 2
 
 

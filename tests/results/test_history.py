@@ -235,3 +235,30 @@ def test_texts_of_records_do_not_steer_the_terminal():
     shown = console.file.getvalue()
     assert "\x1b" not in shown
     assert "?[31m0000" in shown
+
+
+def judged(values, metric, **options):
+    series = dataclasses.replace(make_series(values, metric=metric), unit="1")
+    return [(shift.before, shift.after, shift.worse) for shift in find_shifts([series], **options).shifts]
+
+
+@pytest.mark.parametrize(
+    ("metric", "before", "after", "found"),
+    [
+        ("error", 0.0, 0.5, True),
+        ("error", 0.001, 0.004, False),  # four times as much, and hardly a part of what is allowed
+        ("cosine_distance", 2e-7, 1e-4, True),
+        ("cosine_distance", 1e-4, 1.8e-4, False),
+        ("perplexity", 20.0, 20.2, True),
+        ("absolute_error", 1e-6, 1e-3, False),
+        ("kernels", 12.0, 13.0, True),
+        ("workspace", 0.0, 65536.0, True),
+    ],
+)
+def test_quality_has_rules_of_its_own(metric, before, after, found):
+    values = [before] * 6 + [after] * 6
+    expected = [(pytest.approx(before, abs=1e-12), pytest.approx(after), True)] if found else []
+    assert judged(values, metric) == expected
+    # What is asked for in percent is about speed and sizes.
+    if metric in ("error", "cosine_distance"):
+        assert judged(values, metric, least_effect=0.01) == expected

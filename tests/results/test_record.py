@@ -4,6 +4,7 @@ import errno
 import json
 import os
 from pathlib import Path
+from typing import get_args
 
 import pytest
 
@@ -11,6 +12,7 @@ from assay.errors import RecordError, StorageError
 from assay.results.record import (
     SCHEMA_VERSION,
     UNITS,
+    Metric,
     encode_records,
     new_run_id,
     read_records,
@@ -117,7 +119,20 @@ def test_a_full_disk_leaves_nothing_behind(tmp_path, make_record, monkeypatch):
 
 
 def test_every_metric_has_a_base_unit():
-    assert set(UNITS.values()) == {"s", "bytes", "tokens/s"}
+    assert set(UNITS) == set(get_args(Metric))
+    assert set(UNITS.values()) == {"s", "bytes", "tokens/s", "instructions", "kernels", "1"}
+
+
+@pytest.mark.parametrize("version", [1, 2])
+def test_files_of_older_schemas_are_read(tmp_path, make_record, version):
+    record = make_record()
+    path = write_records(tmp_path, [record])
+    content = json.loads(path.read_text())
+    content["schema_version"] = content["records"][0]["schema_version"] = version
+    for name in ("method", *(("commit_time", "branch") if version == 1 else ())):
+        del content["records"][0][name]
+    path.write_text(json.dumps(content))
+    assert read_records(path) == [record]
 
 
 def test_run_ids_differ_and_name_files():

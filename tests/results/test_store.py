@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import contextlib
+import hashlib
 import json
 import os
 import sqlite3
@@ -13,6 +15,7 @@ from assay.errors import StoreError, UsageError
 from assay.results.record import read_records, write_records
 from assay.results.series import Filter
 from assay.results.store import open_store
+from assay.results.store_rows import content_key, unusable
 
 COMMITS = ("a" * 40, "b" * 40, "c" * 40)
 
@@ -260,3 +263,71 @@ def test_a_database_of_another_version_is_refused(tmp_path):
     connection.close()
     with pytest.raises(StoreError, match="version 999"):
         open_store(url)
+
+
+def _as_first_version(path: Path) -> None:
+    """Make of the tables of a SQLite file those of version 1."""
+    with contextlib.closing(sqlite3.connect(path)) as connection, connection:
+        for column in ("method", "medians"):
+            connection.execute(f"alter table assay_records drop column {column}")
+        connection.execute("update assay_about set value = '1' where name = 'version'")
+
+
+@pytest.mark.parametrize("place", ["folder", "url"])
+def test_tables_of_the_first_version_get_what_they_lack(place, folder, opened, tmp_path):
+    with opened() as store:
+        expected = store.series()
+    path = tmp_path / "cache" / "index.sqlite"
+    _as_first_version(path)
+    with opened() if place == "folder" else open_store(f"sqlite:///{path}") as store:
+        assert store.series() == expected
+        assert expected[0].points[0].medians == pytest.approx((0.010, 0.011, 0.012))
+        if place == "url":
+            assert store.add([folder]).new == 0
+
+
+def test_a_key_is_that_of_older_versions(make_record):
+    """Teams' databases hold records by it: one that is pushed again must not count twice."""
+    body = msgspec.to_builtins(make_record(), order="deterministic") | {"schema_version": 2}
+    del body["method"]
+    assert content_key(make_record()) == hashlib.sha256(msgspec.json.encode(body)).hexdigest()
+    assert content_key(make_record()) == "63f8047a534ba3dc06b1c5cf4a6ed97f293c69ec6c776435ad875b8bb3a6c8ad"
+    assert content_key(make_record(method="gate")) != content_key(make_record())
+
+
+def test_methods_are_series_of_their_own_but_for_what_an_artifact_is(tmp_path, make_record):
+    fields = {"commit": COMMITS[0], "dirty": False, "commit_time": "2026-01-01T00:00:00Z"}
+    size = {"metric": "artifact_size", "unit": "bytes", "value": 5.0}
+    records = [
+        record
+        for method in ("bench", "gate", "asv")
+        for record in (
+            make_record([[0.5]], method=method, value=0.5, **fields),
+            make_record([[5.0]], method=method, **size, **fields),
+        )
+    ]
+    write_records(tmp_path / "runs", records)
+    with open_store(tmp_path / "runs", database=tmp_path / "x") as store:
+        found = {(each.key.metric, each.key.method): len(each.points) for each in store.series()}
+        gated = store.series(Filter(methods=("gate",)))
+    assert found == {
+        ("artifact_size", "bench"): 3,
+        ("latency", "asv"): 1,
+        ("latency", "bench"): 1,
+        ("latency", "gate"): 1,
+    }
+    assert [each.key.benchmark() for each in gated] == ["tiny x86-64-v3 f32 assay 1 thread by gate"]
+
+
+@pytest.mark.parametrize(
+    ("metric", "value", "usable"),
+    [
+        ("error", 0.0, True),
+        ("cosine_distance", 0.0, True),
+        ("perplexity", 0.0, False),
+        ("error", -0.1, False),
+    ],
+)
+def test_no_error_at_all_is_possible(tmp_path, make_record, metric, value, usable):
+    record = make_record([[value]], metric=metric, unit="1", value=value)
+    assert (unusable(record) is None) == usable

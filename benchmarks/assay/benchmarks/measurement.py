@@ -10,6 +10,7 @@ from assay.benchmarks.job import Report
 from assay.benchmarks.peers import Engine, ModelFiles
 from assay.benchmarks.places import Place, ThisMachine
 from assay.benchmarks.provenance import find_checkout
+from assay.benchmarks.quality import quality_of
 from assay.results.record import UNITS, Metric, Record, utc_now
 from assay.results.statistics import median, median_interval, round_medians
 from assay.runtime.levels import choose_level
@@ -84,8 +85,10 @@ def make_records(
         size = engine.size_bytes(files)
         if size is not None:
             records.append(make.record(engine, version, "artifact_size", [(float(size),)]))
-        if engine.name == "assay" and compile_seconds is not None:
-            records.append(make.record(engine, version, "compile_time", [(compile_seconds,)]))
+        if engine.name == "assay":
+            records += make.quality(engine, version)
+            if compile_seconds is not None:
+                records.append(make.record(engine, version, "compile_time", [(compile_seconds,)]))
     return records
 
 
@@ -108,6 +111,7 @@ class RecordMaker:
         self._versions = subject.place.versions()
         self._checkout = find_checkout()
         self._time = utc_now()
+        self._level = choose_level(subject.manifest, cpu=subject.place.cpu)
 
     def record(
         self,
@@ -118,8 +122,12 @@ class RecordMaker:
         *,
         calls: int = 1,
         sizes: Mapping[str, int] | None = None,
+        note: str | None = None,
     ) -> Record:
-        """The record of one metric from the samples of each round, at ``sizes`` or the subject's."""
+        """The record of one metric from the samples of each round, at ``sizes`` or the subject's.
+
+        ``note`` stands in place of that of the engine.
+        """
         subject, manifest, checkout = self._subject, self._subject.manifest, self._checkout
         medians, place = round_medians(rounds), subject.place
         return Record(
@@ -128,7 +136,7 @@ class RecordMaker:
             model=subject.model.name,
             weights=manifest.model.weights,
             sizes=dict(subject.sizes if sizes is None else sizes),
-            target=choose_level(manifest, cpu=subject.place.cpu).target.name,
+            target=self._level.target.name,
             scheme=manifest.scheme,
             profile=manifest.profile,
             artifact=subject.digest,
@@ -141,7 +149,9 @@ class RecordMaker:
             samples=tuple(sample for samples in rounds for sample in samples),
             samples_per_round=tuple(len(samples) for samples in rounds),
             calls_per_sample=calls,
-            note="; ".join(part for part in (f"{engine.name} {version}: {engine.note}", place.note) if part),
+            note="; ".join(part for part in (f"{engine.name} {version}: {engine.note}", place.note) if part)
+            if note is None
+            else note,
             machine=self._machine,
             versions=self._versions,
             commit=checkout.commit if checkout else None,
@@ -149,3 +159,13 @@ class RecordMaker:
             commit_time=checkout.time if checkout else None,
             branch=checkout.branch if checkout else None,
         )
+
+    def quality(
+        self, engine: _Named, version: str, *, sizes: Mapping[str, int] | None = None
+    ) -> list[Record]:
+        """The records of how near the artifact's outputs are to the reference's; their note names that."""
+        reference = self._level.verification.reference
+        return [
+            self.record(engine, version, metric, [(value,)], sizes=sizes, note=f"against {reference}")
+            for metric, value in quality_of(self._level).items()
+        ]

@@ -34,6 +34,7 @@ class LanguagePlan:
     targets: tuple[str, ...]
     scheme: str | None
     cache: Path | None
+    perplexity: bool = False
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -81,6 +82,8 @@ class LanguageSession:
                         threads=threads,
                         seed=plan.seed,
                         compile_seconds=subject.build_seconds,
+                        # The threads hardly move it, and it takes minutes.
+                        perplexity=plan.perplexity and threads == plan.threads[0],
                         progress=self._output.progress(animated=False),
                     )
 

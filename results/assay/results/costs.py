@@ -20,6 +20,7 @@ COSTS: dict[Metric, str] = {
     "peak_memory": "peak memory",
     "artifact_size": "size on disk",
     "compile_time": "compile time",
+    "absolute_error": "largest error",
 }
 
 

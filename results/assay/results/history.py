@@ -9,12 +9,21 @@ from datetime import UTC, datetime, timedelta
 from itertools import pairwise
 from statistics import median
 
-from assay.results.changes import FEWEST_POINTS, exact_changes, find_changes
+from assay.results.changes import FEWEST_POINTS, Change, exact_changes, find_changes
 from assay.results.commits import Commit
 from assay.results.record import Metric, Unit
 from assay.results.series import Point, Series, SeriesKey
 
-__all__ = ["LEAST_EFFECT", "LEAST_EXACT_EFFECT", "History", "Level", "Shift", "find_shifts", "levels_of"]
+__all__ = [
+    "LEAST_EFFECT",
+    "LEAST_ERROR_EFFECT",
+    "LEAST_EXACT_EFFECT",
+    "History",
+    "Level",
+    "Shift",
+    "find_shifts",
+    "levels_of",
+]
 
 LEAST_EFFECT = 0.01
 """The relative change that matters, where nobody says otherwise."""
@@ -22,7 +31,17 @@ LEAST_EFFECT = 0.01
 LEAST_EXACT_EFFECT = 0.001
 """The same of metrics without noise, of which a smaller change can be seen, and adds up."""
 
-_EXACT: frozenset[Metric] = frozenset({"artifact_size"})
+LEAST_ERROR_EFFECT = 1.0
+"""The same of errors: another order of a sum changes their last digits, but does not double them."""
+
+_EXACT: frozenset[Metric] = frozenset(
+    {"artifact_size", "kernels", "workspace", "weights", "error", "cosine_distance", "perplexity"}
+)
+# What hardly matters, in the unit of the metric. It is added to each value, so that zero has a logarithm.
+_HARDLY: dict[Metric, float] = {"error": 0.02, "cosine_distance": 1e-6, "workspace": 4096.0}
+_ERRORS: frozenset[Metric] = frozenset({"error", "cosine_distance"})
+# Shown, and not judged: what they tell, ``error`` tells as a part of what is allowed.
+_NOT_JUDGED: frozenset[Metric] = frozenset({"absolute_error", "relative_error"})
 # Clocks of machines in one team differ by this much without harm.
 _CLOCKS = timedelta(minutes=10)
 _COMMITS_SHOWN = 12
@@ -48,7 +67,8 @@ class Shift:
 
     ``previous`` is the last one measured at the old level; ``unmeasured`` counts the commits between the two,
     any of which may be the cause (None where no repository tells). ``ratio`` is the level after over the one
-    before, ``interval`` its 95% interval; ``threshold`` the relative change that the benchmark's own noise
+    before (where they may be zero, both with what hardly matters added), ``interval`` its 95%
+    interval; ``threshold`` the relative change that the benchmark's own noise
     explains. ``worse`` says which way is bad for the metric. One that is not ``confirmed`` rests on the last
     one or two commits alone. ``runs`` are the keys of the last record before and the first after, and
     ``besides`` says what else was different between these two.
@@ -112,20 +132,16 @@ def find_shifts(
     """The steps in ``series``, in the order of ``commits`` (oldest first) where they are given.
 
     ``least_effect`` is the relative change that matters, in place of ``LEAST_EFFECT`` and
-    ``LEAST_EXACT_EFFECT``.
+    ``LEAST_EXACT_EFFECT``; errors keep ``LEAST_ERROR_EFFECT``. Absolute and relative errors are not judged.
     """
+    series = [each for each in series if each.key.metric not in _NOT_JUDGED]
     order = {commit.hash: place for place, commit in enumerate(commits)}
     subjects = {commit.hash: commit.subject for commit in commits}
     all_levels = [(each, levels_of(each, order or None)) for each in series]
     judged = sum(len(levels) >= FEWEST_POINTS for _, levels in all_levels)
     shifts: list[Shift] = []
     for each, levels in all_levels:
-        values = [level.value for level in levels]
-        if each.key.metric in _EXACT and _mostly_equal(values):
-            changes = exact_changes(values, least_effect=least_effect or LEAST_EXACT_EFFECT)
-        else:
-            changes = find_changes(values, least_effect=least_effect or LEAST_EFFECT, together=judged)
-        for change in changes:
+        for change in _changes(each.key.metric, levels, least_effect, together=judged):
             last, first = levels[change.index - 1], levels[change.index]
             shifts.append(
                 Shift(
@@ -136,8 +152,8 @@ def find_shifts(
                     unmeasured=order[first.commit] - order[last.commit] - 1 if order else None,
                     subject=subjects.get(first.commit),
                     at=first.at,
-                    before=change.before,
-                    after=change.after,
+                    before=change.before - _HARDLY.get(each.key.metric, 0.0),
+                    after=change.after - _HARDLY.get(each.key.metric, 0.0),
                     ratio=change.ratio,
                     interval=change.interval,
                     threshold=change.threshold,
@@ -154,6 +170,20 @@ def find_shifts(
         short=len(series) - judged,
         notes=tuple(_notes(series, order, now or datetime.now(UTC))),
     )
+
+
+def _changes(
+    metric: Metric, levels: Sequence[Level], least_effect: float | None, *, together: int
+) -> list[Change]:
+    """The changes of one series, by the rule of its metric."""
+    values = [level.value + _HARDLY.get(metric, 0.0) for level in levels]
+    exact = metric in _EXACT and _mostly_equal(values)
+    least = least_effect or (LEAST_EXACT_EFFECT if exact else LEAST_EFFECT)
+    if metric in _ERRORS:
+        least = LEAST_ERROR_EFFECT
+    if exact:
+        return exact_changes(values, least_effect=least)
+    return find_changes(values, least_effect=least, together=together)
 
 
 def _mostly_equal(values: Sequence[float]) -> bool:

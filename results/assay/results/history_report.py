@@ -35,7 +35,7 @@ __all__ = [
     "shift_table",
 ]
 
-REPORT_VERSION = 1
+REPORT_VERSION = 2
 _HASH = 10
 
 

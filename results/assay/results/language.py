@@ -18,6 +18,7 @@ _METRICS: dict[Metric, str] = {
     "load_time": "import and load",
     "peak_memory": "peak memory",
     "artifact_size": "size on disk",
+    "perplexity": "perplexity",
 }
 _RATES = frozenset[Metric]({"prefill", "decode"})
 

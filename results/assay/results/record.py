@@ -1,8 +1,8 @@
 """Records of measurements: their types, and the files that hold those of one run.
 
-A file is ``{"schema_version": 1, "records": [...]}``, and every record stands on its own: it names its model,
-engine, metric and unit, and carries its raw samples, the machine, the versions and the commit. Version 1 of
-the schema, which lacks the commit's time and the branch, is read too.
+A file is ``{"schema_version": 3, "records": [...]}``, and every record stands on its own: it names its model,
+engine, metric and unit, and carries its raw samples, the machine, the versions and the commit. Older versions
+of the schema are read too: 1 lacks the commit's time and the branch, 2 the method and the metrics of quality.
 
 The schema is checked in as ``docs/schema/records.schema.json``; write it anew with
 ``python -m assay.results.record > docs/schema/records.schema.json``.
@@ -28,9 +28,12 @@ from assay.schema import published_schema
 
 __all__ = [
     "HIGHER_IS_BETTER",
+    "MAY_BE_ZERO",
+    "OF_ARTIFACTS",
     "SCHEMA_VERSION",
     "UNITS",
     "Machine",
+    "Method",
     "Metric",
     "Record",
     "Unit",
@@ -42,7 +45,7 @@ __all__ = [
     "write_records",
 ]
 
-SCHEMA_VERSION = 2
+SCHEMA_VERSION = 3
 
 Metric: TypeAlias = Literal[
     "latency",
@@ -54,12 +57,22 @@ Metric: TypeAlias = Literal[
     "ttft",
     "prefill",
     "decode",
+    "instructions",
+    "kernels",
+    "workspace",
+    "weights",
+    "error",
+    "absolute_error",
+    "relative_error",
+    "cosine_distance",
+    "perplexity",
 ]
-Unit: TypeAlias = Literal["s", "bytes", "tokens/s"]
+Unit: TypeAlias = Literal["s", "bytes", "tokens/s", "instructions", "kernels", "1"]
+Method: TypeAlias = Literal["bench", "gate", "asv"]
 Name: TypeAlias = Annotated[str, msgspec.Meta(min_length=1)]
 Count: TypeAlias = Annotated[int, msgspec.Meta(ge=1)]
 
-# What each metric is measured in: base units, so that no reader has to convert.
+# What each metric is measured in: base units, so that no reader has to convert. "1" has no dimension.
 UNITS: dict[Metric, Unit] = {
     "latency": "s",
     "load_time": "s",
@@ -70,10 +83,37 @@ UNITS: dict[Metric, Unit] = {
     "ttft": "s",
     "prefill": "tokens/s",
     "decode": "tokens/s",
+    "instructions": "instructions",
+    "kernels": "kernels",
+    "workspace": "bytes",
+    "weights": "bytes",
+    "error": "1",
+    "absolute_error": "1",
+    "relative_error": "1",
+    "cosine_distance": "1",
+    "perplexity": "1",
 }
 
 HIGHER_IS_BETTER = frozenset[Metric]({"prefill", "decode"})
 """The metrics of which more is better; of all others, less is."""
+
+OF_ARTIFACTS = frozenset[Metric](
+    {
+        "artifact_size",
+        "kernels",
+        "workspace",
+        "weights",
+        "error",
+        "absolute_error",
+        "relative_error",
+        "cosine_distance",
+        "perplexity",
+    }
+)
+"""The metrics that are read from an artifact, or computed by it: the same whoever does it."""
+
+MAY_BE_ZERO = frozenset[Metric]({"workspace", "error", "absolute_error", "relative_error", "cosine_distance"})
+"""The metrics of which none is possible; all others are more than nothing."""
 
 
 class Struct(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -127,14 +167,17 @@ class Record(Struct, frozen=True, kw_only=True):
     ``sizes`` gives the symbolic dimensions. ``note`` says what exactly the engine ran. ``time`` is when it
     was measured, and ``commit_time`` that of the committer, both ISO 8601 in UTC; ``commit``,
     ``commit_time``, ``dirty`` (tracked files differ from the commit) and ``branch`` are None where nothing
-    told them.
+    told them. ``method`` is the command that measured: each has a way of its own, so that figures of
+    different methods do not compare, but for metrics ``OF_ARTIFACTS``. Errors are against the engine that
+    ``note`` names, the worst of any output: ``error`` as a part of the tolerance, ``cosine_distance`` as 1
+    minus the cosine similarity. ``weights`` are unknown to asv.
     """
 
     schema_version: int = SCHEMA_VERSION
     run_id: Name
     time: Name
     model: Name
-    weights: Literal["trained", "random"]
+    weights: Literal["trained", "random", "unknown"]
     sizes: dict[str, int]
     target: Name
     scheme: Name
@@ -156,6 +199,7 @@ class Record(Struct, frozen=True, kw_only=True):
     dirty: bool | None
     commit_time: str | None = None
     branch: str | None = None
+    method: Method = "bench"
 
     def rounds(self) -> list[tuple[float, ...]]:
         """The samples of each round."""

@@ -117,6 +117,10 @@ def format_value(value: float, unit: Unit) -> str:
     """A value for people: three digits with a prefix, such as ``1.23 ms`` or ``45.6 MB`` (10**6 bytes)."""
     if unit == "tokens/s":
         return f"{value:.{2 if value < 9.995 else 1 if value < 99.95 else 0}f} tokens/s"
+    if unit == "1":
+        return f"{value:.3g}"
+    if unit in ("kernels", "instructions"):
+        return f"{value:,.0f} {unit}"
     if unit == "bytes":
         steps = [(1e9, "GB"), (1e6, "MB"), (1e3, "kB"), (1.0, "B")]
     else:

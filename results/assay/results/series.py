@@ -5,9 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from datetime import UTC, datetime
 
-from assay.results.record import HIGHER_IS_BETTER, Metric, Record, Unit
+from assay.results.record import HIGHER_IS_BETTER, OF_ARTIFACTS, Method, Metric, Record, Unit
 
-__all__ = ["Exclusion", "Filter", "Point", "Series", "SeriesKey", "parse_time"]
+__all__ = ["Exclusion", "Filter", "Point", "Series", "SeriesKey", "method_of", "parse_time"]
 
 
 @dataclass(frozen=True, kw_only=True, order=True)
@@ -15,6 +15,7 @@ class SeriesKey:
     """What two records share when one continues the other.
 
     ``sizes`` are pairs of a symbolic dimension and its size, sorted; ``machine`` is ``Machine.identity()``.
+    ``method`` is the record's, and ``bench`` for metrics that are the same whoever reads them.
     """
 
     model: str
@@ -26,6 +27,7 @@ class SeriesKey:
     threads: int
     metric: Metric
     machine: str
+    method: Method = "bench"
 
     @classmethod
     def of(cls, record: Record) -> SeriesKey:
@@ -40,6 +42,7 @@ class SeriesKey:
             threads=record.threads,
             metric=record.metric,
             machine=record.machine.identity(),
+            method=method_of(record),
         )
 
     @property
@@ -52,7 +55,15 @@ class SeriesKey:
         sizes = [f"{name}={size}" for name, size in self.sizes]
         counted = "1 thread" if self.threads == 1 else f"{self.threads} threads"
         profile = [] if self.profile == "release" else [self.profile]
-        return " ".join([self.model, *sizes, self.target, self.scheme, *profile, self.engine, counted])
+        method = [] if self.method == "bench" else [f"by {self.method}"]
+        return " ".join(
+            [self.model, *sizes, self.target, self.scheme, *profile, self.engine, counted, *method]
+        )
+
+
+def method_of(record: Record) -> Method:
+    """The method that the series of ``record`` is of."""
+    return "bench" if record.metric in OF_ARTIFACTS else record.method
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -60,7 +71,8 @@ class Point:
     """One record in a series.
 
     ``value`` and its 95% ``interval`` (None with fewer than three rounds) are in the series' unit. ``time``
-    is when it was measured; ``commit_time`` is the committer's. ``key`` is the record's key in the store.
+    is when it was measured; ``commit_time`` is the committer's. ``key`` is the record's key in the store,
+    ``medians`` are those of its rounds.
     """
 
     commit: str | None
@@ -74,6 +86,7 @@ class Point:
     run_id: str
     artifact: str
     key: str
+    medians: tuple[float, ...] = ()
 
     @property
     def at(self) -> datetime:
@@ -107,6 +120,7 @@ class Filter:
     machines: tuple[str, ...] = ()
     branches: tuple[str, ...] = ()
     runs: tuple[str, ...] = ()
+    methods: tuple[Method, ...] = ()
     since: datetime | None = None
     until: datetime | None = None
 

@@ -129,7 +129,7 @@ class Store:
         names = (
             *("model", "sizes", "target", "scheme", "profile", "engine", "threads", "metric", "machine"),
             *("unit", "value", "low", "high", "rounds", "artifact", "commit", "branch", "dirty", "time"),
-            *("commit_time", "run_id", "key"),
+            *("commit_time", "run_id", "key", "method", "medians"),
         )
         statement = (
             sa.select(*(columns[name] for name in names))
@@ -204,6 +204,7 @@ class Store:
             "machine": chosen.machines,
             "branch": chosen.branches,
             "run_id": chosen.runs,
+            "method": chosen.methods,
         }
         conditions: list[Any] = [columns[name].in_(values) for name, values in wanted.items() if values]
         if chosen.since is not None:

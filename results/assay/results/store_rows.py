@@ -11,14 +11,22 @@ from typing import Any
 
 import msgspec
 
-from assay.results.record import Record
-from assay.results.series import Point, SeriesKey, parse_time
+from assay.results.record import MAY_BE_ZERO, Record
+from assay.results.series import Point, SeriesKey, method_of, parse_time
 
-__all__ = ["point_of_row", "row_of_record", "series_key_of_row", "unusable"]
+__all__ = [
+    "columns_of_version_2",
+    "content_key",
+    "point_of_row",
+    "row_of_record",
+    "series_key_of_row",
+    "unusable",
+]
 
 # Files written by hand or by other languages may have lost the last digits.
 _ROUNDING = 1e-6
 _LARGEST_INTEGER = 2**31 - 1
+_KEYED_VERSION = 2
 
 
 def unusable(record: Record) -> str | None:
@@ -34,7 +42,7 @@ def unusable(record: Record) -> str | None:
     if bad is not None:
         return f"it has the value {bad}"
     bad = next((number for number in numbers if number <= 0), None)
-    if bad is not None:
+    if bad is not None and (bad < 0 or record.metric not in MAY_BE_ZERO):
         return f"it has the value {bad:g} {record.unit}, and {record.metric} is more than nothing"
     expected = median(median(samples) for samples in record.rounds())
     if not math.isclose(record.value, expected, rel_tol=_ROUNDING):
@@ -50,11 +58,10 @@ def unusable(record: Record) -> str | None:
 
 def row_of_record(record: Record) -> dict[str, Any]:
     """The row of a record that ``unusable`` has passed."""
-    body = msgspec.json.encode(record, order="deterministic")
     commit_time = _seconds(record.commit_time)
     time = _seconds(record.time)
     return {
-        "key": hashlib.sha256(body).hexdigest(),
+        "key": content_key(record),
         "run_id": record.run_id,
         "model": record.model,
         "sizes": msgspec.json.encode(record.sizes, order="deterministic").decode(),
@@ -77,8 +84,26 @@ def row_of_record(record: Record) -> dict[str, Any]:
         "time": time,
         "commit_time": commit_time,
         "at": time if commit_time is None else commit_time,
-        "body": body.decode(),
-    }
+        "body": msgspec.json.encode(record, order="deterministic").decode(),
+    } | columns_of_version_2(record)
+
+
+def columns_of_version_2(record: Record) -> dict[str, Any]:
+    """The columns that the first version of the tables lacks."""
+    medians = [median(samples) for samples in record.rounds()]
+    return {"method": method_of(record), "medians": msgspec.json.encode(medians).decode()}
+
+
+def content_key(record: Record) -> str:
+    """The SHA-256 of what a record says, in hexadecimal: the same by whatever schema it was written.
+
+    It is that of its JSON in the second version of the schema, where that can say it all.
+    """
+    content = msgspec.to_builtins(record, order="deterministic")
+    if record.method == "bench":
+        content["schema_version"] = _KEYED_VERSION
+        del content["method"]
+    return hashlib.sha256(msgspec.json.encode(content)).hexdigest()
 
 
 def series_key_of_row(row: Mapping[Any, Any]) -> SeriesKey:
@@ -93,6 +118,7 @@ def series_key_of_row(row: Mapping[Any, Any]) -> SeriesKey:
         threads=row["threads"],
         metric=row["metric"],
         machine=row["machine"],
+        method=row["method"],
     )
 
 
@@ -110,6 +136,7 @@ def point_of_row(row: Mapping[Any, Any]) -> Point:
         run_id=row["run_id"],
         artifact=row["artifact"],
         key=row["key"],
+        medians=tuple(msgspec.json.decode(row["medians"], type=list[float])),
     )
 
 

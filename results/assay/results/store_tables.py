@@ -1,7 +1,8 @@
 """The tables of a store of records, and the engines that reach them: SQLite in a file, PostgreSQL by URL.
 
 A record lies in one row: what it is looked up by in columns, and all of it as JSON in ``body``. Its key is
-the SHA-256 of that JSON, so that adding a record twice changes nothing. Times are seconds since 1970.
+the SHA-256 of what it says, so that adding a record twice changes nothing. Times are seconds since 1970.
+``medians`` are those of the rounds, as JSON. Tables of version 1, which lack these and ``method``, get them.
 """
 
 from __future__ import annotations
@@ -10,6 +11,7 @@ import contextlib
 from collections.abc import Iterator, Sequence
 from typing import Any
 
+import msgspec
 import sqlalchemy as sa
 from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.engine import URL, make_url
@@ -30,10 +32,11 @@ __all__ = [
     "store_errors",
 ]
 
-STORE_VERSION = 1
+STORE_VERSION = 2
 # Any number: two that open an empty PostgreSQL at once take turns by it.
 _LOCK = 0x6173736179
 _TIMEOUT_SECONDS = 30
+_ROWS_AT_ONCE = 1_000
 
 metadata = sa.MetaData()
 
@@ -71,6 +74,8 @@ records = sa.Table(
     sa.Column("commit_time", sa.BigInteger),
     sa.Column("at", sa.BigInteger, nullable=False),
     sa.Column("body", sa.Text, nullable=False),
+    sa.Column("method", sa.Text, nullable=False, server_default="bench"),
+    sa.Column("medians", sa.Text, nullable=False, server_default="[]"),
     sa.Index("assay_records_series", "metric", "model", "at"),
     sa.Index("assay_records_at", "at"),
 )
@@ -155,6 +160,9 @@ def create_tables(connection: sa.Connection) -> None:
         connection.execute(sa.select(sa.func.pg_advisory_xact_lock(_LOCK)))
     metadata.create_all(connection)
     found = connection.execute(sa.select(about.c.value).where(about.c.name == "version")).scalar()
+    if found == "1":
+        _add_columns(connection)
+        found = str(STORE_VERSION)
     if found is None:
         insert_new(connection, about, [{"name": "version", "value": str(STORE_VERSION)}])
     elif found != str(STORE_VERSION):
@@ -163,6 +171,28 @@ def create_tables(connection: sa.Connection) -> None:
             f"this Assay reads {STORE_VERSION}.",
             hint="Use the Assay that wrote it, or another database.",
         )
+
+
+def _add_columns(connection: sa.Connection) -> None:
+    """Give tables of version 1 the columns that they lack, with what the records in them say."""
+    from assay.results.record import Record
+    from assay.results.store_rows import columns_of_version_2
+
+    for column in (records.c.method, records.c.medians):
+        definition = sa.schema.CreateColumn(column).compile(dialect=connection.dialect)
+        connection.execute(sa.text(f"ALTER TABLE {records.name} ADD COLUMN {definition}"))
+    update = (
+        records.update()
+        .where(records.c.key == sa.bindparam("of"))
+        .values(method=sa.bindparam("with_method"), medians=sa.bindparam("with_medians"))
+    )
+    for part in connection.execute(sa.select(records.c.key, records.c.body)).partitions(_ROWS_AT_ONCE):
+        told = []
+        for row in part:
+            columns = columns_of_version_2(msgspec.json.decode(row.body, type=Record))
+            told.append({"of": row.key, **{f"with_{name}": value for name, value in columns.items()}})
+        connection.execute(update, told)
+    connection.execute(about.update().where(about.c.name == "version").values(value=str(STORE_VERSION)))
 
 
 def insert_new(connection: sa.Connection, table: sa.Table, rows: Sequence[dict[str, Any]]) -> int:

@@ -80,9 +80,13 @@ def bench_language(
     seed: int = 0,
     timeout: float = _TIMEOUT_SECONDS,
     compile_seconds: float | None = None,
+    perplexity: bool = False,
     progress: Progress | None = None,
 ) -> list[Record]:
     """Records of the metrics ttft, prefill, decode, load_time, peak_memory and artifact_size of every engine.
+
+    Of ours also how near the artifact's logits were to the reference's when it was verified, and with
+    ``perplexity`` that of the artifact, on the text of the reports of ``assay quantize``.
 
     Raises BenchmarkError when an engine is not available, fails, hangs for ``timeout`` seconds, or gives
     logits after the prompt that point elsewhere than ours; UsageError for more threads than CPUs.
@@ -142,10 +146,23 @@ def bench_language(
             _check(chosen, folder)
         for engine in chosen:
             records += _records(make, engine, reports[engine.name], workload, batch, files)
-    if compile_seconds is not None and OURS in {engine.name for engine in chosen}:
+    if OURS in {engine.name for engine in chosen}:
         ours = language_engines()[OURS]
-        records.append(make.record(ours, ours.version(), "compile_time", [(compile_seconds,)]))
+        records += make.quality(ours, ours.version())
+        if compile_seconds is not None:
+            records.append(make.record(ours, ours.version(), "compile_time", [(compile_seconds,)]))
+        if perplexity:
+            with progress.step(f"{model.name}: measure perplexity"):
+                records.append(_perplexity(make, ours, files, threads))
     return records
+
+
+def _perplexity(make: RecordMaker, ours: LanguageEngine, files: LanguageFiles, threads: int) -> Record:
+    from assay.compile.quantize.tasks import artifact_perplexity
+
+    effect = artifact_perplexity(files.artifact, threads=threads)
+    note = f"over {effect.count} tokens of the text of assay quantize"
+    return make.record(ours, ours.version(), "perplexity", [(effect.after,)], note=note)
 
 
 def _logits(folder: Path, engine: LanguageEngine) -> Path:

@@ -37,7 +37,7 @@ _T = TypeVar("_T")
 _KERNEL_ROUNDS = 3
 _KERNEL_SECONDS = 0.1
 _OF_REMOTE_DEVICES = ("device", "key_file", "wait")
-_OF_LANGUAGE_MODELS = ("prompt_tokens", "new_tokens", "depths", "batches")
+_OF_LANGUAGE_MODELS = ("prompt_tokens", "new_tokens", "depths", "batches", "perplexity")
 
 
 @click.command("bench")
@@ -123,6 +123,11 @@ _OF_LANGUAGE_MODELS = ("prompt_tokens", "new_tokens", "depths", "batches")
     default=(1,),
     show_default=True,
     help="With `llm`: sequences at once; may be repeated.",
+)
+@click.option(
+    "--perplexity",
+    is_flag=True,
+    help="With `llm`: record the perplexity of the artifact too; takes minutes.",
 )
 @remote_options
 @cache_option
@@ -220,6 +225,7 @@ def _language_models(ctx: click.Context, names: tuple[str, ...]) -> tuple[Langua
         targets=given["targets"],
         scheme=given["scheme"],
         cache=given["cache"],
+        perplexity=given["perplexity"],
     )
     session = LanguageSession(plan, ctx.obj)
     return session, session.measure

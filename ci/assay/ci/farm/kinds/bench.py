@@ -11,7 +11,7 @@ from assay.ci.farm.kinds.build import ARTIFACT, artifact_of
 from assay.ci.farm.kinds.kind import JobKind, NonsenseError, Result
 from assay.errors import RecordError
 from assay.results.record import Record, read_records, write_records
-from assay.results.statistics import median, round_medians
+from assay.results.store_rows import unusable
 
 if TYPE_CHECKING:
     from assay.ci.farm.jobs import Job
@@ -77,10 +77,9 @@ def _check(job: Job, result: Result, needed: Result, seconds: float) -> None:
             raise NonsenseError(f"{name} is of {found}, {record.artifact}, not of {expected}, {digest}")
         if record.threads != job.threads or record.engine not in asked:
             raise NonsenseError(f"{name} is of {record.threads} threads, {job.threads} were asked for")
-        if not all(math.isfinite(each) and each > 0 for each in (record.value, *record.samples)):
-            raise NonsenseError(f"{name} has values that are not positive numbers")
-        if not math.isclose(record.value, median(round_medians(record.rounds())), rel_tol=1e-9):
-            raise NonsenseError(f"{name} is {record.value}, which is not the median of its samples")
+        problem = unusable(record)
+        if problem is not None:
+            raise NonsenseError(f"{name} means nothing: {problem}")
         if record.metric == "latency":
             if len(record.samples_per_round) != job.options["rounds"]:
                 raise NonsenseError(f"{name} has {len(record.samples_per_round)} rounds")
