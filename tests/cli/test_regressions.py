@@ -1,10 +1,13 @@
 from __future__ import annotations
 
+import json
 import shutil
 from pathlib import Path
 
 import pytest
 
+from assay.cli import results_place
+from assay.cli.commands import results
 from assay.results.record import read_records
 from assay.results.synthetic import SyntheticHistory, make_history
 
@@ -118,3 +121,27 @@ def test_a_push_tells_what_it_leaves_out(cli, here, tmp_path):
     assert "390 records added" in shown.stdout
     assert "foreign.json" in shown.stderr
     assert "is no URL" in cli.error("results", "push", results, code=2)["message"]
+
+
+def test_what_asv_kept_is_read_and_pushed_where_no_place_is_named(cli, here, tmp_path, monkeypatch):
+    monkeypatch.delenv("ASSAY_RESULTS")
+    monkeypatch.setattr(results_place, "default_results", lambda: tmp_path / "results" / "runs")
+    monkeypatch.setattr(results, "default_results", lambda: tmp_path / "results" / "runs")
+    folder = tmp_path / "results" / "asv" / "vm"
+    folder.mkdir(parents=True)
+    (folder.parent / "benchmarks.json").write_text("{}")
+    (folder / "machine.json").write_text('{"arch": "x86_64", "cpu": "A CPU", "os": "Linux"}')
+    for place, commit in enumerate(here.commits):
+        size = 1000.0 if place < 15 else 2000.0
+        params = [["'tiny'"], ["'native'"], ["'default'"], ["'release'"]]
+        content = {
+            "version": 2, "commit_hash": commit, "env_name": "overlay-py3.11",
+            "date": 1_700_000_000_000 + place, "python": "3.11", "result_columns": ["result", "params"],
+            "results": {"artifact.Sizes.track_size": [[size], params]},
+        }  # fmt: skip
+        (folder / f"{commit[:8]}-overlay-py3.11.json").write_text(json.dumps(content))
+    (shift,) = cli.json("regressions")["regressions"]
+    assert (shift["commit"], shift["ratio"], shift["key"]["model"]) == (here.commits[15], 2.0, "tiny")
+    url = f"sqlite:///{tmp_path / 'team.sqlite'}"
+    assert cli.json("results", "push", url) == {"new": 30, "known": 0, "left_out": []}
+    assert cli.json("results", "push", url) == {"new": 0, "known": 30, "left_out": []}

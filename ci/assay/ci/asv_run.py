@@ -101,6 +101,8 @@ def run_asv(arguments: Sequence[str]) -> int:
     _describe_machine()
     if "--show-stderr" not in given:
         given.insert(verb + 1, "--show-stderr")  # asv keeps the reasons of what is skipped to itself else
+    if given[verb] == "run" and "--record-samples" not in given:
+        given.insert(verb + 1, "--record-samples")  # by default it keeps them in `asv continuous` alone
     before = read_results(results)
     code = _asv(given)
     suites = outcomes(before, read_results(results))

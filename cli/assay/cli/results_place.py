@@ -5,13 +5,16 @@ from __future__ import annotations
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
 from assay.errors import UsageError
 
-__all__ = ["default_results", "parse_since", "results_option"]
+if TYPE_CHECKING:
+    from assay.results.store import Store
+
+__all__ = ["default_results", "open_results", "parse_since", "results_of_asv", "results_option"]
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -24,7 +27,8 @@ results_option = click.option(
     show_envvar=True,
     metavar="FOLDER|URL",
     help="Where the records are: a folder of JSON files, or a database such as "
-    "postgresql://USER@HOST/DATABASE.  [default: results/runs of the checkout, or of the current folder]",
+    "postgresql://USER@HOST/DATABASE.  [default: results/runs and results/asv of the checkout, or of the "
+    "current folder]",
 )
 
 
@@ -34,6 +38,20 @@ def default_results() -> Path:
 
     checkout = find_checkout()
     return (checkout.root if checkout else Path()) / "results" / "runs"
+
+
+def results_of_asv() -> Path:
+    """The folder that asv keeps its results in, by ``asv.conf.json``."""
+    return default_results().with_name("asv")
+
+
+def open_results(place: str | None) -> Store:
+    """The store at ``place``, or that of what `assay bench` and asv have left here. Raises as open_store."""
+    from assay.results.store import open_store
+
+    if place is not None:
+        return open_store(place)
+    return open_store(default_results(), beside=[results_of_asv()])
 
 
 def parse_since(text: str, now: datetime | None = None) -> datetime:

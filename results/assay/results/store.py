@@ -1,7 +1,7 @@
 """A store of records: a folder of JSON files with an embedded database built from them, or a database by URL.
 
-The files of a folder stay the truth. Its database lies in the user's cache folder, is brought up to date when
-the store is opened, and may be deleted at any time.
+Files are those that Assay writes, or asv. The files of a folder stay the truth. Its database lies in the
+user's cache folder, is brought up to date when the store is opened, and may be deleted at any time.
 """
 
 from __future__ import annotations
@@ -22,6 +22,7 @@ import sqlalchemy as sa
 
 from assay.errors import RecordError, StoreError, UsageError
 from assay.results import store_tables as tables
+from assay.results.asv_results import asv_files, is_asv_file, read_asv_results
 from assay.results.record import Machine, Record, read_records
 from assay.results.series import Exclusion, Filter, Point, Series
 from assay.results.store_rows import point_of_row, row_of_record, series_key_of_row, unusable
@@ -46,27 +47,29 @@ def is_url(place: str) -> bool:
     return "://" in place
 
 
-def default_database(folder: Path) -> Path:
-    """Where the embedded database of the records in ``folder`` lies: in the user's cache folder."""
-    name = hashlib.sha256(str(folder.resolve()).encode(errors="surrogateescape")).hexdigest()[:16]
+def default_database(*folders: Path) -> Path:
+    """Where the embedded database of the records in ``folders`` lies: in the user's cache folder."""
+    names = "\0".join(str(folder.resolve()) for folder in folders)
+    name = hashlib.sha256(names.encode(errors="surrogateescape")).hexdigest()[:16]
     return Path(platformdirs.user_cache_dir("assay")) / "results" / f"{name}.sqlite"
 
 
-def open_store(place: str | Path, *, database: Path | None = None) -> Store:
-    """The store at ``place``: a folder of record files, or the URL of a database.
+def open_store(place: str | Path, *, database: Path | None = None, beside: Iterable[Path] = ()) -> Store:
+    """The store at ``place``: a folder of record files or of asv's results, or the URL of a database.
 
     ``database`` is the file of a folder's embedded database, in place of the one in the user's cache folder.
+    Folders ``beside``, those that are there, are read as if their files were in the folder.
     Raises UsageError where there is no such folder, StoreError where the database cannot be reached or used,
     MissingDependencyError where its driver is not installed.
     """
     if isinstance(place, str) and is_url(place):
         return Store(place)
-    folder = Path(place)
-    if not folder.is_dir():
+    folders = [folder for folder in (Path(place), *beside) if folder.is_dir()]
+    if not folders:
         raise UsageError(
-            f"There is no folder of results {folder}.", hint="`assay bench` writes records to results/runs."
+            f"There is no folder of results {place}.", hint="`assay bench` writes records to results/runs."
         )
-    return FolderStore(folder, database or default_database(folder))
+    return FolderStore(folders, database or default_database(*folders))
 
 
 class Store:
@@ -220,10 +223,10 @@ class Store:
 
 
 class FolderStore(Store):
-    """The records of the JSON files in a folder, with an embedded database that follows them."""
+    """The records of the JSON files in folders, with an embedded database that follows them."""
 
-    def __init__(self, folder: Path, database: Path) -> None:
-        self._folder = folder
+    def __init__(self, folders: Sequence[Path], database: Path) -> None:
+        self._folders = folders
         try:
             self._open(database)
         except StoreError:
@@ -252,7 +255,7 @@ class FolderStore(Store):
             # A statement that writes takes the lock at once: of two refreshes, one waits for the other.
             connection.execute(tables.files.delete().where(tables.files.c.path == ""))
             before = {row.path: row.stamp for row in connection.execute(sa.select(tables.files))}
-            now = {str(path): _stamp(path) for path in _files_of([self._folder])}
+            now = {str(path): _stamp(path) for path in _files_of(self._folders)}
             changed = [path for path, stamp in now.items() if before.get(path) != stamp]
             self._forget(connection, [*(before.keys() - now.keys()), *(before.keys() & set(changed))])
             for path in changed:
@@ -279,12 +282,18 @@ class FolderStore(Store):
 
     def add(self, paths: Iterable[Path]) -> Added:
         """Refused: a folder takes records as files. Raises UsageError."""
-        raise UsageError(f"{self._folder} takes records as files.", hint="Copy the files into the folder.")
+        raise UsageError(
+            f"{self._folders[0]} takes records as files.", hint="Copy the files into the folder."
+        )
 
 
 def _files_of(paths: Iterable[Path]) -> Iterator[Path]:
     for path in paths:
-        yield from sorted(path.glob("*.json")) if path.is_dir() else [path]
+        if path.is_dir():
+            of_asv = asv_files(path)
+            yield from sorted(path.glob("*.json")) if of_asv is None else of_asv
+        else:
+            yield path
 
 
 def _stamp(path: Path) -> str:
@@ -301,7 +310,7 @@ def _stamp(path: Path) -> str:
 def _read(path: Path) -> tuple[list[dict[str, Any]], list[Exclusion]]:
     """Rows of the records in a file that mean something, each once, and what was left out."""
     try:
-        records = read_records(path)
+        records = read_asv_results(path) if is_asv_file(path) else read_records(path)
     except RecordError as error:
         return [], [Exclusion(file=str(path), reason=error.message)]
     rows: dict[str, dict[str, Any]] = {}

@@ -12,7 +12,7 @@ import click
 
 from assay.cli.options import output_options
 from assay.cli.output import Output
-from assay.cli.results_place import results_option
+from assay.cli.results_place import default_results, open_results, results_of_asv, results_option
 from assay.errors import UsageError
 
 if TYPE_CHECKING:
@@ -111,7 +111,7 @@ def command(
     commits: list[Commit] = []
     notes: list[str] = []
     with progress.step("read records"):
-        store = _open(place, results / "runs", output)
+        store = _open(place, output)
     if store is not None:
         with store, progress.step("find change points and ratios to peers"):
             ours = store.series(Filter(engines=(OURS,)))
@@ -148,14 +148,12 @@ def command(
     output.note(f"{written['rows']} rows of {written['configurations']} configurations")
 
 
-def _open(place: str | None, default: Path, output: Output) -> Store | None:
+def _open(place: str | None, output: Output) -> Store | None:
     """The store; None where nobody named one and nothing was measured yet."""
-    from assay.results.store import open_store
-
-    if place is None and not default.is_dir():
-        output.note(f"There are no records in {default}: the site says how to make some.")
+    if place is None and not (default_results().is_dir() or results_of_asv().is_dir()):
+        output.note(f"There are no records in {default_results()}: the site says how to make some.")
         return None
-    return open_store(place or default)
+    return open_results(place)
 
 
 def _commits(root: Path | None, series: Sequence[Series]) -> list[Commit]:

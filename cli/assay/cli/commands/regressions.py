@@ -9,7 +9,7 @@ import click
 
 from assay.cli.options import output_options, threads_type
 from assay.cli.output import Output
-from assay.cli.results_place import default_results, parse_since, results_option
+from assay.cli.results_place import open_results, parse_since, results_option
 from assay.errors import NothingMeasuredError, PastRegressionError, UnknownNameError, UsageError
 
 if TYPE_CHECKING:
@@ -87,14 +87,13 @@ def command(
       assay regressions --results postgresql://ci@db.example.org/assay --json --fail
     """
     from assay.results.history_report import commits_of, report_history
-    from assay.results.store import open_store
 
     output: Output = ctx.obj
     chosen = _filter(ctx)
     least = None if threshold is None else _percent(threshold)
     start = None if since is None else parse_since(since)
     commits = commits_of(repository, branch)
-    with open_store(place or default_results()) as store:
+    with open_results(place) as store:
         report = report_history(store, chosen, commits, since=start, least_effect=least)
     _show(output, report, everything=everything)
     if not report.judged:

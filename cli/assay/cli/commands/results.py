@@ -8,7 +8,7 @@ import click
 
 from assay.cli.options import output_options
 from assay.cli.output import Output
-from assay.cli.results_place import default_results
+from assay.cli.results_place import default_results, results_of_asv
 from assay.errors import RecordError, UsageError
 
 __all__ = ["command"]
@@ -33,7 +33,8 @@ def push(output: Output, url: str, paths: tuple[Path, ...]) -> None:
     """Add the records of files, or of a folder's files, to the database at URL.
 
     Records that are there already change nothing, so that a fleet may push as often as it likes. Without
-    files, those that `assay bench` wrote. A password is best left to PGPASSWORD or ~/.pgpass.
+    files, those that `assay bench` and asv wrote; folders of asv's results may be named too. A password is
+    best left to PGPASSWORD or ~/.pgpass.
 
     Files that cannot be read, and records that mean nothing, are named and left out; the exit code is then
     15, after the others were added.
@@ -48,7 +49,7 @@ def push(output: Output, url: str, paths: tuple[Path, ...]) -> None:
     if not is_url(url):
         raise UsageError(f"{url} is no URL of a database.", hint="postgresql://USER@HOST/DATABASE is one.")
     with open_store(url) as store:
-        added = store.add(paths or [default_results()])
+        added = store.add(paths or _default_paths())
     if output.json:
         left_out = [str(exclusion) for exclusion in added.exclusions]
         output.print_json({"new": added.new, "known": added.known, "left_out": left_out})
@@ -58,3 +59,9 @@ def push(output: Output, url: str, paths: tuple[Path, ...]) -> None:
         for exclusion in added.exclusions:
             output.warn(f"left out: {exclusion}")
         raise RecordError(f"{len(added.exclusions)} files or records were left out.")
+
+
+def _default_paths() -> list[Path]:
+    """What was measured here; the folder of records where nothing was, so that it is named."""
+    places = [default_results(), results_of_asv()]
+    return [place for place in places if place.is_dir()] or places[:1]
