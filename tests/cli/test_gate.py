@@ -9,13 +9,23 @@ from pathlib import Path
 from typing import Any
 
 import jsonschema
+import msgspec
 import pytest
 
 from assay.ci.gate import run
 from assay.ci.gate.decision import Verdict
-from assay.ci.gate.report import Finding, GateReport, GateSettings, Row, SideInfo, gate_schema, status_of
+from assay.ci.gate.report import (
+    BuildInfo,
+    Finding,
+    GateReport,
+    GateSettings,
+    Row,
+    SideInfo,
+    gate_schema,
+    status_of,
+)
 from assay.ci.gate.repository import WORKTREE
-from assay.results.record import Machine
+from assay.results.record import Machine, read_records
 
 MACHINE = Machine(
     cpu="A CPU",
@@ -241,6 +251,20 @@ def test_files_for_others_are_written(cli, gate, tmp_path):
     assert ET.parse(places["junit"]).getroot().get("failures") == "1"
     assert places["markdown"].read_text().startswith("### assay gate: Failed")
     assert json.loads(places["report"].read_text())["status"] == "regression"
+
+
+def test_records_are_left_where_asked_for(cli, gate, tmp_path):
+    runs = {"base_runs": (1.0, 2.0), "head_runs": (1.0, 2.0)}
+    build = BuildInfo(
+        side="head", model="net", name="net", weights="trained", artifact="sha256:0", target="x86-64-v3",
+        scheme="f32", profile="release", sizes={}, figures={"artifact_size": 1000.0},
+    )  # fmt: skip
+    gate.report = msgspec.structs.replace(make_report(make_row("unchanged", **runs)), builds=(build,))
+    result = cli("gate", "--base", "HEAD", "--models", "a", "--results", tmp_path / "runs")
+    (path,) = (tmp_path / "runs").iterdir()
+    assert f"records: {path}" in " ".join(result.stderr.split())
+    found = {(record.metric, record.value, record.method) for record in read_records(path)}
+    assert found == {("latency", 1.5, "gate"), ("artifact_size", 1000.0, "gate")}
 
 
 def test_what_is_unchanged_is_shown_when_asked(cli, gate):

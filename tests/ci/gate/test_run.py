@@ -10,10 +10,12 @@ import pytest
 
 from assay.ci.gate.builds import BuildOptions
 from assay.ci.gate.decision import Settings, Verdict
+from assay.ci.gate.records import gate_records
 from assay.ci.gate.report import Status
 from assay.ci.gate.repository import WORKTREE, find_repository
 from assay.ci.gate.run import GatePlan, run_gate
 from assay.errors import UsageError
+from assay.results.store_rows import unusable
 
 ROOT = Path(__file__).parents[3]
 PORTIONS = ("compile", "runtime", "models", "benchmarks", "results", "ci", "cli")
@@ -128,6 +130,19 @@ def test_a_models_repository_is_measured_with_the_assay_that_is_installed(git):
     assert len(exact) == 6
     assert {row.verdict for row in exact} == {Verdict.UNCHANGED}
     assert len(report.fitness) == 6
+    records = gate_records(report)
+    assert all(unusable(record) is None for record in records)
+    assert {record.model for record in records} == {"net"}
+    latencies = {
+        (record.commit, record.dirty, record.threads): record.samples
+        for record in records
+        if record.metric == "latency"
+    }
+    head, base = (repository.resolve(ref).commit for ref in ("HEAD", "HEAD~1"))
+    assert latencies.keys() == {(base, False, 1), (base, False, 2), (head, True, 1), (head, True, 2)}
+    assert latencies[head, True, 1] == latency.head_runs
+    quality = {"error", "absolute_error", "relative_error", "cosine_distance"}
+    assert quality < {record.metric for record in records}
 
 
 def test_nothing_to_compare(git):

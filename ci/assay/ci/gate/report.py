@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import sys
 from enum import StrEnum
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import msgspec
 
@@ -20,6 +20,7 @@ from assay.schema import published_schema
 
 __all__ = [
     "SCHEMA_VERSION",
+    "BuildInfo",
     "Finding",
     "GateReport",
     "GateSettings",
@@ -30,7 +31,7 @@ __all__ = [
     "status_of",
 ]
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
 Name = Annotated[str, msgspec.Meta(min_length=1)]
 
 
@@ -62,7 +63,7 @@ class SideInfo(Struct, frozen=True, kw_only=True):
 
     ``worktree``: the files of the working tree were measured, on top of that commit; ``dirty``: they differ
     from it. ``own_code``: it was built and run by its own code of Assay, not by what is installed.
-    ``notes``: what else to know of it.
+    ``notes``: what else to know of it. ``commit_time``: the committer's, in ISO 8601, UTC.
     """
 
     ref: Name
@@ -71,6 +72,27 @@ class SideInfo(Struct, frozen=True, kw_only=True):
     dirty: bool
     own_code: bool
     notes: tuple[str, ...] = ()
+    commit_time: str | None = None
+
+
+class BuildInfo(Struct, frozen=True, kw_only=True):
+    """What one side built of a model, by the manifest of ``artifact``, which is the digest of that.
+
+    ``model`` is as the rows have it, ``name`` as the manifest has. ``sizes`` are those of symbolic dimensions
+    that were measured. ``figures`` of the build by metric, in the unit of the rows; absolute and relative
+    errors among them, which have no row.
+    """
+
+    side: Literal["base", "head"]
+    model: Name
+    name: Name
+    weights: Literal["trained", "random"]
+    artifact: Name
+    target: Name
+    scheme: Name
+    profile: Name
+    sizes: dict[str, int]
+    figures: dict[str, float]
 
 
 class Finding(Struct, frozen=True, kw_only=True):
@@ -142,6 +164,7 @@ class GateReport(Struct, frozen=True, kw_only=True):
     fitness: tuple[Finding, ...]
     settings: GateSettings
     rows: tuple[Row, ...]
+    builds: tuple[BuildInfo, ...] = ()
     notes: tuple[str, ...]
     versions: dict[str, str]
 

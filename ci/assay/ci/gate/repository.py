@@ -9,6 +9,7 @@ import subprocess
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from pathlib import Path
 
 from assay.errors import GateInfrastructureError, UsageError
@@ -30,13 +31,15 @@ _OF_A_HOOK = frozenset(
 class Revision:
     """What a ref names: ``commit`` in full, or the working tree upon it.
 
-    ``dirty``: the working tree differs from ``commit``, and it is the working tree that is meant.
+    ``dirty``: the working tree differs from ``commit``, and it is the working tree that is meant. ``time`` is
+    the committer's, in ISO 8601, UTC.
     """
 
     ref: str
     commit: str
     worktree: bool = False
     dirty: bool = False
+    time: str | None = None
 
     def __str__(self) -> str:
         short = self.commit[:10]
@@ -60,12 +63,19 @@ class Repository:
         """The revision that ``ref`` names. Raises UsageError, which suggests a ref that is near."""
         if ref == WORKTREE:
             head = self._git("rev-parse", "--verify", "HEAD^{commit}").strip()
-            return Revision(ref=ref, commit=head, worktree=True, dirty=bool(self.changes()))
+            return Revision(
+                ref=ref, commit=head, worktree=True, dirty=bool(self.changes()), time=self._time(head)
+            )
         # A ref must not be taken for an option.
         done = self._run("rev-parse", "--verify", "--quiet", "--end-of-options", f"{ref}^{{commit}}")
         if done.returncode or not ref:
             raise self._no_such_ref(ref)
-        return Revision(ref=ref, commit=done.stdout.strip())
+        commit = done.stdout.strip()
+        return Revision(ref=ref, commit=commit, time=self._time(commit))
+
+    def _time(self, commit: str) -> str:
+        seconds = int(self._git("log", "-1", "--format=%ct", commit))
+        return datetime.fromtimestamp(seconds, UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
 
     def read(self, revision: Revision, path: str) -> bytes | None:
         """The content of the file at ``path`` from the root; None where the revision has none."""

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import dataclasses
 import difflib
+import math
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from typing import Literal
 
 from assay.benchmarks import sampling
 from assay.benchmarks.machine import choose_cpus, fingerprint
@@ -29,11 +31,12 @@ from assay.ci.gate.judge import (
 )
 from assay.ci.gate.metrics import ExactMetric, metrics
 from assay.ci.gate.processes import Contender
-from assay.ci.gate.report import Finding, GateReport, GateSettings, Row, status_of
+from assay.ci.gate.report import BuildInfo, Finding, GateReport, GateSettings, Row, status_of
 from assay.ci.gate.repository import Repository, Revision
 from assay.ci.gate.rounds import Pair, in_turns, measure_rounds
 from assay.ci.gate.settings_file import Accepted
 from assay.ci.gate.sides import Side, open_side
+from assay.ci.gate.signals import read_identity
 from assay.errors import GateInfrastructureError, UsageError
 from assay.progress import Progress, SilentProgress
 from assay.results.record import utc_now
@@ -124,6 +127,7 @@ def run_gate(plan: GatePlan, progress: Progress | None = None) -> GateReport:
         fitness=run.fitness,
         settings=run.settings(),
         rows=judged,
+        builds=tuple(run.builds),
         notes=(*run.notes, *unused),
         versions=versions(),
     )
@@ -153,6 +157,7 @@ class _Run:
         self.cache = None if plan.cache is None else plan.cache.absolute()
         self.notes: list[str] = []
         self.fitness: tuple[Finding, ...] = ()
+        self.builds: list[BuildInfo] = []
 
     def settings(self) -> GateSettings:
         """How was decided, as the report has it."""
@@ -185,7 +190,38 @@ class _Run:
             rows.setdefault(row.model, []).append(row)
         for model, one in built.items():
             rows[model] += exact_rows(model, one.base.figures, one.head.figures)
+            self.builds += self._told(model, one)
         return [row for model in self.plan.models for row in rows[model]]
+
+    def _told(self, model: str, built: _Built) -> Iterator[BuildInfo]:
+        """What the manifests of both sides tell; of one of another form, nothing."""
+        sides: tuple[tuple[Literal["base", "head"], SideResult], ...]
+        sides = (("base", built.base), ("head", built.head))
+        for side, result in sides:
+            assert result.build.artifact is not None
+            known = read_identity(result.build.artifact)
+            if known is None:
+                self.notes.append(f"The manifest of {model} of the {side} is of another form: no records.")
+                continue
+            identity, digest = known
+            chosen = (size.partition("=") for size in self.plan.sizes)
+            figures = {
+                name: value
+                for name, value in result.figures.items()
+                if isinstance(value, float) and math.isfinite(value)
+            }
+            yield BuildInfo(
+                side=side,
+                model=model,
+                name=identity.model.name,
+                weights=identity.model.weights,
+                artifact=digest,
+                target=identity.levels[0].target.name,
+                scheme=identity.scheme,
+                profile=identity.profile,
+                sizes=identity.sizes | {name: int(size) for name, _, size in chosen if size.isdecimal()},
+                figures=figures,
+            )
 
     def _build(self, base: Side, head: Side, model: str, place: str) -> _Built | Row:
         plan = self.plan

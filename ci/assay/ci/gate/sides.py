@@ -41,6 +41,7 @@ class Side:
             dirty=self.revision.dirty,
             own_code=is_assay(self.tree),
             notes=self.environment.notes,
+            commit_time=self.revision.time,
         )
 
     def build(self, model: str, place: str, options: BuildOptions, progress: Progress) -> SideResult:

@@ -6,19 +6,26 @@ assumed.
 
 from __future__ import annotations
 
+import hashlib
+import math
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any, Literal
 
 import msgspec
 
 from assay.benchmarks.peers.assay_runtime import artifact_bytes
 
-__all__ = ["Figures", "read_figures"]
+__all__ = ["Figures", "Identity", "read_figures", "read_identity"]
 
 Figures = dict[str, float | str]
 """Figures by the name of their metric; a text says why there is none."""
 
+_NEVER_COMPARED = "Nothing was compared with ONNX Runtime."
+_OF_MANIFESTS = (
+    *("kernels", "workspace", "weights"),
+    *("error", "cosine_distance", "absolute_error", "relative_error"),
+)
 _KERNEL_PREFIX = "__tvm_ffi_"
 # TVM's own, in every library.
 _NOT_KERNELS = ("__tvm_ffi__library_ctx", "__tvm_ffi__library_bin")
@@ -32,6 +39,7 @@ class _Case(msgspec.Struct):
     max_absolute_error: float
     absolute_tolerance: float
     cosine_similarity: float
+    max_relative_error: float = math.nan
 
 
 class _Verification(msgspec.Struct):
@@ -57,6 +65,54 @@ class _Manifest(msgspec.Struct):
     weights: tuple[_Weight, ...]
 
 
+class _Model(msgspec.Struct):
+    name: Annotated[str, msgspec.Meta(min_length=1)]
+    weights: Literal["trained", "random"]
+
+
+class _Named(msgspec.Struct):
+    name: Annotated[str, msgspec.Meta(min_length=1)]
+
+
+class _TargetLevel(msgspec.Struct):
+    target: _Named
+
+
+class _Symbolic(msgspec.Struct):
+    name: str
+    default: int
+
+
+class _Input(msgspec.Struct):
+    shape: tuple[int | _Symbolic, ...]
+
+
+class Identity(msgspec.Struct, frozen=True):
+    """Of a manifest, what the artifact is of; ``sizes`` are the default ones of symbolic dimensions."""
+
+    model: _Model
+    scheme: Annotated[str, msgspec.Meta(min_length=1)]
+    profile: Annotated[str, msgspec.Meta(min_length=1)]
+    levels: Annotated[tuple[_TargetLevel, ...], msgspec.Meta(min_length=1)]
+    inputs: tuple[_Input, ...]
+
+    @property
+    def sizes(self) -> dict[str, int]:
+        """The default size of each symbolic dimension."""
+        dimensions = (dimension for each in self.inputs for dimension in each.shape)
+        return {each.name: each.default for each in dimensions if isinstance(each, _Symbolic)}
+
+
+def read_identity(artifact: Path) -> tuple[Identity, str] | None:
+    """What the artifact in the folder ``artifact`` is of, and the digest of its manifest; None if unknown."""
+    try:
+        content = (artifact / "manifest.json").read_bytes()
+        digest = f"sha256:{hashlib.sha256(content).hexdigest()}"
+        return msgspec.json.decode(content, type=Identity), digest
+    except (OSError, UnicodeDecodeError, msgspec.MsgspecError):
+        return None
+
+
 def read_figures(artifact: Path) -> Figures:
     """The figures of the artifact in the folder ``artifact``, as far as each can be read."""
     figures: Figures = {"artifact_size": float(artifact_bytes(artifact))}
@@ -64,15 +120,15 @@ def read_figures(artifact: Path) -> Figures:
         manifest = msgspec.json.decode((artifact / "manifest.json").read_bytes(), type=_Manifest)
     except (OSError, UnicodeDecodeError, msgspec.MsgspecError) as error:
         reason = f"The manifest cannot be read: {error}."
-        return figures | dict.fromkeys(
-            ("kernels", "workspace", "weights", "error", "cosine_distance"), reason
-        )
+        return figures | dict.fromkeys(_OF_MANIFESTS, reason)
     readers: dict[str, Callable[[], float | str]] = {
         "kernels": lambda: _kernels(artifact, manifest),
         "workspace": lambda: _workspace(manifest),
         "weights": lambda: float(sum(weight.bytes for weight in manifest.weights)),
         "error": lambda: _error(manifest),
         "cosine_distance": lambda: _cosine_distance(manifest),
+        "absolute_error": lambda: _worst(manifest, lambda case: case.max_absolute_error),
+        "relative_error": lambda: _worst(manifest, lambda case: case.max_relative_error),
     }
     return figures | {name: read() for name, read in readers.items()}
 
@@ -92,12 +148,16 @@ def _error(manifest: _Manifest) -> float | str:
         for case in _cases(manifest)
         if case.absolute_tolerance > 0
     ]
-    return max(shares) if shares else "Nothing was compared with ONNX Runtime."
+    return max(shares) if shares else _NEVER_COMPARED
 
 
 def _cosine_distance(manifest: _Manifest) -> float | str:
-    distances = [max(0.0, 1 - case.cosine_similarity) for case in _cases(manifest)]
-    return max(distances) if distances else "Nothing was compared with ONNX Runtime."
+    return _worst(manifest, lambda case: max(0.0, 1 - case.cosine_similarity))
+
+
+def _worst(manifest: _Manifest, figure: Callable[[_Case], float]) -> float | str:
+    values = [figure(case) for case in _cases(manifest)]
+    return max(values) if values else _NEVER_COMPARED
 
 
 def _kernels(artifact: Path, manifest: _Manifest) -> float | str:

@@ -66,11 +66,24 @@ __all__ = ["command"]
     type=click.Path(dir_okay=False, path_type=Path),
     help="Write what --json prints to a file too.",
 )
+@click.option(
+    "--results",
+    "folder",
+    type=click.Path(file_okay=False, path_type=Path),
+    help="Write what was measured of both commits as records to this folder, such as results/runs, for "
+    "`assay regressions` and `assay dashboard`.  [default: no records]",
+)
 @cache_option
 @output_options
 @click.pass_context
 def command(
-    ctx: click.Context, /, junit: Path | None, markdown: Path | None, report: Path | None, **_: object
+    ctx: click.Context,
+    /,
+    junit: Path | None,
+    markdown: Path | None,
+    report: Path | None,
+    folder: Path | None,
+    **_: object,
 ) -> None:
     """Compare two commits, and say what got slower, larger, less exact, or broke.
 
@@ -94,7 +107,18 @@ def command(
     for path, write in ((junit, write_junit), (markdown, write_markdown), (report, write_json)):
         if path is not None:
             write(path, found)
+    if folder is not None:
+        _save(output, found, folder)
     ctx.exit(found.exit_code)
+
+
+def _save(output: Output, report: GateReport, folder: Path) -> None:
+    from assay.ci.gate.records import gate_records
+    from assay.results.record import write_records
+
+    records = gate_records(report)
+    if records:
+        output.note(f"records: {write_records(folder, records)}")
 
 
 def _show(output: Output, report: GateReport) -> None:
