@@ -5,7 +5,8 @@ from statistics import median
 import pytest
 
 from assay.results.dashboard.collect import collect_entries, entries_of_builds
-from assay.results.dashboard.model import OURS, Build
+from assay.results.dashboard.model import OURS, Build, Quality
+from assay.results.dashboard.payload import identifier, index
 from assay.results.history import find_shifts
 from assay.results.record import write_records
 from assay.results.series import Filter
@@ -55,7 +56,7 @@ def test_ratios_are_of_the_same_run(stored, latency):
     (ratio,) = entry.ratios
     assert [point.run for point in ratio.points] == ["run-1", "run-3"]
     assert [point.value for point in ratio.points] == pytest.approx([2.0, 3.0])
-    assert ratio.points[0].low is None  # only the newest has an interval
+    assert (ratio.points[0].low, ratio.points[0].high) == pytest.approx((2.0, 2.0))
     low, high = ratio.points[1].low, ratio.points[1].high
     # Rounds are resampled in pairs, whose ratios are 2, 3 and 4.
     assert 2.0 <= low <= 3.0 <= high <= 4.0
@@ -162,3 +163,60 @@ def test_the_made_up_history_has_its_change_points_where_they_were_planted(entri
     }
     planted = {(step.key.model, step.key.metric, step.commit): step.ratio for step in history.steps}
     assert found == pytest.approx(planted, rel=0.02)
+
+
+def figure(make_record, metric, value, unit="1", **changes):
+    return make_record([[value]], run_id="run-1", metric=metric, unit=unit, value=value, **changes)
+
+
+def test_sizes_and_errors_of_records_tell_of_builds(stored, latency, make_record):
+    quality = [
+        figure(make_record, "absolute_error", 2e-5, note="against onnxruntime 1.31"),
+        figure(make_record, "cosine_distance", 0.0),
+        figure(make_record, "artifact_size", 5000.0, "bytes"),
+        figure(make_record, "perplexity", 17.5),
+    ]
+    (entry,) = stored(latency("run-1", [0.01]), *quality)
+    assert entry.build.size == 5000
+    assert entry.build.quality == Quality(
+        reference="onnxruntime 1.31", cosine=1.0, absolute_error=2e-5, perplexity=17.5
+    )
+    assert entry.line("absolute_error").points[0].value == 2e-5
+
+
+def test_what_a_manifest_says_stands_before_what_records_say(stored, latency, make_record):
+    quality = Quality(reference="onnxruntime 1.30", cosine=0.5, absolute_error=0.1)
+    build = Build(
+        model="tiny", weights="trained", target="x86-64-v3", scheme="f32", profile="release", quality=quality
+    )
+    records = [figure(make_record, name, 0.0) for name in ("absolute_error", "cosine_distance")]
+    (entry,) = stored(latency("run-1", [0.01]), *records, builds=[build])
+    assert entry.build.quality == quality
+
+
+def test_methods_are_rows_of_their_own_and_share_what_the_artifact_is(stored, latency, make_record):
+    size = figure(make_record, "artifact_size", 5000.0, "bytes", method="gate")
+    entries = stored(
+        latency("run-1", [0.01]), latency("run-2", [0.02], method="gate"), size,
+        latency("run-1", [0.03], model="other", method="gate"),
+        figure(make_record, "kernels", 7.0, "kernels", method="gate", model="other"),
+    )  # fmt: skip
+    found = {
+        (entry.configuration.model, entry.configuration.method): sorted(line.metric for line in entry.lines)
+        for entry in entries
+    }
+    assert found == {
+        ("tiny", "bench"): ["artifact_size", "latency"],
+        ("tiny", "gate"): ["artifact_size", "latency"],
+        ("other", "gate"): ["kernels", "latency"],
+    }
+    assert {entry.build.size for entry in entries if entry.configuration.model == "tiny"} == {5000}
+    assert len({identifier(entry.configuration) for entry in entries}) == 3
+    rows = index(entries)["rows"]
+    assert sorted(row["method"] for row in rows) == ["bench", "gate", "gate"]
+
+
+def test_a_build_that_was_only_verified_has_a_row(stored, make_record):
+    (entry,) = stored(figure(make_record, "absolute_error", 1e-6))
+    assert entry.configuration.method == "bench"
+    assert [line.metric for line in entry.lines] == ["absolute_error"]

@@ -9,14 +9,15 @@ from dataclasses import dataclass, field, replace
 
 import msgspec
 
+from assay.results.dashboard.measured import known_builds
 from assay.results.dashboard.model import OURS, Build, Change, Configuration, Entry, Line, Machine, Point
 from assay.results.history import Shift
-from assay.results.record import Record
+from assay.results.record import OF_ARTIFACTS, Record
 from assay.results.series import Filter, Series, SeriesKey
 from assay.results.series import Point as Measured
-from assay.results.statistics import ratio_of_medians, round_medians
+from assay.results.statistics import Interval, ratio_intervals
 from assay.results.store import Store
-from assay.results.store_rows import row_of_record
+from assay.results.store_rows import content_key
 
 __all__ = ["collect_entries", "entries_of_builds"]
 
@@ -24,6 +25,7 @@ __all__ = ["collect_entries", "entries_of_builds"]
 _RUNS_AT_ONCE = 1_000
 
 _Beside = tuple[object, ...]
+_Intervals = Mapping[tuple[str, str], Interval | None]
 
 
 @dataclass(kw_only=True)
@@ -46,30 +48,54 @@ def collect_entries(
 
     ``shifts`` are the change points of our series. ``builds`` say more of configurations; those that no
     figure is of get an entry without lines. Where there are ``commits``, points of others, of other branches,
-    are left out. Only the newest ratio to a peer has an interval.
+    are left out. Sizes and errors that records have complete ``builds``, and stand beside the figures of
+    every method.
     """
     series = _of_history(store.series(chosen), set(commits))
-    groups: dict[tuple[object, ...], _Group] = {}
-    for each in series:
-        group = groups.setdefault(_configured(each.key), _Group(key=each.key))
-        group.found[each.key.metric, each.key.engine] = each
-    groups = {name: group for name, group in groups.items() if any(e == OURS for _, e in group.found)}
+    groups = _groups(series)
     peers = _peer_points(series)
-    newest = _newest_records(store, groups.values())
+    newest = _newest_records(store, groups)
     machines = {
         name: Machine(name=name, cpu=machine.cpu, cpus=machine.cpus)
         for name, machine in store.machines().items()
     }
-    known = {_named(build): build for build in builds}
+    known = known_builds(series, newest, builds)
+    intervals = _intervals(groups, peers)
     changes: dict[SeriesKey, dict[str, Change]] = defaultdict(dict)
     for shift in shifts:
         changes[shift.key][shift.runs[1]] = Change(index=0, ratio=shift.ratio, confirmed=shift.confirmed)
     entries = []
-    for group in groups.values():
+    named = set()
+    for group in groups:
         configuration = _configuration(group, newest, machines)
-        build = known.pop((configuration.model, group.key.target, group.key.scheme, group.key.profile), None)
-        entries.append(_entry(group, configuration, build, peers, newest, changes))
-    return sorted([*entries, *entries_of_builds(known.values())], key=_order)
+        name = (configuration.model, group.key.target, group.key.scheme, group.key.profile)
+        named.add(name)
+        entries.append(_entry(group, configuration, known.get(name), peers, intervals, changes))
+    alone = [build for name, build in known.items() if name not in named]
+    return sorted([*entries, *entries_of_builds(alone)], key=_order)
+
+
+def _groups(series: Iterable[Series]) -> list[_Group]:
+    """The series of each configuration of ours and method, with what is the same for all of its methods."""
+    groups: dict[tuple[object, ...], dict[str, _Group]] = defaultdict(dict)
+    for each in series:
+        of_method = groups[_configured(each.key)]
+        group = of_method.setdefault(each.key.method, _Group(key=each.key))
+        group.found[each.key.metric, each.key.engine] = each
+    found = []
+    for of_method in groups.values():
+        of_artifacts = {
+            name: each
+            for group in of_method.values()
+            for name, each in group.found.items()
+            if name[0] in OF_ARTIFACTS
+        }
+        timed = [group for group in of_method.values() if group.found.keys() - of_artifacts.keys()]
+        for group in timed or of_method.values():
+            group.found |= of_artifacts
+            if any(engine == OURS for _, engine in group.found):
+                found.append(group)
+    return found
 
 
 def entries_of_builds(builds: Iterable[Build]) -> list[Entry]:
@@ -88,13 +114,9 @@ def _of_history(series: Sequence[Series], commits: AbstractSet[str]) -> list[Ser
     return [each for each in kept if each.points]
 
 
-def _named(build: Build) -> tuple[str, str, str, str]:
-    return (build.model, build.target, build.scheme, build.profile)
-
-
 def _order(entry: Entry) -> tuple[object, ...]:
     c = entry.configuration
-    return (c.model, c.sizes, c.target, c.scheme, c.profile, c.threads, c.machine.name)
+    return (c.model, c.sizes, c.target, c.scheme, c.profile, c.threads, c.machine.name, c.method)
 
 
 def _configured(key: SeriesKey) -> tuple[object, ...]:
@@ -104,7 +126,8 @@ def _configured(key: SeriesKey) -> tuple[object, ...]:
 
 def _beside(key: SeriesKey, run: str) -> _Beside:
     """What a peer's figure shares with ours of the same run, whatever profile it is recorded with."""
-    return (run, key.machine, key.model, key.sizes, key.target, key.scheme, key.threads, key.metric)
+    of = (run, key.machine, key.method, key.model, key.sizes)
+    return (*of, key.target, key.scheme, key.threads, key.metric)
 
 
 def _peer_points(series: Sequence[Series]) -> Mapping[_Beside, dict[str, dict[str, Measured]]]:
@@ -129,7 +152,7 @@ def _newest_records(store: Store, groups: Iterable[_Group]) -> Mapping[str, Reco
     records: dict[str, Record] = {}
     for start in range(0, len(runs), _RUNS_AT_ONCE):
         for record in store.records(Filter(runs=tuple(runs[start : start + _RUNS_AT_ONCE]))):
-            records[row_of_record(record)["key"]] = record
+            records[content_key(record)] = record
     return records
 
 
@@ -148,7 +171,13 @@ def _configuration(
         profile=key.profile,
         threads=key.threads,
         machine=machines.get(key.machine, Machine(name=key.machine)),
+        method=_method(group),
     )
+
+
+def _method(group: _Group) -> str:
+    """The method of what was timed."""
+    return next((each.key.method for each in group.found.values() if each.key.method != "bench"), "bench")
 
 
 def _entry(
@@ -156,7 +185,7 @@ def _entry(
     configuration: Configuration,
     build: Build | None,
     peers: Mapping[_Beside, dict[str, dict[str, Measured]]],
-    newest: Mapping[str, Record],
+    intervals: _Intervals,
     changes: Mapping[SeriesKey, Mapping[str, Change]],
 ) -> Entry:
     lines, ratios = [], []
@@ -178,8 +207,7 @@ def _entry(
             theirs = tuple(_point(other) for _, other in pairs)
             lines.append(Line(metric=metric, engine=peer, unit=series.unit, higher=higher, points=theirs))
             quotients = tuple(
-                _ratio(ours, other, higher, newest if ours is series.points[-1] else {})
-                for ours, other in pairs
+                _ratio(ours, other, higher, intervals[ours.key, other.key]) for ours, other in pairs
             )
             ratios.append(Line(metric=metric, engine=peer, unit="ratio", higher=True, points=quotients))
     return Entry(configuration=configuration, lines=tuple(lines), ratios=tuple(ratios), build=build)
@@ -217,14 +245,26 @@ def _text(point: Measured) -> str:
     return point.at.strftime("%Y-%m-%dT%H:%M:%SZ")
 
 
-def _ratio(ours: Measured, other: Measured, higher: bool, records: Mapping[str, Record]) -> Point:
-    """How many times better ours is, with an interval where both records are at hand."""
+def _intervals(
+    groups: Iterable[_Group], peers: Mapping[_Beside, dict[str, dict[str, Measured]]]
+) -> _Intervals:
+    """The intervals of all ratios to peers, by the keys of both records."""
+    rounds: dict[tuple[str, str], tuple[Sequence[float], Sequence[float]]] = {}
+    for group in groups:
+        for (_, engine), series in group.found.items():
+            if engine != OURS:
+                continue
+            for pairs in _pairs(series, peers).values():
+                for ours, other in pairs:
+                    both = other.medians, ours.medians
+                    above, below = reversed(both) if series.key.higher_is_better else both
+                    rounds[ours.key, other.key] = above, below
+    return dict(zip(rounds, ratio_intervals(list(rounds.values())), strict=True))
+
+
+def _ratio(ours: Measured, other: Measured, higher: bool, interval: Interval | None) -> Point:
+    """How many times better ours is."""
     value = ours.value / other.value if higher else other.value / ours.value
-    interval = None
-    if ours.key in records and other.key in records:
-        pair = records[other.key].rounds(), records[ours.key].rounds()
-        above, below = reversed(pair) if higher else pair
-        interval = ratio_of_medians(round_medians(above), round_medians(below)).interval
     low, high = interval or (None, None)
     return Point(
         commit=ours.commit,

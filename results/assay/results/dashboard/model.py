@@ -48,6 +48,7 @@ class Configuration(Struct, frozen=True, kw_only=True):
     """What must be equal for two figures to be on one line.
 
     ``sizes``: as ``batch=1, prompt=32``. ``threads`` is 0, and the machine nameless, where nothing ran.
+    ``method``: the command that measured.
     """
 
     model: str
@@ -58,6 +59,7 @@ class Configuration(Struct, frozen=True, kw_only=True):
     profile: str
     threads: int
     machine: Machine
+    method: str = "bench"
 
 
 class Point(Struct, frozen=True, kw_only=True):
@@ -102,11 +104,15 @@ class Line(Struct, frozen=True, kw_only=True):
 
 
 class Quality(Struct, frozen=True, kw_only=True):
-    """How near outputs are to the reference's: the worst cosine similarity and absolute error of a build."""
+    """How near outputs are to the reference's: the worst cosine similarity and absolute error of a build.
+
+    ``perplexity``: of a language model, where it was measured.
+    """
 
     reference: str
     cosine: float
     absolute_error: float
+    perplexity: float | None = None
 
 
 class Roofline(Struct, frozen=True, kw_only=True):

@@ -61,13 +61,15 @@ def index(entries: Sequence[Entry], subjects: Mapping[str, str] = MappingProxyTy
     change point is looked for.
     """
     machines: dict[Machine, int] = {}
-    rows = []
+    rows: list[dict[str, Any]] = []
     for entry in entries:
         machine, place = entry.configuration.machine, None
         if machine.name:
             place = machines.setdefault(machine, len(machines))
         metrics: list[str | None] = [*headlines(entry)]
         rows += [_row(entry, metric, place) for metric in metrics or [None]]
+    if any("method" in row for row in rows):
+        rows = [{"method": "bench"} | row for row in rows]
     engines = dict.fromkeys(line.engine for entry in entries for line in entry.ratios)
     return {
         "rows": rows,
@@ -93,6 +95,8 @@ def _row(entry: Entry, metric: str | None, machine: int | None) -> dict[str, Any
         row["sizes"] = configuration.sizes
     if configuration.weights == "random":
         row["random"] = True
+    if configuration.method != "bench":
+        row["method"] = configuration.method
     if build is not None:
         row["executed"] = build.executed
         if build.quality is not None:
@@ -112,6 +116,7 @@ def _row(entry: Entry, metric: str | None, machine: int | None) -> dict[str, Any
 def _figures(line: Line, entry: Entry) -> dict[str, Any]:
     """What a row says of one metric: the newest figure, the ratios to peers, the trend, the last change."""
     last = line.points[-1]
+    trend = _thinned(line.points)
     figures: dict[str, Any] = {
         "metric": line.metric,
         "unit": line.unit,
@@ -119,8 +124,10 @@ def _figures(line: Line, entry: Entry) -> dict[str, Any]:
         "commit": last.commit,
         "time": last.time,
         "runs": len(line.points),
-        "trend": [_short(point.value) for point in _thinned(line.points)],
+        "trend": [_short(point.value) for point in trend],
     }
+    if any(point.low is not None for point in trend):
+        figures["spread"] = [bound for point in trend for bound in _spread(point)]
     if last.low is not None and last.high is not None:
         figures["interval"] = [_short(last.low), _short(last.high)]
     ratios = {ratio.engine: ratio.points[-1] for ratio in entry.ratios if ratio.metric == line.metric}
@@ -133,6 +140,13 @@ def _figures(line: Line, entry: Entry) -> dict[str, Any]:
         figures["change"] = _change(line, line.changes[-1])
         figures["change"]["at"] = _short(line.changes[-1].index / max(1, len(line.points) - 1))
     return figures
+
+
+def _spread(point: Point) -> tuple[int, int]:
+    """How far the interval goes below and above the figure, in thousandths of it; 0 where there is none."""
+    if point.low is None or point.high is None or not point.value:
+        return 0, 0
+    return round(1000 * (1 - point.low / point.value)), round(1000 * (point.high / point.value - 1))
 
 
 def _ratio(point: Point) -> list[float]:
@@ -214,7 +228,8 @@ def detail(entry: Entry, subjects: Mapping[str, str] = MappingProxyType({})) -> 
 
 
 def _line(line: Line, places: dict[str, int]) -> dict[str, Any]:
-    kept = [point for point in line.points if point.run in places]
+    # Of several records of one run, as of a file that was measured again, the last counts.
+    kept = list({point.run: point for point in line.points if point.run in places}.values())
     found: dict[str, Any] = {
         "metric": line.metric,
         "engine": line.engine,

@@ -9,6 +9,7 @@
   Assay.FACETS = [
     ["model", "Model"], ["target", "Target"], ["scheme", "Scheme"], ["profile", "Profile"],
     ["threads", "Threads"], ["metric", "Figure"], ["machine", "Machine"],
+    ["method", "Measured by"],
   ];
 
   Assay.SHOWN = {
@@ -47,10 +48,11 @@
 
   function qualityCell(row) {
     if (!row.quality) return missing("no verified error known");
-    const { cosine, absolute_error: error } = row.quality;
+    const { cosine, absolute_error: error, perplexity } = row.quality;
     return [
       element("span", {}, cosine >= 0.999995 ? "1.00000" : cosine.toFixed(5)),
       element("small", {}, `error ${error.toExponential(0)}`),
+      perplexity === undefined ? null : element("small", {}, `perplexity ${Assay.digits(perplexity)}`),
     ];
   }
 
@@ -82,7 +84,7 @@
       ...peers,
       { id: "trend", name: "Trend", order: "asc", value: (row) => row.trend?.length > 1 ? row.value / row.trend[0] : undefined,
         cell: Assay.sparkline,
-        meaning: "The figure over commits, oldest left; a vertical line is the last change point. Less than 15 % does not fill the height. Sorts by the newest figure over the oldest." },
+        meaning: "The figure over commits, oldest left; the band is the 95 % interval, a vertical line the last change point. Less than 15 % does not fill the height. Sorts by the newest figure over the oldest." },
       { id: "change", name: "Last change", number: true, order: "desc", value: (row) => row.change?.time,
         cell: (row) => !row.runs ? missing("no figure")
           : !row.change && row.runs < index.fewest ? element("span", { class: "muted" }, "too few runs")
@@ -94,7 +96,7 @@
         cell: (row) => row.size === undefined ? missing("size unknown") : Assay.figure(row.size, "bytes"),
         meaning: "Files that are loaded: the artifact with its runtime library (MB: millions of bytes)." },
       { id: "quality", name: "Quality", number: true, order: "asc", value: (row) => row.quality?.cosine, cell: qualityCell,
-        meaning: "The worst cosine similarity of an output with the reference's when the build was verified, and the largest absolute error of one. A dash: build this page with --artifacts FOLDER." },
+        meaning: "The worst cosine similarity of an output with the reference's when the build was verified, and the largest absolute error of one; of language models the perplexity, where it was measured. A dash: build this page with --artifacts FOLDER." },
     ];
   };
 }

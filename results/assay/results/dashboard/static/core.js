@@ -36,6 +36,8 @@ Assay.spoken = (text) => Assay.element("span", { class: "hidden" }, text);
 const STEPS = {
   s: [[1, "s"], [1e-3, "ms"], [1e-6, "µs"], [1e-9, "ns"]],
   bytes: [[1e9, "GB"], [1e6, "MB"], [1e3, "kB"], [1, "B"]],
+  instructions: [[1e9, "G instructions"], [1e6, "M instructions"], [1e3, "k instructions"], [1, "instructions"]],
+  1: [[1, ""]],
 };
 
 /** Three digits, as the command line prints them. */
@@ -78,9 +80,15 @@ Assay.engine = (name) => NAMES[name] || name;
 const METRICS = {
   latency: "Latency", decode: "Decode", ttft: "Time to first token", prefill: "Prefill",
   load_time: "Load time", first_run_time: "First run", peak_memory: "Peak memory",
-  artifact_size: "Size on disk", compile_time: "Compile time",
+  artifact_size: "Size on disk", compile_time: "Compile time", instructions: "Instructions", kernels: "Kernels",
+  workspace: "Workspace", weights: "Weights", error: "Largest error, as a part of the tolerance",
+  absolute_error: "Largest absolute error", relative_error: "Largest relative error",
+  cosine_distance: "1 − cosine similarity", perplexity: "Perplexity",
 };
 Assay.metric = (name) => METRICS[name] || String(name).replaceAll("_", " ");
+
+/** The command that measured. */
+Assay.method = (name) => name === "asv" ? "by asv" : `by assay ${name}`;
 
 /** A link to a commit, or its name alone where no repository is known or the commit is not. */
 Assay.commit = function (commit, address, dirty = false) {

@@ -12,7 +12,7 @@
     const numeric = values.every((value) => typeof value === "number");
     values.sort(numeric ? (a, b) => a - b : (a, b) => String(a).localeCompare(String(b), "en", { numeric: true }));
     const words = (value) => name === "machine" ? Assay.machineName(index.machines[value])
-      : name === "metric" ? Assay.metric(value) : String(value);
+      : name === "metric" ? Assay.metric(value) : name === "method" ? Assay.method(value) : String(value);
     return choice(name, title, values.map((value) => [String(value), words(value)]));
   }
 

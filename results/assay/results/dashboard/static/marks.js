@@ -13,25 +13,32 @@
   Assay.sparkline = function (row) {
     const values = row.trend || [];
     if (values.length < 2) return element("span", { class: "muted" }, values.length ? "1 run" : "–");
-    const low = Math.min(...values);
-    const high = Math.max(...values);
+    // The spread comes in thousandths of the figure: below, above, and so on.
+    const spread = row.spread || [];
+    const below = values.map((value, place) => value * (1 - (spread[2 * place] || 0) / 1000));
+    const above = values.map((value, place) => value * (1 + (spread[2 * place + 1] || 0) / 1000));
+    const low = Math.min(...below);
+    const high = Math.max(...above);
     // A trend that moves by little is drawn nearly flat: noise is not to look like a cliff.
     const span = Math.max(high - low, Math.abs(high) * FLAT) || 1;
     const middle = (low + high) / 2;
     const x = (place) => EDGE + (place / (values.length - 1)) * (WIDTH - 2 * EDGE);
     const y = (value) => HEIGHT / 2 - ((value - middle) / span) * (HEIGHT - 2 * EDGE);
-    const points = values.map((value, place) => `${x(place).toFixed(1)},${y(value).toFixed(1)}`);
+    const at = (value, place) => `${x(place).toFixed(1)},${y(value).toFixed(1)}`;
     const last = values.length - 1;
-    const marks = [shape("polyline", { class: "line", points: points.join(" ") })];
+    const band = [...above.map(at), ...below.map(at).reverse()];
+    const marks = spread.length ? [shape("polygon", { class: "band", points: band.join(" ") })] : [];
+    marks.push(shape("polyline", { class: "line", points: values.map(at).join(" ") }));
     if (row.change) {
-      const at = EDGE + row.change.at * (WIDTH - 2 * EDGE);
+      const step = EDGE + row.change.at * (WIDTH - 2 * EDGE);
       const kind = row.change.better ? "better" : "worse";
-      marks.push(shape("line", { class: `step ${kind}`, x1: at, x2: at, y1: 1, y2: HEIGHT - 1 }));
+      marks.push(shape("line", { class: `step ${kind}`, x1: step, x2: step, y1: 1, y2: HEIGHT - 1 }));
     }
     marks.push(shape("circle", { class: "dot", cx: x(last), cy: y(values[last]), r: 2.5 }));
     const label = `${row.runs} runs, ${Assay.figure(values[0], row.unit)} to ` +
-      `${Assay.figure(values[last], row.unit)}, lowest ${Assay.figure(low, row.unit)}, ` +
-      `highest ${Assay.figure(high, row.unit)}`;
+      `${Assay.figure(values[last], row.unit)}, lowest ${Assay.figure(Math.min(...values), row.unit)}, ` +
+      `highest ${Assay.figure(Math.max(...values), row.unit)}` +
+      (spread.length ? `, newest interval ${Assay.figure(below[last], row.unit)} to ${Assay.figure(above[last], row.unit)}` : "");
     return shape("svg",
       { class: "spark", viewBox: `0 0 ${WIDTH} ${HEIGHT}`, role: "img", "aria-label": label }, marks);
   };
@@ -94,6 +101,7 @@
     const add = (text, kind, title) => labels.push(element("span", { class: `label ${kind}`, title }, text));
     if (row.executed === "never") add("compiled, never executed", "warn", "No machine has run this code yet.");
     if (row.executed === "emulated") add("ran emulated", "warn", "Verified under an emulator, never timed.");
+    if (row.method && row.method !== "bench") add(Assay.method(row.method), "", "Measured by another command than assay bench, in its own way: figures of the two do not compare.");
     if (row.random) add("random weights", "", "Real shapes and random weights: speed counts, answers mean nothing.");
     return labels;
   };

@@ -33,6 +33,8 @@
     if (build?.size) tiles.push(tile("Artifact", Assay.figure(build.size, "bytes"), "weights, code and manifest"));
     if (build?.quality) {
       const { cosine, absolute_error: error, reference } = build.quality;
+      const { perplexity } = build.quality;
+      if (perplexity !== undefined && perplexity !== null) tiles.push(tile("Perplexity", Assay.digits(perplexity), "of the artifact, on the text of assay quantize"));
       tiles.push(tile("Quality", cosine >= 0.999995 ? "1.00000" : cosine.toFixed(5), `worst cosine similarity; max error ${error.toPrecision(2)}; ${reference}`));
     }
     const roof = build?.rooflines?.[threads];
@@ -45,7 +47,8 @@
     byId("name").textContent = c.model;
     document.title = `${c.model} · ${c.target} · ${c.scheme} · ${document.body.dataset.title}`;
     const threads = c.threads ? `${c.threads} thread${c.threads === 1 ? "" : "s"}` : null;
-    const facts = [c.sizes, c.target, c.scheme, c.profile, threads, c.machine.cpu && Assay.machineName(c.machine)];
+    const facts = [c.sizes, c.target, c.scheme, c.profile, threads, c.machine.cpu && Assay.machineName(c.machine),
+      c.method ? Assay.method(c.method) : null];
     byId("labels").append(facts.filter(Boolean).join(" · "),
       ...Assay.labels({ executed: build?.executed, random: c.weights === "random" }));
   }
