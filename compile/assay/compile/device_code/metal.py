@@ -30,7 +30,8 @@ _FUNCTION = re.compile(r"^// Function: \w+\n", re.MULTILINE)
 _PREAMBLE = re.compile(r"#include <metal_stdlib>\n|using namespace metal;\n|union __TVMArgUnion \{[^}]*\};\n")
 _KERNEL = re.compile(r"^kernel void (\w+)\(", re.MULTILINE)
 _BUFFER = re.compile(r"\[\[\s*buffer\((\d+)\)\s*\]\]")
-_SHARED = re.compile(r"^\s*threadgroup (\w+?)([234]?) \w+\[(\d+)\]", re.MULTILINE)
+_ARRAY = re.compile(r"^(\s*)(threadgroup \w+ \w+\[\d+\];)", re.MULTILINE)
+_SHARED = re.compile(r"^\s*(?:alignas\(\d+\) )?threadgroup (\w+?)([234]?) \w+\[(\d+)\]", re.MULTILINE)
 
 
 def emit(functions: Any, tvm_target: Any, target: GpuTarget) -> EmittedCode:
@@ -54,8 +55,12 @@ def emit(functions: Any, tvm_target: Any, target: GpuTarget) -> EmittedCode:
 
 
 def one_source(text: str) -> str:
-    """TVM's sources of several kernels as one: what all of them begin with, once."""
+    """TVM's sources of several kernels as one: what all of them begin with, once.
+
+    Threadgroup memory is aligned for vectors, by which kernels read it.
+    """
     parts = [_PREAMBLE.sub("", part).strip() for part in _FUNCTION.split(text)]
+    parts = [_ARRAY.sub(r"\1alignas(16) \2", part) for part in parts]
     return "\n\n".join((_COMMON, *(part for part in parts if part), ""))
 
 

@@ -40,8 +40,6 @@ def schedule_kernels(
         dlight.gpu.GeneralReduction(),
         dlight.gpu.Fallback(),
     ]
-    if target.kind == "metal":  # dlight's product for Metal imports them
-        import_tensor_intrinsics()
     if ours:
         module = _with_ours(module, target)
     with tvm_target:
@@ -50,6 +48,8 @@ def schedule_kernels(
             for variable, function in module.functions.items()
             if isinstance(function, tirx.PrimFunc) and _SCHEDULED not in (function.attrs or {})
         ]
+        if target.kind == "metal" and any(_may_be_product(module[name]) for name in left):
+            import_tensor_intrinsics()  # dlight's product for Metal would, slowly
         module = _with_plain_groups(module, dlight.ApplyDefaultSchedule(dlight.gpu.Fallback()))
         return dlight.ApplyDefaultSchedule(*default)(module), sorted(left)
 
@@ -69,6 +69,13 @@ def _with_ours(module: Any, target: GpuTarget) -> Any:
         if made is not None:
             module.update_func(variable, made)
     return module
+
+
+def _may_be_product(function: Any) -> bool:
+    try:
+        return any(len(block.reduction) == 1 for block in read_function(function).blocks)
+    except UnreadableFunctionError:
+        return True
 
 
 def _with_plain_groups(module: Any, fallback: Any) -> Any:

@@ -18,6 +18,8 @@ from tvm.ir import TensorLoad
 from assay.compile.device_schedules.device_stages import element_kernel, finished
 from assay.compile.device_schedules.gemm import product_factors, with_stages
 from assay.compile.device_schedules.register_product import Product, product_kernel
+from assay.compile.device_schedules.shared_panel import LANES, Operand
+from assay.compile.device_schedules.shared_product import SharedProduct, shared_product_kernel
 from assay.compile.device_schedules.tile_table import device_tile
 from assay.compile.schedules.blocks import Block, FusedFunction, loads_of
 from assay.compile.schedules.epilogue import split_epilogue
@@ -40,6 +42,9 @@ from assay.compile.schedules.ir import (
 from assay.compile.targets.gpu_target import GpuTarget
 
 __all__ = ["schedule_conv2d"]
+
+# Fewer outputs of a group than this leave most rows of a tile in shared memory empty.
+_FEW_OUTPUTS = 4
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -73,13 +78,17 @@ class _Conv:
 
 def schedule_conv2d(function: FusedFunction, target: GpuTarget) -> Expr | None:
     """The function scheduled, where it has one convolution of float32 of a constant size; else None."""
-    tile = device_tile(target.api)
     anchors = [block for block in function.blocks if block.is_reduction]
-    if tile is None or len(anchors) != 1 or (conv := _read(anchors[0])) is None:
+    if len(anchors) != 1 or (conv := _read(anchors[0])) is None:
         return None
     anchor = anchors[0]
     producer = next((block for block in function.blocks if block.output.same_as(conv.data)), None)
     before = () if producer is None or not _inlines(function, producer) else (producer,)
+    tile = device_tile(target.api)
+    if tile is None:
+        kernel = shared_product_kernel(_shared_product(function, anchor, conv, before), target)
+        few = conv.outputs // conv.groups < _FEW_OUTPUTS
+        return None if few or kernel is None else with_stages(function, anchor, [kernel], without=before)
     if conv.is_pointwise and (source := _source(conv, before)) is not None:
         product = _product(function, anchor, conv, source, conv.width, overruns=False)
         return with_stages(function, anchor, [product_kernel(product, tile)], without=before)
@@ -254,4 +263,51 @@ def _product(
         right=pixels,
         finish=finish,
         right_overruns=overruns,
+    )
+
+
+def _shared_product(
+    function: FusedFunction, anchor: Block, conv: _Conv, before: Sequence[Block]
+) -> SharedProduct:
+    """The product of the filters of a group and its pixels, which are gathered as they are read.
+
+    (Chetlur et al., "cuDNN: efficient primitives for deep learning", 2014.)
+    """
+    epilogue, _ = split_epilogue(function, anchor)
+    inputs, outputs = conv.channels // conv.groups, conv.outputs // conv.groups
+    tall, wide = conv.kernel
+    steps, columns = inputs * tall * wide, conv.out_height * conv.out_width
+    source = _source(conv, before) if conv.is_pointwise else None
+
+    def filters(batch: Sequence[Expr], row: Expr, step: Expr, lanes: int) -> Expr:
+        # Taps follow each other as steps do.
+        return load(conv.weight, simplify(batch[1] * outputs + row), 0, 0, lanes_at(step, lanes))
+
+    def pixels(batch: Sequence[Expr], column: Expr, step: Expr, lanes: int) -> Expr:
+        n, group = batch
+        channel = simplify(group * inputs + floordiv(step, tall * wide))
+        if source is not None:
+            return load(source, n, channel, 0, lanes_at(column, lanes))
+        down = floormod(floordiv(step, wide), tall) * conv.dilation[0]
+        across = floormod(step, wide) * conv.dilation[1]
+        y = simplify(floordiv(column, conv.out_width) * conv.steps[0] + down)
+        x = simplify(floormod(column, conv.out_width) * conv.steps[1] + across)
+        if not before:
+            return load(conv.data, n, channel, y, x)
+        return substitute(before[0].value, dict(zip(before[0].spatial, (n, channel, y, x), strict=True)))
+
+    def finish(batch: Sequence[Expr], row: Expr, column: Expr, value: Expr) -> Stmt:
+        y, x = floordiv(column, conv.out_width), floormod(column, conv.out_width)
+        return finished(epilogue, [batch[0], simplify(batch[1] * outputs + row), y, x], value)
+
+    return SharedProduct(
+        batch=(conv.batch, i64(conv.groups)),
+        rows=i64(outputs),
+        columns=i64(columns),
+        steps=i64(steps),
+        left=Operand(read=filters, by_step=True, lanes=LANES if steps % LANES == 0 else 1),
+        right=Operand(
+            read=pixels, by_step=False, lanes=LANES if source is not None and columns % LANES == 0 else 1
+        ),
+        finish=finish,
     )

@@ -14,10 +14,12 @@ from assay.compile.device_schedules.device_stages import (
     workspaces,
 )
 from assay.compile.device_schedules.register_product import Product, product_kernel
+from assay.compile.device_schedules.shared_panel import LANES, Operand
+from assay.compile.device_schedules.shared_product import SharedProduct, shared_product_kernel
 from assay.compile.device_schedules.tile_table import device_tile
 from assay.compile.schedules.blocks import Block, FusedFunction
 from assay.compile.schedules.epilogue import split_epilogue
-from assay.compile.schedules.ir import Buffer, Expr, Stmt, as_int, i64, substitute, walk
+from assay.compile.schedules.ir import Buffer, Expr, Stmt, as_int, i64, lanes_at, substitute, walk
 from assay.compile.targets.gpu_target import GpuTarget
 
 __all__ = ["product_factors", "schedule_gemm", "with_stages"]
@@ -25,9 +27,8 @@ __all__ = ["product_factors", "schedule_gemm", "with_stages"]
 
 def schedule_gemm(function: FusedFunction, target: GpuTarget) -> Expr | None:
     """The function scheduled, where it has one product of float32 matrices; else None."""
-    tile = device_tile(target.api)
     anchors = [block for block in function.blocks if block.is_reduction]
-    if tile is None or len(anchors) != 1 or (factors := product_factors(anchors[0])) is None:
+    if len(anchors) != 1 or (factors := product_factors(anchors[0])) is None:
         return None
     anchor = anchors[0]
     if len(anchor.spatial) < 2 or len(anchor.reduction) != 1:
@@ -43,6 +44,10 @@ def schedule_gemm(function: FusedFunction, target: GpuTarget) -> Expr | None:
         return None
     if as_int(anchor.spatial_extents[-2]) == 1:
         return None
+    tile = device_tile(target.api)
+    if tile is None:
+        kernel = shared_product_kernel(_shared_product(function, anchor, *factors), target)
+        return None if kernel is None else with_stages(function, anchor, [kernel])
     left, right = factors
     *extents, rows, columns = anchor.spatial_extents
     epilogue, _ = split_epilogue(function, anchor)
@@ -70,6 +75,41 @@ def schedule_gemm(function: FusedFunction, target: GpuTarget) -> Expr | None:
         finish=lambda places, m, n, value: finished(epilogue, [*places, m, n], value),
     )
     return with_stages(function, anchor, [product_kernel(product, tile)])
+
+
+def _shared_product(function: FusedFunction, anchor: Block, left: Expr, right: Expr) -> SharedProduct:
+    """The product of two loads that are ``left[batch, row, step]`` and ``right[batch, step, column]``."""
+    (step,) = anchor.reduction
+    *batch, row, column = anchor.spatial
+    *extents, rows, columns = anchor.spatial_extents
+    epilogue, _ = split_epilogue(function, anchor)
+
+    def operand(access: Expr, place: Expr) -> Operand:
+        last = access.indices[-1]
+        by_step = last.same_as(step)
+        along = (
+            anchor.reduction_extents[0] if by_step else anchor.spatial_extents[-1 if place is column else -2]
+        )
+        sizes = [as_int(along), as_int(access.source.ty.shape[-1])]
+        beside = (by_step or last.same_as(place)) and len(access.indices) > 1
+        aligned = beside and all(size is not None and size % LANES == 0 for size in sizes)
+
+        def read(places: Sequence[Expr], at: Expr, k: Expr, lanes: int) -> Expr:
+            variables = {**dict(zip(batch, places, strict=True)), place: at, step: k}
+            *outer, inner = (substitute(index, variables) for index in access.indices)
+            return tirx.BufferLoad(access.source, [*outer, lanes_at(inner, lanes)])
+
+        return Operand(read=read, by_step=by_step, lanes=LANES if aligned else 1)
+
+    return SharedProduct(
+        batch=tuple(extents),
+        rows=rows,
+        columns=columns,
+        steps=anchor.reduction_extents[0],
+        left=operand(left, row),
+        right=operand(right, column),
+        finish=lambda places, m, n, value: finished(epilogue, [*places, m, n], value),
+    )
 
 
 def with_stages(

@@ -254,6 +254,7 @@ def _parameters(function: Any) -> tuple[Parameter, ...]:
     for position, parameter in enumerate(function.params):
         pointer = isinstance(parameter.ty, tvm.ir.PointerType)
         dtype = str(parameter.ty.element_type.dtype if pointer else parameter.ty.dtype)
+        dtype = dtype.partition("x")[0]  # vectors, where it is accessed by vectors alone
         known = get_args(PlanDType) if pointer else get_args(ScalarDType)
         if dtype not in known:
             raise AssayError(f"A kernel takes {parameter.name} of {dtype}, which no launch plan can pass.")
@@ -266,7 +267,9 @@ def _shared_bytes(function: Any) -> int:
     total = 0
     for statement in statements(function.body):
         if isinstance(statement, tirx.AllocBuffer) and str(statement.buffer.scope()).startswith("shared"):
-            count = ITEM_BYTES[str(statement.buffer.ty.dtype)]
+            # TVM makes a buffer that is accessed by vectors alone one of vectors.
+            dtype, _, lanes = str(statement.buffer.ty.dtype).partition("x")
+            count = ITEM_BYTES[dtype] * int(lanes or 1)
             for extent in statement.buffer.ty.shape:
                 count *= as_int(extent) or 0
             total += count

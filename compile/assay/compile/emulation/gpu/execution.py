@@ -30,7 +30,7 @@ def emulated_form(target: GpuTarget) -> GpuTarget | None:
     """The target whose source the CPU runs in the place of ``target``'s code; None where there is none.
 
     CUDA and Metal are themselves. ROCm's code comes from LLVM without a source: the model is compiled once
-    more as CUDA C++, with ROCm's limits and waves.
+    more as CUDA C++, with ROCm's limits, waves and schedules.
     """
     if target.api in (GpuApi.CUDA, GpuApi.METAL):
         return target
@@ -42,6 +42,7 @@ def emulated_form(target: GpuTarget) -> GpuTarget | None:
         kind="cuda",
         architecture=_STAND_IN_ARCHITECTURE,
         options=(("arch", _STAND_IN_ARCHITECTURE),),
+        schedules=target.api,
     )
 
 

@@ -24,7 +24,9 @@ __all__ = ["EmulatedKernels", "KernelArgument", "Language"]
 _INCLUDE: Final = Path(__file__).parent / "include"
 _MAXIMUM_OUTPUT = 1500
 # Shared memory is static: one block runs at a time.
-_METAL_SHARED = re.compile(r"^(\s*)threadgroup (?=[\w:<>, ]+ \w+\[[^\]]*\];)", re.MULTILINE)
+_METAL_SHARED = re.compile(
+    r"^(\s*(?:alignas\(\d+\) )?)threadgroup (?=[\w:<>, ]+ \w+\[[^\]]*\];)", re.MULTILINE
+)
 _CUDA_SHARED = re.compile(r"(?<!extern )__shared__ (alignas\(\d+\) )?")
 _CUDA_DYNAMIC = re.compile(r"extern __shared__ (?:(?:alignas|__align__)\(\d+\) )?(\w+) (\w+)\[\];")
 _FAILURES = {1: "a block has more than 1024 threads", 2: "there is no memory for the threads' stacks"}

@@ -1,0 +1,116 @@
+"""Tiles of products whose operands go through the memory that a block of threads shares, some an API."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from assay.compile.targets.gpu_target import GpuApi, GpuTarget
+
+__all__ = ["SYMBOLIC_SIZE", "SharedTile", "fitted_tile", "shared_tiles"]
+
+SYMBOLIC_SIZE = 512
+"""What a size that is known only when the model runs is taken for."""
+
+# A multiply-add takes a cycle of a thread. So does an element that comes from shared memory, about; one that
+# comes from a device's memory takes several, with what stores it in shared memory.
+_SHARED_READ, _DEVICE_READ = 1.0, 4.0
+_PAD = 4
+
+
+@dataclass(frozen=True, kw_only=True)
+class SharedTile:
+    """A block computes ``rows`` by ``columns``, a thread ``thread_rows`` by ``thread_columns`` of them.
+
+    ``steps``: of the reduction, whose operands are in shared memory at a time. All are powers of two.
+    """
+
+    rows: int
+    columns: int
+    steps: int
+    thread_rows: int
+    thread_columns: int
+
+    @property
+    def threads(self) -> int:
+        """Threads of a block."""
+        return self.rows // self.thread_rows * (self.columns // self.thread_columns)
+
+    @property
+    def left_pitch(self) -> int:
+        """Elements from one step of the left panel to the next: rows lie beside each other."""
+        return self.rows + _PAD
+
+    @property
+    def right_pitch(self) -> int:
+        """Elements from one step of the right panel to the next."""
+        return self.columns + _PAD
+
+    @property
+    def shared_bytes(self) -> int:
+        """Of both panels in float32."""
+        return 4 * self.steps * (self.left_pitch + self.right_pitch)
+
+
+def _tile(rows: int, columns: int, steps: int, thread_rows: int, thread_columns: int) -> SharedTile:
+    return SharedTile(
+        rows=rows, columns=columns, steps=steps, thread_rows=thread_rows, thread_columns=thread_columns
+    )
+
+
+# 64 sums of a thread and what it multiplies are within the 128 registers with which an SM of NVIDIA still
+# holds two blocks of 256 threads; Apple's have half as many registers. LLVM for AMD reads all that an
+# unrolled loop reads first: more than 8 steps would take more registers than a thread has.
+_TILES: Mapping[GpuApi, tuple[SharedTile, ...]] = {
+    GpuApi.CUDA: (
+        _tile(128, 128, 8, 8, 8),
+        _tile(64, 128, 16, 8, 8),
+        _tile(64, 64, 16, 8, 4),
+        _tile(32, 64, 16, 4, 4),
+        _tile(32, 32, 16, 4, 2),
+        _tile(16, 64, 16, 4, 4),
+        _tile(8, 64, 32, 4, 2),
+    ),
+    GpuApi.ROCM: (
+        _tile(128, 128, 8, 8, 8),
+        _tile(64, 128, 8, 8, 8),
+        _tile(64, 64, 8, 8, 4),
+        _tile(32, 64, 8, 4, 4),
+        _tile(32, 32, 8, 4, 2),
+        _tile(16, 64, 8, 4, 4),
+        _tile(8, 64, 8, 4, 2),
+    ),
+    GpuApi.METAL: (
+        _tile(64, 64, 16, 8, 4),
+        _tile(32, 64, 16, 4, 4),
+        _tile(32, 32, 16, 4, 2),
+        _tile(16, 64, 16, 4, 4),
+        _tile(8, 64, 32, 4, 2),
+    ),
+}
+# Threads that a device of middle size runs at a time, with as many registers as these kernels take.
+_BUSY_THREADS = {GpuApi.CUDA: 32768, GpuApi.ROCM: 32768, GpuApi.METAL: 8192}
+
+
+def shared_tiles(target: GpuTarget) -> tuple[SharedTile, ...]:
+    """The tiles within the limits of ``target``; none where its products do not use shared memory."""
+    return tuple(
+        tile
+        for tile in _TILES.get(target.schedules_api, ())
+        if tile.threads <= target.max_threads and tile.shared_bytes <= target.shared_memory_bytes
+    )
+
+
+def fitted_tile(target: GpuTarget, batch: int, rows: int, columns: int) -> SharedTile | None:
+    """The tile that is estimated to be fastest for ``batch`` products of ``rows`` by ``columns``."""
+    tiles = shared_tiles(target)
+    busy = _BUSY_THREADS.get(target.schedules_api, 1)
+
+    def cost(tile: SharedTile) -> float:
+        blocks = batch * -(-rows // tile.rows) * -(-columns // tile.columns)
+        own = float(tile.thread_rows * tile.thread_columns)
+        own += _SHARED_READ * (tile.thread_rows + tile.thread_columns)
+        own += _DEVICE_READ * (tile.rows + tile.columns) / tile.threads
+        return max(blocks * tile.threads, busy) * own
+
+    return min(tiles, key=cost, default=None)
