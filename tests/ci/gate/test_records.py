@@ -3,6 +3,7 @@ from __future__ import annotations
 import math
 from typing import Any
 
+import msgspec
 import pytest
 
 from assay.ci.gate.records import gate_records
@@ -103,3 +104,19 @@ def test_without_a_single_round_there_are_exact_figures(make_report, make_row):
 
 def test_nothing_built_is_nothing_recorded(make_report, make_row):
     assert gate_records(make_report(make_row("missing"))) == []
+
+
+def test_phases_of_language_models_have_metrics_of_their_own(make_report, make_row):
+    runs = {"base_runs": (0.5,), "head_runs": (0.25,)}
+    rows = [
+        make_row("unchanged", model="models/net.onnx", metric=metric, unit=unit, phase=phase, **runs)
+        for phase in ("prefill", "decode")
+        for metric, unit in (("latency", "s"), ("load_time", "s"))
+    ]
+    head = msgspec.structs.replace(build("head", {}), sizes={"batch": 1, "prompt": 64})
+    records = gate_records(make_report(*rows, base=side(BASE), head=side(HEAD), builds=(head,)))
+    assert [(record.metric, record.value, record.unit, record.sizes) for record in records] == [
+        ("ttft", 0.25, "s", {"batch": 1, "prompt": 64}),
+        ("load_time", 0.25, "s", {"batch": 1, "prompt": 64}),
+        ("decode", 4.0, "tokens/s", {"batch": 1, "depth": 64}),
+    ]

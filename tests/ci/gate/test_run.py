@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 from pathlib import Path
 
@@ -143,6 +144,49 @@ def test_a_models_repository_is_measured_with_the_assay_that_is_installed(git):
     assert latencies[head, True, 1] == latency.head_runs
     quality = {"error", "absolute_error", "relative_error", "cosine_distance"}
     assert quality < {record.metric for record in records}
+
+
+def write_language_model(folder: Path) -> None:
+    """A Llama of two layers with random weights, as transformers saves it."""
+    from safetensors.numpy import save_file
+    from tokenizers import Tokenizer, models
+
+    from assay.models.decoders.read_config import config_from_hf
+    from assay.models.providers.random_decoder import RandomWeightsOf
+
+    config = {
+        "architectures": ["LlamaForCausalLM"], "model_type": "llama", "vocab_size": 300, "hidden_size": 64,
+        "intermediate_size": 96, "num_hidden_layers": 2, "num_attention_heads": 4, "num_key_value_heads": 2,
+        "max_position_embeddings": 32, "rms_norm_eps": 1e-5, "tie_word_embeddings": True,
+        "bos_token_id": 1, "eos_token_id": 2,
+    }  # fmt: skip
+    folder.mkdir(parents=True)
+    (folder / "config.json").write_text(json.dumps(config))
+    weights = RandomWeightsOf(config_from_hf(config))
+    save_file({name: weights.read(name) for name in weights.names()}, folder / "model.safetensors")
+    words = {f"w{number}": number for number in range(256)}
+    Tokenizer(models.WordLevel(words, unk_token="w0")).save(str(folder / "tokenizer.json"))
+
+
+@pytest.mark.slow
+def test_a_language_model_has_two_phases(git):
+    write_language_model(git.root / "models" / "talker")
+    git.commit(a="1")
+    git.commit(a="2")
+    settings = Settings(first_look=2, max_rounds=2)
+    repository = find_repository(git.root)
+    report = run_gate(plan(repository, "models/talker", budget=1e6, settings=settings, instructions=True))
+    assert report.notes == ("No instructions of language models: models/talker.",)
+    latencies = {row.benchmark: row for row in report.rows if row.metric == "latency"}
+    assert latencies.keys() == {f"models/talker/{phase}/threads=1" for phase in ("prefill", "decode")}
+    for row in latencies.values():
+        assert row.verdict is not Verdict.BROKEN, row.reason
+        assert len(row.base_runs) == len(row.head_runs) == 2
+    assert report.builds[0].sizes == {"batch": 1, "prompt": 16}
+    records = gate_records(report)
+    assert all(unusable(record) is None for record in records)
+    timed = {record.metric for record in records if record.method == "gate"}
+    assert {"ttft", "decode", "load_time", "peak_memory", "artifact_size", "absolute_error"} < timed
 
 
 def test_nothing_to_compare(git):

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import random
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -106,3 +107,26 @@ def test_an_interpreter_that_is_none(tmp_path: Path, runtime: dict[str, str]) ->
     none = dataclasses.replace(quick, python=tmp_path / "python")
     with pytest.raises(SideError, match="cannot be started"):
         take_turns([(quick, none)], random.Random(0), timeout=60)
+
+
+_DECODER = """
+seen = []
+def forward(cached, tokens):
+    assert len(cached) + len(tokens) <= 5
+    assert (len(cached), len(tokens)) in [(0, 4), (4, 1)]
+    seen.append((len(cached), len(tokens)))
+    assert seen[-1] == (EXPECTED if len(seen) > 1 else (0, 4)), seen
+"""
+
+
+@pytest.mark.parametrize(("phase", "expected"), [("prefill", (0, 4)), ("decode", (4, 1))])
+def test_phases_of_language_models(
+    tmp_path: Path, runtime: dict[str, str], phase: str, expected: tuple[int, int]
+) -> None:
+    """Only the first call of a decoding process takes the prompt."""
+    code = _DECODER.replace("EXPECTED", str(expected))
+    pair = tuple(replace(_contender(tmp_path, runtime, name, code), phase=phase) for name in ("base", "head"))
+    for one in pair:
+        np.savez(one.inputs, prompt=np.arange(4))
+    ((base, head),) = take_turns([pair], random.Random(0), timeout=300)
+    assert min(*base.wall, *head.wall) > 0

@@ -13,7 +13,7 @@ import msgspec
 from assay.ci.gate.builds import Build, Outcome
 from assay.ci.gate.decision import Decision, Series, Settings, Verdict, decide
 from assay.ci.gate.metrics import LATENCY, ExactMetric, SampledMetric, metrics
-from assay.ci.gate.report import Row
+from assay.ci.gate.report import Phase, Row
 from assay.ci.gate.rounds import Runs
 from assay.ci.gate.settings_file import Accepted
 from assay.ci.gate.signals import Figures
@@ -32,15 +32,20 @@ __all__ = [
 
 @dataclass(frozen=True, kw_only=True)
 class Benchmark:
-    """A model on a number of threads; ``threads`` is None for what does not depend on it."""
+    """A model on a number of threads; ``threads`` is None for what does not depend on it.
+
+    ``phase`` is that of a language model.
+    """
 
     model: str
     threads: int | None = None
+    phase: Phase | None = None
 
     @property
     def name(self) -> str:
         """The name in the report."""
-        return self.model if self.threads is None else f"{self.model}/threads={self.threads}"
+        subject = self.model if self.phase is None else f"{self.model}/{self.phase}"
+        return subject if self.threads is None else f"{subject}/threads={self.threads}"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -139,6 +144,7 @@ def _sampled_row(
         benchmark=benchmark.name,
         model=benchmark.model,
         threads=benchmark.threads,
+        phase=benchmark.phase,
         metric=metric.name,
         unit=metric.unit,
         verdict=verdict,

@@ -24,7 +24,8 @@ class Contender:
     """What one process loads and measures: ``python`` is the interpreter of the side that it belongs to.
 
     ``inputs`` is an .npz file, ``cpus`` the logical CPUs to stay on; samples are taken for at least
-    ``seconds``. ``environment`` holds variables for the process besides those of this one.
+    ``seconds``. ``environment`` holds variables for the process besides those of this one. ``phase`` is that
+    of a language model, ``prefill`` or ``decode``, whose input is the array ``prompt`` of token ids.
     """
 
     python: Path
@@ -35,6 +36,11 @@ class Contender:
     seconds: float = 0.2
     least_samples: int = 3
     environment: dict[str, str] = field(default_factory=dict)
+    phase: str | None = None
+
+    def subject(self) -> dict[str, str | None]:
+        """What the process is told of it."""
+        return {"artifact": str(self.artifact), "inputs": str(self.inputs), "phase": self.phase}
 
 
 class SideError(BenchmarkError):
@@ -53,7 +59,7 @@ def run_under(prefix: Sequence[str], contenders: Sequence[Contender], *, calls: 
     """
     first = contenders[0]
     job = {
-        "subjects": [{"artifact": str(each.artifact), "inputs": str(each.inputs)} for each in contenders],
+        "subjects": [each.subject() for each in contenders],
         "threads": first.threads,
         "cpus": first.cpus,
         "calls": calls,

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import cast, get_args
 
-from assay.ci.gate.metrics import SampledMetric, metrics
+from assay.ci.gate.metrics import LATENCY, SampledMetric, metrics
 from assay.ci.gate.report import BuildInfo, GateReport, Row, SideInfo
 from assay.results.record import MAY_BE_ZERO, UNITS, Metric, Record, new_run_id
 from assay.results.statistics import median, median_interval
@@ -25,15 +25,35 @@ def gate_records(report: GateReport) -> list[Record]:
         rows = [row for row in report.rows if row.model == build.model and _is_sampled(row)]
         for row in rows:
             runs = row.base_runs if build.side == "base" else row.head_runs
-            if row.threads is not None and runs and all(_is_value(row.metric, run) for run in runs):
-                records.append(_record(report, side, build, run_id, row.metric, row.threads, runs))
+            if row.threads is None or not runs or not all(_is_value(row.metric, run) for run in runs):
+                continue
+            if row.phase is None or row.metric == LATENCY.name:
+                metric, values, sizes = _of_phase(row, runs, build.sizes)
+                records.append(_record(report, side, build, run_id, metric, row.threads, values, sizes))
+            elif row.phase == "prefill":
+                # What loading takes is the same in both phases.
+                records.append(
+                    _record(report, side, build, run_id, row.metric, row.threads, runs, build.sizes)
+                )
         for metric, value in build.figures.items():
             if metric in _METRICS and _is_value(metric, value):
                 records += [
-                    _record(report, side, build, run_id, metric, threads, [value])
+                    _record(report, side, build, run_id, metric, threads, [value], build.sizes)
                     for threads in _threads(metric, rows)
                 ]
     return records
+
+
+def _of_phase(
+    row: Row, runs: Sequence[float], sizes: Mapping[str, int]
+) -> tuple[str, Sequence[float], Mapping[str, int]]:
+    """Metric, values and sizes of a time, by the names that `assay bench llm` records it with."""
+    if row.phase == "prefill":
+        return "ttft", runs, sizes
+    if row.phase == "decode":
+        depth = {"batch": sizes["batch"], "depth": sizes["prompt"]}
+        return "decode", [sizes["batch"] / seconds for seconds in runs], depth
+    return row.metric, runs, sizes
 
 
 def _is_sampled(row: Row) -> bool:
@@ -59,6 +79,7 @@ def _record(
     metric: str,
     threads: int,
     values: Sequence[float],
+    sizes: Mapping[str, int],
 ) -> Record:
     name = cast("Metric", metric)
     return Record(
@@ -66,7 +87,7 @@ def _record(
         time=report.time,
         model=build.name,
         weights=build.weights,
-        sizes=build.sizes,
+        sizes=dict(sizes),
         target=build.target,
         scheme=build.scheme,
         profile=build.profile,

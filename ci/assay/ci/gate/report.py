@@ -24,6 +24,7 @@ __all__ = [
     "Finding",
     "GateReport",
     "GateSettings",
+    "Phase",
     "Row",
     "SideInfo",
     "Status",
@@ -32,6 +33,7 @@ __all__ = [
 ]
 
 SCHEMA_VERSION = 2
+Phase = Literal["prefill", "decode"]
 Name = Annotated[str, msgspec.Meta(min_length=1)]
 
 
@@ -121,7 +123,8 @@ class GateSettings(Struct, frozen=True, kw_only=True):
 class Row(Struct, frozen=True, kw_only=True):
     """One metric of one benchmark.
 
-    ``benchmark`` is the model, with the number of threads where the metric depends on it. ``base`` and
+    ``benchmark`` is the model, with the ``phase`` of a language model and the number of threads where the
+    metric depends on them: the time of a prompt, or of a token after it. ``base`` and
     ``head`` are in ``unit``: of a sampled metric, medians over process runs, whose values are ``base_runs``
     and ``head_runs`` in order, round by round. ``ratio`` is head over base, below 1 for better, with its
     ``interval`` at ``confidence`` if it is an estimate. ``threshold`` is the relative worsening that
@@ -147,6 +150,7 @@ class Row(Struct, frozen=True, kw_only=True):
     base_runs: tuple[float, ...] = ()
     head_runs: tuple[float, ...] = ()
     accepted: str | None = None
+    phase: Phase | None = None
     reason: str
 
 

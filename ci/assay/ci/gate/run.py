@@ -31,7 +31,8 @@ from assay.ci.gate.judge import (
 )
 from assay.ci.gate.metrics import ExactMetric, metrics
 from assay.ci.gate.processes import Contender
-from assay.ci.gate.report import BuildInfo, Finding, GateReport, GateSettings, Row, status_of
+from assay.ci.gate.prompts import PHASES, prompt_tokens, write_prompt
+from assay.ci.gate.report import BuildInfo, Finding, GateReport, GateSettings, Phase, Row, status_of
 from assay.ci.gate.repository import Repository, Revision
 from assay.ci.gate.rounds import Pair, in_turns, measure_rounds
 from assay.ci.gate.settings_file import Accepted
@@ -142,11 +143,12 @@ def _code_state() -> list[tuple[str, int]]:
 
 @dataclass(frozen=True, kw_only=True)
 class _Built:
-    """A model that both sides have built, and the inputs for both."""
+    """A model that both sides have built, and the inputs for both; ``prompt`` is a language model's length."""
 
     base: SideResult
     head: SideResult
     inputs: Path
+    prompt: int | None = None
 
 
 class _Run:
@@ -219,7 +221,9 @@ class _Run:
                 target=identity.levels[0].target.name,
                 scheme=identity.scheme,
                 profile=identity.profile,
-                sizes=identity.sizes | {name: int(size) for name, _, size in chosen if size.isdecimal()},
+                sizes={"batch": 1, "prompt": built.prompt}
+                if built.prompt is not None
+                else identity.sizes | {name: int(size) for name, _, size in chosen if size.isdecimal()},
                 figures=figures,
             )
 
@@ -232,6 +236,14 @@ class _Run:
         if any(result.build.outcome is not Outcome.BUILT for result in (before, after)):
             return unbuilt_row(subject, before.build, after.build)
         self._build_again_if_slow(base, head, model, place, before, after)
+        assert before.build.artifact is not None
+        assert after.build.artifact is not None
+        known = [read_identity(path) for path in (before.build.artifact, after.build.artifact)]
+        decoders = [one[0] for one in known if one is not None and one[0].decoder is not None]
+        if len(decoders) == 2:
+            path = head.folder / "inputs" / f"{place}.npz"
+            prompt = write_prompt(path, *decoders, seed=plan.seed)
+            return _Built(base=before, head=after, inputs=prompt, prompt=prompt_tokens(*decoders))
         with self.progress.step(f"make inputs of {model}"):
             inputs = head.make_inputs(
                 after.build, place, sizes=plan.sizes, seed=plan.seed, timeout=plan.timeout
@@ -257,6 +269,10 @@ class _Run:
                 result.figures[metric.name] = min(value for value in values if isinstance(value, float))
 
     def _count_instructions(self, base: Side, head: Side, built: dict[str, _Built]) -> None:
+        decoders = [model for model, one in built.items() if one.prompt is not None]
+        if self.plan.instructions and decoders:
+            self.notes.append(f"No instructions of language models: {', '.join(decoders)}.")
+        built = {model: one for model, one in built.items() if one.prompt is None}
         if not self.plan.instructions or not built:
             return
         contenders = [
@@ -280,13 +296,18 @@ class _Run:
         plan = self.plan
         with self.progress.step("look at the machine"):
             self.fitness = check_fitness(max(plan.threads))
-        benchmarks = [Benchmark(model=model, threads=count) for model in built for count in plan.threads]
+        benchmarks = [
+            Benchmark(model=model, threads=count, phase=phase)
+            for model, one in built.items()
+            for phase in ((None,) if one.prompt is None else PHASES)
+            for count in plan.threads
+        ]
         pairs = {}
         for each in benchmarks:
             one, threads = built[each.model], each.threads or 1
             pairs[each.name] = Pair(
-                base=self._contender(base, one.base, one.inputs, threads),
-                head=self._contender(head, one.head, one.inputs, threads),
+                base=self._contender(base, one.base, one.inputs, threads, each.phase),
+                head=self._contender(head, one.head, one.inputs, threads, each.phase),
             )
         settings = dataclasses.replace(plan.settings, widening=widening_of(self.fitness))
         sampler = Sampler(benchmarks, settings)
@@ -301,7 +322,9 @@ class _Run:
         )
         return sampler.rows(runs)
 
-    def _contender(self, side: Side, result: SideResult, inputs: Path, threads: int) -> Contender:
+    def _contender(
+        self, side: Side, result: SideResult, inputs: Path, threads: int, phase: Phase | None = None
+    ) -> Contender:
         assert result.build.artifact is not None
         return Contender(
             python=side.environment.python,
@@ -310,6 +333,7 @@ class _Run:
             threads=threads,
             cpus=choose_cpus(threads),
             seconds=self.plan.seconds,
+            phase=phase,
         )
 
 

@@ -87,14 +87,20 @@ class _Input(msgspec.Struct):
     shape: tuple[int | _Symbolic, ...]
 
 
+class _Decoder(msgspec.Struct):
+    vocabulary: Annotated[int, msgspec.Meta(ge=1)]
+    context_length: Annotated[int, msgspec.Meta(ge=2)]
+
+
 class Identity(msgspec.Struct, frozen=True):
-    """Of a manifest, what the artifact is of; ``sizes`` are the default ones of symbolic dimensions."""
+    """Of a manifest, what the artifact is of; ``decoder`` is there for language models."""
 
     model: _Model
     scheme: Annotated[str, msgspec.Meta(min_length=1)]
     profile: Annotated[str, msgspec.Meta(min_length=1)]
     levels: Annotated[tuple[_TargetLevel, ...], msgspec.Meta(min_length=1)]
     inputs: tuple[_Input, ...]
+    decoder: _Decoder | None = None
 
     @property
     def sizes(self) -> dict[str, int]:

@@ -6,7 +6,7 @@ that took and how many runs make a sample. The second line says how many runs ma
 Each line after that is the number of a subject, of which one sample is taken at once, and answered: seconds
 of wall clock and of CPU time, per run. The end of stdin ends it.
 
-As ``worker``, it uses nothing of the Assay that it finds but ``assay.runtime.load`` and ``Model.run``.
+It uses of the Assay that it finds what ``worker`` does.
 """
 
 from __future__ import annotations
@@ -45,13 +45,13 @@ def _serve(job: dict[str, Any], sampling: ModuleType, worker: ModuleType, answer
     one_thread = job["threads"] == 1
     # One thread is pinned when all is loaded: until then, the two processes need not wait for each other.
     sampling.limit_threads(job["threads"], os.sched_getaffinity(0) if one_thread else job["cpus"])
-    from assay.runtime import load
+    import assay.runtime  # noqa: F401 - what loading takes is told of each subject
 
     models, loads, firsts = [], [], []
     for subject in job["subjects"]:
         inputs = worker.load_inputs(subject["inputs"])
         start = perf_counter()
-        model = load(subject["artifact"], threads=job["threads"])
+        model = worker.load_subject(subject, inputs, threads=job["threads"])
         loaded = perf_counter()
         model.run(inputs)
         firsts.append(perf_counter() - loaded)

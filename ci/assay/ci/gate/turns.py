@@ -205,7 +205,7 @@ def _give_up(workers: dict[str, _Worker], timeout: float) -> None:
 def _started(side: str, contenders: Sequence[Contender]) -> Iterator[_Worker]:
     first = contenders[0]
     job = {
-        "subjects": [{"artifact": str(each.artifact), "inputs": str(each.inputs)} for each in contenders],
+        "subjects": [each.subject() for each in contenders],
         "threads": first.threads,
         "cpus": first.cpus,
         "sampling": sampling.__file__,

@@ -1,9 +1,9 @@
 """The process that runs models for whoever counts from outside: its job comes on stdin, as JSON.
 
 It runs under either side's own interpreter, where any version of Assay may lie, and so uses of it nothing but
-``assay.runtime.load`` and ``Model.run``, which users call too: both sides are measured by the same code,
-and each is loaded by its own runtime. ``sampling`` in the job is the path of ``assay.benchmarks.sampling``
-of the Assay that measures.
+``assay.runtime.load`` and ``Model.run``, and for language models ``load_decoder`` and ``forward``, which
+users call too: both sides are measured by the same code, and each is loaded by its own runtime. ``sampling``
+in the job is the path of ``assay.benchmarks.sampling`` of the Assay that measures.
 """
 
 from __future__ import annotations
@@ -14,9 +14,10 @@ import sys
 from types import ModuleType
 from typing import Any
 
-__all__ = ["load_inputs", "main"]
+__all__ = ["load_inputs", "load_subject", "main"]
 
 _ALIGNMENT_BYTES = 64
+_PROMPT = "prompt"
 
 
 def main() -> int:
@@ -33,14 +34,43 @@ def main() -> int:
 
 def _run(job: dict[str, Any]) -> None:
     """Load each model, and run it as often as the job says."""
-    from assay.runtime import load
-
     for subject in job["subjects"]:
-        # Checking digests would take most of the instructions.
-        model = load(subject["artifact"], threads=job["threads"], verify=False)
         inputs = load_inputs(subject["inputs"])
+        # Checking digests would take most of the instructions.
+        model = load_subject(subject, inputs, threads=job["threads"], verify=False)
         for _ in range(job["calls"]):
             model.run(inputs)
+
+
+def load_subject(subject: dict[str, Any], inputs: dict[str, Any], **options: Any) -> Any:
+    """What ``run(inputs)`` measures: a model, or a phase of a language model."""
+    import assay.runtime
+
+    if subject.get("phase") is None:
+        return assay.runtime.load(subject["artifact"], **options)
+    context = len(inputs[_PROMPT]) + 1
+    decoder = assay.runtime.load_decoder(subject["artifact"], context=context, **options)
+    return _Phase(decoder, subject["phase"])
+
+
+class _Phase:
+    """``prefill``: a prompt into an empty cache. ``decode``: one token, with the prompt in the cache."""
+
+    def __init__(self, decoder: Any, phase: str) -> None:
+        self._decoder = decoder
+        self._sequence = decoder.sequence()
+        self._decodes = phase == "decode"
+
+    def run(self, inputs: dict[str, Any]) -> int:
+        """The likeliest token that follows."""
+        prompt = inputs[_PROMPT].tolist()
+        if self._decodes and len(self._sequence):
+            self._sequence.truncate(len(prompt))
+            tokens = prompt[:1]
+        else:
+            self._sequence.truncate(0)
+            tokens = prompt
+        return int(self._decoder.forward([(self._sequence, tokens)]).argmax())
 
 
 def _module(path: str) -> ModuleType:
