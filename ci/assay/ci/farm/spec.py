@@ -75,8 +75,10 @@ class FarmSpec(_Table, frozen=True, kw_only=True):
 def read_spec(path: Path) -> FarmSpec:
     """The specification in the file at ``path``. Raises UsageError that names the field that is wrong."""
     try:
-        content = tomllib.loads(path.read_text())
-    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
+        content = tomllib.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise UsageError(f"The specification {path} cannot be read: {error.strerror or error}.") from error
+    except (UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
         raise UsageError(f"The specification {path} cannot be read: {error}.") from error
     _check_names(path, "", content, FarmSpec)
     try:
