@@ -220,3 +220,19 @@ def test_a_build_that_was_only_verified_has_a_row(stored, make_record):
     (entry,) = stored(figure(make_record, "absolute_error", 1e-6))
     assert entry.configuration.method == "bench"
     assert [line.metric for line in entry.lines] == ["absolute_error"]
+
+
+def test_a_change_of_the_artifact_is_told_once(stored, make_record):
+    records = []
+    for day in range(20):
+        fields = {
+            "run_id": f"run-{day:02}", "commit": f"{day:040x}", "time": f"2026-01-{day + 1:02}T00:00:00Z"
+        }  # fmt: skip
+        size = 1000.0 if day < 10 else 2000.0
+        for method in ("bench", "gate"):
+            records.append(make_record([[0.01]], value=0.01, method=method, **fields))
+        records.append(make_record([[size]], metric="artifact_size", unit="bytes", value=size, **fields))
+    entries = stored(*records)
+    assert [entry.configuration.method for entry in entries] == ["bench", "gate"]
+    (change,) = index(entries)["changes"]
+    assert (change["metric"], change["id"]) == ("artifact_size", identifier(entries[0].configuration))
