@@ -106,9 +106,12 @@ def dashboard(session: nox.Session) -> None:
 
 @nox.session(venv_backend=PIP, reuse_venv=True)
 def gate(session: nox.Session) -> None:
-    """Compare two commits with `assay gate` (`-- --base REF --models MODEL,...`)."""
+    """Compare two commits with `assay gate` (`-- --base REF --models MODEL,...`).
+
+    It passes where the answer is not clear, which the gate says: nox has no exit codes to tell that apart.
+    """
     session.install("-e", ".[gate]")
-    session.run("assay", "gate", *session.posargs)
+    session.run("assay", "gate", *session.posargs, success_codes=[0, 24])
 
 
 @nox.session(venv_backend=PIP, reuse_venv=True)

@@ -10,6 +10,7 @@ import pytest
         (["bench", "llm", "x", "--set", "default"], "--set says nothing of language models"),
         (["bench", "llm", "x", "--depth", "10"], "too close together"),
         (["bench", "light-squeezenet", "--batch", "4"], "--batch says nothing of other models"),
+        (["bench", "light-squeezenet", "--perplexity"], "--perplexity says nothing of other models"),
         (["bench", "kernels", "--depth", "4"], "--depth says nothing of the reference kernels"),
     ],
 )

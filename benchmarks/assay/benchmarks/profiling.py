@@ -93,6 +93,23 @@ class Profile:
         """
         return self.unobserved - self.kernel_seconds
 
+    @property
+    def weights(self) -> int:
+        """Bytes of weights that a run reads."""
+        return sum(kernel.weights for kernel in self.kernels)
+
+    @property
+    def weight_bandwidth(self) -> float:
+        """Bytes of weights over an unobserved run, a second."""
+        return self.weights / self.unobserved
+
+    @property
+    def weight_fraction(self) -> float | None:
+        """``weight_bandwidth`` over that of the innermost memory that holds all weights."""
+        if self.ceilings is None:
+            return None
+        return self.weight_bandwidth / self.ceilings.level_of(self.weights).bandwidth
+
 
 def make_profile(times: KernelTimes, kernels: Mapping[str, Kernel], ceilings: Ceilings | None) -> Profile:
     """The profile of what was timed; ``kernels`` are the descriptions that the artifact holds.

@@ -4,13 +4,20 @@ from collections import Counter
 from pathlib import Path
 from types import SimpleNamespace
 
+import msgspec
 import numpy as np
 import pytest
 
+from assay.benchmarks import measurement
 from assay.benchmarks.llm import LanguageFiles, harness
 from assay.benchmarks.llm.harness import LanguageWorkload, make_prompts
 from assay.benchmarks.llm.job import DecodeSteps, LanguageJob, LanguageReport
+from assay.compile.quantize import tasks
+from assay.compile.quantize.tasks import Effect
 from assay.errors import BenchmarkError, UsageError
+from assay.results.record import OF_ARTIFACTS
+from assay.runtime.levels import choose_level
+from assay.runtime.manifest import VerifiedCase
 
 DECODER = SimpleNamespace(vocabulary=50)
 
@@ -104,6 +111,36 @@ def test_rates_count_the_tokens_of_all_sequences(workers, bench):
     assert found["ours", "decode", 1, 8] == (pytest.approx(100), "tokens/s")
     assert found["ours", "decode", 4, 20] == (pytest.approx(400), "tokens/s")
     assert found["theirs", "decode", 1, 8] == (pytest.approx(50), "tokens/s")
+
+
+def test_quality_stands_beside_the_first_prompts(workers, bench, monkeypatch):
+    case = VerifiedCase(
+        sizes={}, output="logits", max_absolute_error=0.02, max_relative_error=0.1, cosine_similarity=0.999,
+        absolute_tolerance=0.1, relative_tolerance=0.0,
+    )  # fmt: skip
+    level = choose_level(harness.open_artifact(Path("a"), verify=False).manifest)
+    verified = msgspec.structs.replace(level.verification, cases=(case,))
+    verified_level = msgspec.structs.replace(level, verification=verified)
+    monkeypatch.setattr(measurement, "choose_level", lambda manifest, cpu: verified_level)
+    effect = Effect(measure="perplexity", before=None, after=17.5, count=100)
+    monkeypatch.setattr(tasks, "artifact_perplexity", lambda path, threads: effect)
+    monkeypatch.setattr(harness, "OURS", "ours")
+    workload = LanguageWorkload(prompt=8, new_tokens=4, batches=(2, 4), rounds=3)
+    records = {
+        r.metric: r for r in bench(workload, perplexity=True) if r.metric in OF_ARTIFACTS and r.unit == "1"
+    }
+    assert {metric: record.value for metric, record in records.items()} == pytest.approx(
+        {
+            "error": 0.2,
+            "absolute_error": 0.02,
+            "relative_error": 0.1,
+            "cosine_distance": 0.001,
+            "perplexity": 17.5,
+        }
+    )
+    assert {tuple(record.sizes.items()) for record in records.values()} == {(("batch", 2), ("prompt", 8))}
+    assert "100 tokens" in records["perplexity"].note
+    assert {record.engine for record in records.values()} == {"ours"}
 
 
 def test_engines_take_turns_on_the_same_prompts(workers, bench):

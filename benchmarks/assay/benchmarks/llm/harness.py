@@ -148,21 +148,25 @@ def bench_language(
             records += _records(make, engine, reports[engine.name], workload, batch, files)
     if OURS in {engine.name for engine in chosen}:
         ours = language_engines()[OURS]
-        records += make.quality(ours, ours.version())
+        # Beside the first prompts' times: the same at any size.
+        first = {"batch": workload.batches[0], "prompt": workload.prompt}
+        records += make.quality(ours, ours.version(), sizes=first)
         if compile_seconds is not None:
             records.append(make.record(ours, ours.version(), "compile_time", [(compile_seconds,)]))
         if perplexity:
             with progress.step(f"{model.name}: measure perplexity"):
-                records.append(_perplexity(make, ours, files, threads))
+                records.append(_perplexity(make, ours, files, threads, first))
     return records
 
 
-def _perplexity(make: RecordMaker, ours: LanguageEngine, files: LanguageFiles, threads: int) -> Record:
+def _perplexity(
+    make: RecordMaker, ours: LanguageEngine, files: LanguageFiles, threads: int, sizes: Mapping[str, int]
+) -> Record:
     from assay.compile.quantize.tasks import artifact_perplexity
 
     effect = artifact_perplexity(files.artifact, threads=threads)
     note = f"over {effect.count} tokens of the text of assay quantize"
-    return make.record(ours, ours.version(), "perplexity", [(effect.after,)], note=note)
+    return make.record(ours, ours.version(), "perplexity", [(effect.after,)], sizes=sizes, note=note)
 
 
 def _logits(folder: Path, engine: LanguageEngine) -> Path:

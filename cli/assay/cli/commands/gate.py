@@ -90,6 +90,7 @@ def command(
     On this machine, both commits are checked out beside each other, build their own artifacts with their
     own code, and run them in turn in fresh processes, until the answer is clear or the budget is spent. In
     a repository other than Assay's, the models of both commits are built by the Assay that is installed.
+    Language models are measured in two phases: a prompt of 64 tokens, and a token after it.
 
     \b
     Example:
