@@ -50,7 +50,7 @@ class TimedModel:
         run = TimedRun(start=1.0, seconds=5e-5, starts=(1e-5,), durations=(2e-5,))
         return KernelTimes(
             threads=self.threads,
-            calls=(KernelCall(kernel="add", arguments=(x.shape, x.shape), weights=()),),
+            calls=(KernelCall(kernel="add", arguments=(x.shape, x.shape), weights=(1,)),),
             own_calls=3,
             runs=(run,) * repeats,
             unobserved=(2.5e-5,) * repeats,
@@ -90,6 +90,9 @@ def test_json(cli, artifact, timed):
     assert found["kernel_seconds"] == pytest.approx(2e-5)
     assert found["outside_seconds"] == pytest.approx(5e-6)
     assert found["ceilings"]["date"] == CEILINGS.date
+    assert found["weight_bytes"] == 5 * 16
+    assert found["weight_bandwidth"] == pytest.approx(80 / 25e-6)
+    assert found["weight_fraction"] == pytest.approx(0.0032)
     (kernel,) = found["kernels"]
     assert kernel["operations"] == 5 * 4000
     assert kernel["bytes"] == 2 * 5 * 16
@@ -105,6 +108,7 @@ def test_the_table_and_what_is_below_it(cli, artifact, timed):
     assert "100%" in result.stdout
     assert "20.0 µs of a run of 25.0 µs" in result.stdout
     assert "5.00 µs (20.0%), the virtual machine's 3 calls" in result.stdout
+    assert "Weights: 8e-05 MB a run, 0.0032 GB/s: 0% of what DRAM gives." in result.stdout
     assert "Test CPU, 1 thread" in result.stdout
     assert timed == [True]
 

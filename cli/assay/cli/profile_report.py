@@ -72,6 +72,8 @@ def profile_summary(profile: Profile) -> list[str]:
     if any(not kernel.scheduled for kernel in profile.kernels):
         lines.append("Kernels left to TVM run its own loops: no schedule fits them.")
     ceilings = profile.ceilings
+    if profile.weights:
+        lines.append(_weights(profile))
     if ceilings is not None:
         levels = ", ".join(f"{level.name} {level.bandwidth / 1e9:.3g} GB/s" for level in ceilings.levels)
         threads = f"{ceilings.threads} thread" + ("" if ceilings.threads == 1 else "s")
@@ -87,6 +89,15 @@ def profile_summary(profile: Profile) -> list[str]:
     return lines
 
 
+def _weights(profile: Profile) -> str:
+    """What an unobserved run reads of weights: a decoder's step is bound by little else."""
+    line = f"Weights: {profile.weights / 1e6:.4g} MB a run, {profile.weight_bandwidth / 1e9:.3g} GB/s"
+    if profile.ceilings is None or profile.weight_fraction is None:
+        return line + "."
+    level = profile.ceilings.level_of(profile.weights)
+    return f"{line}: {profile.weight_fraction:.0%} of what {level.name} gives."
+
+
 def profile_json(profile: Profile, *, model: str, sizes: dict[str, int]) -> dict[str, Any]:
     """The profile as an object for JSON: seconds, bytes, operations, and those a second."""
     import msgspec
@@ -100,6 +111,9 @@ def profile_json(profile: Profile, *, model: str, sizes: dict[str, int]) -> dict
         "unobserved_seconds": profile.unobserved,
         "observed_seconds": profile.observed,
         "outside_seconds": profile.outside,
+        "weight_bytes": profile.weights,
+        "weight_bandwidth": profile.weight_bandwidth,
+        "weight_fraction": profile.weight_fraction,
         "ceilings": msgspec.to_builtins(profile.ceilings),
         "kernels": [
             {
