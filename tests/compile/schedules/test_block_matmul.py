@@ -184,6 +184,19 @@ def test_last_panel_with_tiles_of_no_columns(rows: int, needs_avx2: None) -> Non
     )
 
 
+@pytest.mark.parametrize(("bits", "block", "zeros"), [(4, 32, "minimum"), (8, 64, "none"), (4, 16, "whole")])
+def test_many_rows_over_a_depth_in_cuts(bits: int, block: int, zeros: str, needs_avx2: None) -> None:
+    """A spread panel of 1680 K is larger than L1: cuts of K, the last one shorter; chunks of 256 rows."""
+    depth, columns = 1680, 40
+    weights = make_weights(columns, depth, bits, block, zeros)
+    executable, packed = build(weights, UNITS["8 lanes"])
+    for rows in (9, 259):
+        x = np.random.default_rng(rows).standard_normal((rows, depth)).astype(np.float32)
+        expected = reference(x, weights)
+        actual = run(executable, x, packed)
+        np.testing.assert_allclose(actual, expected, rtol=0, atol=4e-6 * np.abs(expected).max())
+
+
 @pytest.mark.parametrize("bits", [4, 8])
 def test_integer_sums_are_exact(bits: int, needs_avx2: None) -> None:
     """Activations and scales that keep every number whole, with the largest sums that there are."""

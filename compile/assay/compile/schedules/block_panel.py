@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Protocol
 
 from tvm import tirx
@@ -132,21 +132,34 @@ class Spread:
     vectors: int
     buffers: tuple[Buffer, ...]
     quads: int = 1
+    begin: Expr | None = None
 
     @staticmethod
-    def fill(source: Packed, first: int, vectors: int) -> tuple[Spread, list[Stmt]]:
-        """The buffers, and the statements that fill them from a packed panel."""
-        form = source.form
-        width = vectors * form.lanes
-        made = [allocate([form.blocks * form.block * width], "uint8", "codes")]
-        made += [allocate([form.blocks * width], "float32", "scales")]
-        if form.offset is not Offset.CONSTANT:
-            made += [allocate([form.blocks * width], "float32", "offsets")]
-        spread = Spread(form=form, first=first, vectors=vectors, buffers=tuple(buffer for buffer, _ in made))
-        statements = [allocation for _, allocation in made]
-        return spread, [*statements, loop(form.blocks, lambda b: spread._block(source, b), "block")]
+    def bytes_of_block(form: BlockFormat, vectors: int) -> int:
+        """Bytes of one block."""
+        numbers = 1 if form.offset is Offset.CONSTANT else 2
+        return vectors * form.lanes * (form.block + 4 * numbers)
 
-    def _block(self, source: Packed, block: Expr) -> Stmt:
+    @staticmethod
+    def allocated(form: BlockFormat, first: int, vectors: int, blocks: int) -> tuple[Spread, list[Stmt]]:
+        """Buffers for ``blocks`` blocks, not filled yet."""
+        width = vectors * form.lanes
+        made = [allocate([blocks * form.block * width], "uint8", "codes")]
+        made += [allocate([blocks * width], "float32", "scales")]
+        if form.offset is not Offset.CONSTANT:
+            made += [allocate([blocks * width], "float32", "offsets")]
+        spread = Spread(form=form, first=first, vectors=vectors, buffers=tuple(buffer for buffer, _ in made))
+        return spread, [allocation for _, allocation in made]
+
+    def starting(self, block: Expr) -> Spread:
+        """The same buffers with ``block`` as the first one in them."""
+        return replace(self, begin=block)
+
+    def fill(self, source: Packed, begin: Expr, blocks: Expr) -> Stmt:
+        """``blocks`` blocks of a packed panel from ``begin`` on."""
+        return loop(blocks, lambda b: self._block(source, begin + b, b), "block")
+
+    def _block(self, source: Packed, block: Expr, own: Expr) -> Stmt:
         form, lets = self.form, Lets()
         base = lets.keep(source.base(block), "base")
         steps = form.block // 4 // source.quads
@@ -155,13 +168,13 @@ class Spread:
             inner, stores = Lets(), []
             for v in range(self.vectors):
                 for q, quad in enumerate(source.codes(inner, base, s, self.first + v)):
-                    at = self._at(self.base(block), s * source.quads + q, v)
+                    at = self._at(own, s * source.quads + q, v)
                     stores.append(store(self.buffers[0], quad, lanes_at(at, form.vector_bytes)))
             return seq(inner.statements, stores)
 
         numbers = []
         for v in range(self.vectors):
-            place = lanes_at((block * self.vectors + v) * form.lanes, form.lanes)
+            place = lanes_at((own * self.vectors + v) * form.lanes, form.lanes)
             numbers.append(store(self.buffers[1], source.scale(base, self.first + v), place))
             if form.offset is not Offset.CONSTANT:
                 numbers.append(store(self.buffers[2], source.offset(base, self.first + v), place))
@@ -169,7 +182,7 @@ class Spread:
 
     def base(self, block: Expr) -> Expr:
         """The number of a block."""
-        return i64(block)
+        return i64(block) if self.begin is None else i64(block) - self.begin
 
     def _at(self, block: Expr, step: Expr, vector: int) -> Expr:
         quads = self.form.block // 4

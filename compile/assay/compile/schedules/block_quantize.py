@@ -64,9 +64,6 @@ def quantize_function(
     for extent in own[:-1]:
         rows = rows * extent
     lanes = min(context.unit.lanes(), 16)
-    expected = form.depth
-    for extent in shape[:-1]:
-        expected *= context.expected(extent)
 
     def row(r: Expr) -> Stmt:
         quads = _store_word(q, const_like(form.quads, "int32"), r * form.row_bytes + form.quads_at)
@@ -76,14 +73,12 @@ def quantize_function(
     # A vector of numbers takes about as long as two scalar operations.
     each = 2 + (0 if source is None else source.cost)
     rows, costs = simplify(rows), form.depth * each // lanes
-    alone = parallel(rows, row, "row", serial=True)
-    if context.is_small(expected * each // lanes):
-        body = alone
-    elif as_int(rows) is not None:
-        body = parallel(rows, row, "row")
+    known = as_int(rows)
+    if known is not None:
+        body = parallel(rows, row, "row", serial=context.is_small(known * costs))
     else:
-        small = context.is_small_at_run_time(rows * costs)
-        body = if_then(small, alone, parallel(rows, row, "row"))
+        alone, shared = (parallel(rows, row, "row", serial=serial) for serial in (True, False))
+        body = if_then(context.is_small_at_run_time(rows * costs), alone, shared)
     function = tirx.PrimFunc([*given, target], seq([each for _, each in views], declaration, body))
     for key, value in {"tirx.noalias": True, SCHEDULED: True}.items():
         function = function.with_attr(key, value)
@@ -127,14 +122,11 @@ def _reader(
             return statements, tensors[0], at
 
         return seq(), stored
+    # All at first: elements wait for nothing but themselves, the scale of a block for all of its elements.
     start, known = source.begin(tensors, row, form.depth, lanes)
-
-    def computed(first: Expr, count: int) -> tuple[list[Stmt], Buffer, Expr]:
-        values, declaration = allocate([form.block], "float32", "values", "local")
-        filled = source.fill(tensors, known, row, form.depth, first, count, lanes, values)
-        return [declaration, filled], values, i64(0)
-
-    return start, computed
+    values, declaration = allocate([form.depth], "float32", "values")
+    filled = source.fill(tensors, known, row, form.depth, i64(0), form.depth, lanes, values)
+    return seq(start, declaration, filled), lambda first, _: ([], values, first)
 
 
 def _block(form: ActivationFormat, read: _Read, q: Buffer, row: Expr, block: Expr, lanes: int) -> Stmt:

@@ -17,6 +17,7 @@ from assay.compile.schedules.ir import (
     flat_view,
     i64,
     load,
+    prefetch_run,
     rewrite,
     same_shape,
     store,
@@ -72,6 +73,10 @@ class Epilogue:
         if view is not None and all(a.same_as(b) for a, b in zip(indices, index, strict=True)):
             return view, [flat]
         return buffer, indices
+
+    def fetch(self, flat: Expr, count: int) -> list[Stmt]:
+        """Ask for ``count`` elements from ``flat`` on of all buffers that are read or stored there."""
+        return [each for _, view in self.views for each in prefetch_run(view, flat, count)]
 
     def emit(self, index: Sequence[Expr], flat: Expr, accumulator: Expr, registers: Registers) -> list[Stmt]:
         """Statements for one element (inside a loop over the lanes) at ``index`` of the anchor's output.

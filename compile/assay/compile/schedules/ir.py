@@ -34,6 +34,7 @@ __all__ = [
     "own_extents",
     "parallel",
     "prefetch",
+    "prefetch_run",
     "rebuild",
     "rewrite",
     "same_shape",
@@ -54,6 +55,8 @@ Buffer: TypeAlias = Any
 _ANALYZER = Analyzer()
 
 # tvm::runtime::kMaxStackAlloca.
+# Bytes of a cache line.
+_LINE = 64
 _MAX_STACK_BYTES = 1024
 
 
@@ -249,11 +252,20 @@ def store(buffer: Buffer, value: Expr, *indices: int | Expr) -> Stmt:
     return tirx.BufferStore(buffer, value, [i64(i) if isinstance(i, int) else i for i in indices])
 
 
-def prefetch(buffer: Buffer, index: int | Expr) -> Stmt:
-    """Have the cache line of an element brought into L2; an address behind the buffer does no harm."""
+def prefetch(buffer: Buffer, index: int | Expr, *, near: bool = False) -> Stmt:
+    """Have the cache line of an element brought into L2, or into L1 where it is needed ``near``.
+
+    An address behind the buffer does no harm.
+    """
     address = tirx.address_of(load(buffer, index))
-    read, level, data = (tirx.const(number, "int32") for number in (0, 2, 1))
+    read, level, data = (tirx.const(number, "int32") for number in (0, 3 if near else 2, 1))
     return tirx.Evaluate(tirx.call_intrin("void", "tirx.prefetch", address, read, level, data))
+
+
+def prefetch_run(buffer: Buffer, first: Expr, count: int) -> list[Stmt]:
+    """``prefetch`` into L1 of ``count`` consecutive elements."""
+    elements = max(1, _LINE // _bytes([1], str(buffer.ty.dtype)))
+    return [prefetch(buffer, first + at, near=True) for at in range(0, count, elements)]
 
 
 _BINARY = (
