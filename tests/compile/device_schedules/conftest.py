@@ -65,13 +65,14 @@ def _compiled(
     return run
 
 
-def _emulated(
+def emulated_call(
     name: str,
     folder: Path,
     shapes: Sequence[Sequence[Any]],
     compute: Callable[..., Any],
     dtypes: Sequence[str] | None = None,
 ) -> Callable[..., Array]:
+    """``compute`` for the target ``name``, from source that the CPU runs through headers."""
     target = emulated_form(gpu_targets()[name])
     assert target is not None
     form = lowered_call(target, shapes, compute, dtypes)
@@ -108,4 +109,4 @@ def on_device(request: pytest.FixtureRequest) -> Callable[..., Callable[..., Arr
 @pytest.fixture(params=["cuda-sm_80", "rocm-gfx942", "rocm-gfx1100", "metal"])
 def on_emulated(request: pytest.FixtureRequest, tmp_path: Path) -> Callable[..., Callable[..., Array]]:
     """``on_emulated(shapes, compute, dtypes)``: the same from source that the CPU runs through headers."""
-    return lambda *arguments: _emulated(str(request.param), tmp_path, *arguments)
+    return lambda *arguments: emulated_call(str(request.param), tmp_path, *arguments)

@@ -8,6 +8,7 @@ import re
 from pathlib import Path
 from typing import Any
 
+from assay.compile.device_code.cuda_matrix import with_matrix_functions
 from assay.compile.device_code.emitted import EmittedCode
 from assay.compile.device_code.source import generated_module, kernel_names
 from assay.compile.targets.gpu_target import GpuTarget
@@ -56,7 +57,9 @@ _LAUNCH_BOUNDS = re.compile(r"__launch_bounds__\((\d+)[^)]*\)\s+(\w+)\(")
 
 def emit(functions: Any, tvm_target: Any, target: GpuTarget) -> EmittedCode:
     """CUDA C++, the machine code (cubin) for the target's architecture, and PTX for later ones."""
-    source = generated_module(functions, tvm_target).inspect_source("")
+    source = with_matrix_functions(generated_module(functions, tvm_target).inspect_source(""))
+    if target.stands_for is not None:
+        return _source_alone(source, functions, target)
     assert target.architecture is not None
     cubin, ptx, log, version = compile_cuda(source, target.architecture)
     found = resources(source, cubin, log, target.warp_size)
@@ -76,6 +79,21 @@ def emit(functions: Any, tvm_target: Any, target: GpuTarget) -> EmittedCode:
             },
             kernels=dict(sorted(found.items())),
             checks=(f"compiled to machine code for {target.architecture}",),
+        ),
+    )
+
+
+def _source_alone(source: str, functions: Any, target: GpuTarget) -> EmittedCode:
+    """The source of kernels that only the CPU runs, in the place of those of another API."""
+    kernel = KernelResources(shared_bytes=0, wave_size=target.warp_size)
+    return EmittedCode(
+        files={"kernels.cu": source.encode()},
+        description=DeviceCode(
+            api=target.api,
+            architecture=target.architecture,
+            compiler="none: run on the CPU",
+            files={CodeFormat.CUDA_C: "kernels.cu"},
+            kernels=dict.fromkeys(kernel_names(functions), kernel),
         ),
     )
 

@@ -15,11 +15,12 @@ from dataclasses import dataclass
 from tvm import tirx
 from tvm.ir import TensorLoad
 
+from assay.compile.device_schedules.block_product import SharedProduct
 from assay.compile.device_schedules.device_stages import element_kernel, finished
-from assay.compile.device_schedules.gemm import product_factors, with_stages
+from assay.compile.device_schedules.gemm import FLOATS, narrowed, product_factors, with_stages
 from assay.compile.device_schedules.register_product import Product, product_kernel
-from assay.compile.device_schedules.shared_panel import LANES, Operand
-from assay.compile.device_schedules.shared_product import SharedProduct, shared_product_kernel
+from assay.compile.device_schedules.shared_panel import Operand, vector_lanes
+from assay.compile.device_schedules.shared_product import shared_product_kernel
 from assay.compile.device_schedules.tile_table import device_tile
 from assay.compile.schedules.blocks import Block, FusedFunction, loads_of
 from assay.compile.schedules.epilogue import split_epilogue
@@ -77,14 +78,17 @@ class _Conv:
 
 
 def schedule_conv2d(function: FusedFunction, target: GpuTarget) -> Expr | None:
-    """The function scheduled, where it has one convolution of float32 of a constant size; else None."""
+    """The function scheduled, where it has one convolution of float32 of a constant size; else None.
+
+    It may be of float16 where products go through shared memory.
+    """
+    tile = device_tile(target.api)
     anchors = [block for block in function.blocks if block.is_reduction]
-    if len(anchors) != 1 or (conv := _read(anchors[0])) is None:
+    if len(anchors) != 1 or (conv := _read(anchors[0], FLOATS if tile is None else FLOATS[:1])) is None:
         return None
     anchor = anchors[0]
     producer = next((block for block in function.blocks if block.output.same_as(conv.data)), None)
     before = () if producer is None or not _inlines(function, producer) else (producer,)
-    tile = device_tile(target.api)
     if tile is None:
         kernel = shared_product_kernel(_shared_product(function, anchor, conv, before), target)
         few = conv.outputs // conv.groups < _FEW_OUTPUTS
@@ -103,9 +107,9 @@ def schedule_conv2d(function: FusedFunction, target: GpuTarget) -> Expr | None:
     return with_stages(function, anchor, kernels, own=[planes], without=before)
 
 
-def _read(block: Block) -> _Conv | None:
+def _read(block: Block, dtypes: Sequence[str]) -> _Conv | None:
     """The convolution that a block is, if it is one."""
-    factors = product_factors(block)
+    factors = product_factors(block, dtypes)
     if factors is None or len(block.spatial) != 4 or len(block.reduction) != 3:
         return None
     if not all(a.same_as(b) for a, b in zip(block.indices, block.spatial, strict=True)):
@@ -298,16 +302,22 @@ def _shared_product(
 
     def finish(batch: Sequence[Expr], row: Expr, column: Expr, value: Expr) -> Stmt:
         y, x = floordiv(column, conv.out_width), floormod(column, conv.out_width)
-        return finished(epilogue, [batch[0], simplify(batch[1] * outputs + row), y, x], value)
+        place = [batch[0], simplify(batch[1] * outputs + row), y, x]
+        return finished(epilogue, place, narrowed(value, anchor))
 
+    dtype = str(conv.weight.ty.dtype)
+    most = vector_lanes(dtype)
     return SharedProduct(
         batch=(conv.batch, i64(conv.groups)),
         rows=i64(outputs),
         columns=i64(columns),
         steps=i64(steps),
-        left=Operand(read=filters, by_step=True, lanes=LANES if steps % LANES == 0 else 1),
+        left=Operand(read=filters, by_step=True, lanes=most if steps % most == 0 else 1, dtype=dtype),
         right=Operand(
-            read=pixels, by_step=False, lanes=LANES if source is not None and columns % LANES == 0 else 1
+            read=pixels,
+            by_step=False,
+            lanes=most if source is not None and columns % most == 0 else 1,
+            dtype=dtype,
         ),
         finish=finish,
     )

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from tvm import tirx
 from tvm.ir import TensorLoad
 
+from assay.compile.device_schedules.block_product import SharedProduct
 from assay.compile.device_schedules.device_stages import (
     elementwise_kernel,
     finished,
@@ -14,21 +15,29 @@ from assay.compile.device_schedules.device_stages import (
     workspaces,
 )
 from assay.compile.device_schedules.register_product import Product, product_kernel
-from assay.compile.device_schedules.shared_panel import LANES, Operand
-from assay.compile.device_schedules.shared_product import SharedProduct, shared_product_kernel
+from assay.compile.device_schedules.shared_panel import Operand, vector_lanes
+from assay.compile.device_schedules.shared_product import shared_product_kernel
 from assay.compile.device_schedules.tile_table import device_tile
 from assay.compile.schedules.blocks import Block, FusedFunction
 from assay.compile.schedules.epilogue import split_epilogue
 from assay.compile.schedules.ir import Buffer, Expr, Stmt, as_int, i64, lanes_at, substitute, walk
 from assay.compile.targets.gpu_target import GpuTarget
 
-__all__ = ["product_factors", "schedule_gemm", "with_stages"]
+__all__ = ["FLOATS", "narrowed", "product_factors", "schedule_gemm", "with_stages"]
+
+FLOATS = ("float32", "float16")
+"""Dtypes of the operands of products. All are added up in float32."""
 
 
 def schedule_gemm(function: FusedFunction, target: GpuTarget) -> Expr | None:
-    """The function scheduled, where it has one product of float32 matrices; else None."""
+    """The function scheduled, where it has one product of matrices; else None.
+
+    They are float32, or float16 where products go through shared memory.
+    """
+    tile = device_tile(target.api)
+    dtypes = FLOATS if tile is None else FLOATS[:1]
     anchors = [block for block in function.blocks if block.is_reduction]
-    if len(anchors) != 1 or (factors := product_factors(anchors[0])) is None:
+    if len(anchors) != 1 or (factors := product_factors(anchors[0], dtypes)) is None:
         return None
     anchor = anchors[0]
     if len(anchor.spatial) < 2 or len(anchor.reduction) != 1:
@@ -44,7 +53,6 @@ def schedule_gemm(function: FusedFunction, target: GpuTarget) -> Expr | None:
         return None
     if as_int(anchor.spatial_extents[-2]) == 1:
         return None
-    tile = device_tile(target.api)
     if tile is None:
         kernel = shared_product_kernel(_shared_product(function, anchor, *factors), target)
         return None if kernel is None else with_stages(function, anchor, [kernel])
@@ -91,15 +99,17 @@ def _shared_product(function: FusedFunction, anchor: Block, left: Expr, right: E
             anchor.reduction_extents[0] if by_step else anchor.spatial_extents[-1 if place is column else -2]
         )
         sizes = [as_int(along), as_int(access.source.ty.shape[-1])]
+        dtype = str(access.ty.dtype)
+        wide = vector_lanes(dtype)
         beside = (by_step or last.same_as(place)) and len(access.indices) > 1
-        aligned = beside and all(size is not None and size % LANES == 0 for size in sizes)
+        aligned = beside and all(size is not None and size % wide == 0 for size in sizes)
 
         def read(places: Sequence[Expr], at: Expr, k: Expr, lanes: int) -> Expr:
             variables = {**dict(zip(batch, places, strict=True)), place: at, step: k}
             *outer, inner = (substitute(index, variables) for index in access.indices)
             return tirx.BufferLoad(access.source, [*outer, lanes_at(inner, lanes)])
 
-        return Operand(read=read, by_step=by_step, lanes=LANES if aligned else 1)
+        return Operand(read=read, by_step=by_step, lanes=wide if aligned else 1, dtype=dtype)
 
     return SharedProduct(
         batch=tuple(extents),
@@ -108,8 +118,14 @@ def _shared_product(function: FusedFunction, anchor: Block, left: Expr, right: E
         steps=anchor.reduction_extents[0],
         left=operand(left, row),
         right=operand(right, column),
-        finish=lambda places, m, n, value: finished(epilogue, [*places, m, n], value),
+        finish=lambda places, m, n, value: finished(epilogue, [*places, m, n], narrowed(value, anchor)),
     )
+
+
+def narrowed(value: Expr, anchor: Block) -> Expr:
+    """A sum in float32 as ``anchor`` has it."""
+    dtype = str(anchor.output.ty.dtype)
+    return value if dtype == "float32" else tirx.Cast(dtype, value)
 
 
 def with_stages(
@@ -140,8 +156,8 @@ def with_stages(
     return scheduled_as(function, body)
 
 
-def product_factors(block: Block) -> tuple[Expr, Expr] | None:
-    """The two loads of float32 whose products the block sums from 0, or None."""
+def product_factors(block: Block, dtypes: Sequence[str]) -> tuple[Expr, Expr] | None:
+    """The two loads of one of ``dtypes`` whose products the block sums from 0, or None."""
     value, init = block.value, block.init
     if not isinstance(value, tirx.Add) or not isinstance(init, tirx.FloatImm) or float(init.value):
         return None
@@ -151,9 +167,9 @@ def product_factors(block: Block) -> tuple[Expr, Expr] | None:
     if not isinstance(product, tirx.Mul):
         return None
     loads = (product.a, product.b)
-    if not all(isinstance(each, TensorLoad) and str(each.ty.dtype) == "float32" for each in loads):
+    if not all(isinstance(each, TensorLoad) for each in loads):
         return None
-    return loads
+    return loads if str(loads[0].ty.dtype) in dtypes else None
 
 
 def _uses(access: Expr, variable: Expr) -> bool:

@@ -26,16 +26,15 @@ from assay.compile.schedules.ir import (
     lanes_at,
     load,
     minimum,
-    seq,
     simplify,
     store,
     vector_dtype,
 )
 
-__all__ = ["LANES", "Operand", "Panel", "lane_of"]
+__all__ = ["LANES", "Operand", "Panel", "lane_of", "vector_lanes", "widened"]
 
 LANES = 4
-"""Elements of a vector: 16 bytes of float32 are the most that a thread reads at once."""
+"""Elements of a vector of float32: 16 bytes are the most that a thread reads at once."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -43,14 +42,30 @@ class Operand:
     """One factor of a product. A place is a row of the left one, a column of the right one.
 
     ``read(batch, place, step, lanes)`` gives elements that lie beside each other: consecutive steps where
-    ``by_step``, else consecutive places. ``lanes``: as many as may be read at once, LANES or 1; LANES only
-    where each such vector is aligned.
+    ``by_step``, else consecutive places. ``lanes``: as many as may be read at once, a vector's or 1; a
+    vector's only where each such vector is aligned.
     """
 
     read: Callable[[Sequence[Expr], Expr, Expr, int], Expr]
     by_step: bool
     lanes: int
     dtype: str = "float32"
+
+
+def widened(operand: Operand) -> Operand:
+    """The operand in float32."""
+    if operand.dtype == "float32":
+        return operand
+
+    def read(batch: Sequence[Expr], place: Expr, step: Expr, lanes: int) -> Expr:
+        return tirx.Cast(vector_dtype("float32", lanes), operand.read(batch, place, step, lanes))
+
+    return Operand(read=read, by_step=operand.by_step, lanes=min(operand.lanes, LANES))
+
+
+def vector_lanes(dtype: str) -> int:
+    """Elements of a vector of float32 or float16."""
+    return LANES if dtype == "float32" else 2 * LANES
 
 
 def lane_of(vector: Expr, lane: int, lanes: int) -> Expr:
@@ -62,15 +77,15 @@ def lane_of(vector: Expr, lane: int, lanes: int) -> Expr:
 class Panel:
     """``size`` places times ``steps`` of an operand that has ``places`` and ``extent`` in all.
 
-    The places of a step lie beside each other in ``memory``, ``pitch`` elements behind those of the step
-    before. ``thread`` is one of ``threads``. What is outside of the operand is 0 or, for a place, any
-    element.
+    An element is at ``place * place_pitch + step * step_pitch`` of ``memory``. ``thread`` is one of
+    ``threads``. What is outside of the operand is 0 or, for a place, any element.
     """
 
     operand: Operand
     size: int
     steps: int
-    pitch: int
+    place_pitch: int
+    step_pitch: int
     places: Expr
     extent: Expr
     thread: Expr
@@ -80,8 +95,11 @@ class Panel:
 
     @staticmethod
     def lanes_of(operand: Operand, size: int, steps: int, threads: int) -> int:
-        """Elements that a thread reads at once: one where vectors are fewer than threads."""
-        return operand.lanes if size * steps % (threads * operand.lanes) == 0 else 1
+        """Elements that a thread reads at once: fewer where vectors are fewer than threads."""
+        lanes = operand.lanes
+        while size * steps % (threads * lanes):
+            lanes //= 2
+        return lanes
 
     @staticmethod
     def declare(operand: Operand, size: int, steps: int, threads: int, name: str) -> Buffer:
@@ -98,11 +116,19 @@ class Panel:
     def _units(self) -> int:
         return self.size * self.steps // self.threads // self._lanes
 
+    @property
+    def _is_turned(self) -> bool:
+        """Whether what lies beside each other in the operand does not in shared memory."""
+        return (self.step_pitch if self.operand.by_step else self.place_pitch) != 1
+
     def _inner(self, unit: int) -> tuple[Expr, Expr]:
         """Place and step, within the panel, of a vector of this thread."""
-        across = (self.steps if self.operand.by_step else self.size) // self._lanes
         number = self.thread + unit * self.threads
+        across = (self.steps if self.operand.by_step else self.size) // self._lanes
         outer, inner = floordiv(number, across), floormod(number, across) * self._lanes
+        if self._is_turned and not self.operand.by_step and self._lanes > 1:
+            # Threads beside each other write elements beside each other.
+            outer, inner = floormod(number, self.steps), floordiv(number, self.steps) * self._lanes
         return (outer, inner) if self.operand.by_step else (inner, outer)
 
     def _all_inside(self, limit: Expr, each: int) -> bool:
@@ -144,15 +170,17 @@ class Panel:
 
     def stash(self) -> list[Stmt]:
         """Write what was read to shared memory."""
-        statements, lanes = [], self._lanes
+        statements, lanes = list[Stmt](), self._lanes
         for unit in range(self._units):
             place, step = self._inner(unit)
             value = load(self.registers, unit)
-            if lanes == 1 or not self.operand.by_step:
-                at = simplify(step * self.pitch + place)
+            at = simplify(step * self.step_pitch + place * self.place_pitch)
+            if lanes == 1 or not self._is_turned:
                 statements.append(tirx.BufferStore(self.memory, value, [lanes_at(at, lanes)]))
                 continue
-            for lane in range(lanes):
-                at = simplify((step + lane) * self.pitch + place)
-                statements.append(store(self.memory, lane_of(value, lane, lanes), at))
-        return [seq(statements)]
+            pitch = self.step_pitch if self.operand.by_step else self.place_pitch
+            statements += [
+                store(self.memory, lane_of(value, lane, lanes), simplify(at + lane * pitch))
+                for lane in range(lanes)
+            ]
+        return statements

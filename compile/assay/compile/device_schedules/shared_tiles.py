@@ -7,7 +7,15 @@ from dataclasses import dataclass
 
 from assay.compile.targets.gpu_target import GpuApi, GpuTarget
 
-__all__ = ["SYMBOLIC_SIZE", "SharedTile", "fitted_tile", "shared_tiles"]
+__all__ = [
+    "SYMBOLIC_SIZE",
+    "MatrixTile",
+    "SharedTile",
+    "fitted_matrix_tile",
+    "fitted_tile",
+    "matrix_tiles",
+    "shared_tiles",
+]
 
 SYMBOLIC_SIZE = 512
 """What a size that is known only when the model runs is taken for."""
@@ -96,7 +104,7 @@ def shared_tiles(target: GpuTarget) -> tuple[SharedTile, ...]:
     """The tiles within the limits of ``target``; none where its products do not use shared memory."""
     return tuple(
         tile
-        for tile in _TILES.get(target.schedules_api, ())
+        for tile in _TILES.get(target.scheduled_for.api, ())
         if tile.threads <= target.max_threads and tile.shared_bytes <= target.shared_memory_bytes
     )
 
@@ -104,7 +112,7 @@ def shared_tiles(target: GpuTarget) -> tuple[SharedTile, ...]:
 def fitted_tile(target: GpuTarget, batch: int, rows: int, columns: int) -> SharedTile | None:
     """The tile that is estimated to be fastest for ``batch`` products of ``rows`` by ``columns``."""
     tiles = shared_tiles(target)
-    busy = _BUSY_THREADS.get(target.schedules_api, 1)
+    busy = _BUSY_THREADS.get(target.scheduled_for.api, 1)
 
     def cost(tile: SharedTile) -> float:
         blocks = batch * -(-rows // tile.rows) * -(-columns // tile.columns)
@@ -114,3 +122,53 @@ def fitted_tile(target: GpuTarget, batch: int, rows: int, columns: int) -> Share
         return max(blocks * tile.threads, busy) * own
 
     return min(tiles, key=cost, default=None)
+
+
+@dataclass(frozen=True, kw_only=True)
+class MatrixTile:
+    """A block computes ``rows`` by ``columns`` of float16, ``steps`` of the reduction at a time.
+
+    ``threads``: of a block, in warps of which ``warps_down`` lie below each other.
+    """
+
+    rows: int
+    columns: int
+    steps: int
+    threads: int
+    warps_down: int
+
+    @property
+    def pitch(self) -> int:
+        """Elements from one row or column of a panel to the next: the steps of each lie beside each other."""
+        return self.steps + 8
+
+    @property
+    def shared_bytes(self) -> int:
+        """Of both panels."""
+        return 2 * self.pitch * (self.rows + self.columns)
+
+
+_MATRIX_TILES = (
+    MatrixTile(rows=128, columns=128, steps=32, threads=256, warps_down=2),
+    MatrixTile(rows=64, columns=64, steps=32, threads=128, warps_down=2),
+    MatrixTile(rows=16, columns=128, steps=32, threads=128, warps_down=1),
+)
+_BUSY_BLOCKS = 128  # multiprocessors of a larger device
+
+
+def matrix_tiles() -> tuple[MatrixTile, ...]:
+    """The tiles of all devices that have instructions for small matrices."""
+    return _MATRIX_TILES
+
+
+def fitted_matrix_tile(batch: int, rows: int, columns: int) -> MatrixTile:
+    """The tile that is estimated to be fastest for ``batch`` products of ``rows`` by ``columns``.
+
+    The instructions are so fast that what a block reads counts.
+    """
+
+    def cost(tile: MatrixTile) -> float:
+        blocks = batch * -(-rows // tile.rows) * -(-columns // tile.columns)
+        return max(blocks, _BUSY_BLOCKS) * float(tile.rows + tile.columns)
+
+    return min(_MATRIX_TILES, key=cost)

@@ -28,8 +28,8 @@ class GpuTarget:
     not. ``max_threads`` and ``shared_memory_bytes`` are those of one block. ``without``: dtypes that buffers
     cannot have. ``most_buffers``: that a kernel may take, and ``largest_buffer``: bytes of
     one; None where there is no limit that matters.
-    ``options``: other options of TVM's target, as pairs. ``schedules``: the API whose schedules kernels have,
-    where that is not ``api``.
+    ``options``: other options of TVM's target, as pairs. ``stands_for``: the target whose schedules
+    kernels have, where this one is made to run them.
     """
 
     name: str
@@ -45,12 +45,12 @@ class GpuTarget:
     largest_buffer: int | None = None
     options: tuple[tuple[str, str | int | bool], ...] = ()
     aliases: tuple[str, ...] = ()
-    schedules: GpuApi | None = None
+    stands_for: GpuTarget | None = None
 
     @property
-    def schedules_api(self) -> GpuApi:
-        """The API whose schedules kernels have."""
-        return self.schedules or self.api
+    def scheduled_for(self) -> GpuTarget:
+        """The target whose schedules kernels have."""
+        return self.stands_for or self
 
     def tvm_config(self) -> dict[str, str | int | bool]:
         """The target as TVM takes it, without the host."""

@@ -42,7 +42,7 @@ def emulated_form(target: GpuTarget) -> GpuTarget | None:
         kind="cuda",
         architecture=_STAND_IN_ARCHITECTURE,
         options=(("arch", _STAND_IN_ARCHITECTURE),),
-        schedules=target.api,
+        stands_for=target,
     )
 
 

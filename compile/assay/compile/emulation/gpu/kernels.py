@@ -27,6 +27,7 @@ _MAXIMUM_OUTPUT = 1500
 _METAL_SHARED = re.compile(
     r"^(\s*(?:alignas\(\d+\) )?)threadgroup (?=[\w:<>, ]+ \w+\[[^\]]*\];)", re.MULTILINE
 )
+_METAL_HALF = re.compile(r"\b(\d+\.\d+e[+-]\d+)h\b")  # C++ has no such suffix
 _CUDA_SHARED = re.compile(r"(?<!extern )__shared__ (alignas\(\d+\) )?")
 _CUDA_DYNAMIC = re.compile(r"extern __shared__ (?:(?:alignas|__align__)\(\d+\) )?(\w+) (\w+)\[\];")
 _FAILURES = {1: "a block has more than 1024 threads", 2: "there is no memory for the threads' stacks"}
@@ -89,6 +90,7 @@ def _translated(source: str, kernels: Sequence[str], language: Language) -> str:
     """C++ for the CPU: shared memory made static, and a function for each kernel that launches it."""
     if language is Language.METAL:
         source = _METAL_SHARED.sub(r"\1static ASSAY_SHARED ", source)
+        source = _METAL_HALF.sub(r"half(\1f)", source)
     else:
         source = _CUDA_DYNAMIC.sub(r"\1* const \2 = reinterpret_cast<\1*>(assay::dynamic_shared);", source)
         source = _CUDA_SHARED.sub(lambda match: f"{match[1] or ''}static ASSAY_SHARED ", source)

@@ -12,6 +12,7 @@
 #define __host__
 #define __forceinline__ inline
 #define __launch_bounds__(...)
+#define __align__(BYTES) alignas(BYTES)
 #define threadIdx (assay::thread_index)
 #define blockIdx (assay::block_index)
 #define blockDim (assay::block_size)

@@ -9,6 +9,8 @@ inline half __float2half_rn(float x) { return static_cast<half>(x); }
 inline float __half2float(half x) { return static_cast<float>(x); }
 inline half2 make_half2(half a, half b) { return {a, b}; }
 inline half2 __halves2half2(half a, half b) { return {a, b}; }
+inline bool __hgt(half a, half b) { return a > b; }
+inline bool __hlt(half a, half b) { return a < b; }
 inline half __hmax(half a, half b) { return a > b ? a : b; }
 inline half __hmin(half a, half b) { return a < b ? a : b; }
 inline half __habs(half a) { return a < 0 ? -a : a; }
