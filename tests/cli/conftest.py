@@ -28,6 +28,8 @@ from assay.runtime.manifest import (
 )
 from assay.runtime.session import check_inputs
 
+from ..gate_reports import make_report, make_row  # noqa: F401 - fixtures
+
 BATCH = SymbolicSize(name="batch", default=2, minimum=1, maximum=8)
 
 

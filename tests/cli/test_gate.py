@@ -13,81 +13,9 @@ import msgspec
 import pytest
 
 from assay.ci.gate import run
-from assay.ci.gate.decision import Verdict
-from assay.ci.gate.report import (
-    BuildInfo,
-    Finding,
-    GateReport,
-    GateSettings,
-    Row,
-    SideInfo,
-    gate_schema,
-    status_of,
-)
+from assay.ci.gate.report import BuildInfo, GateReport, gate_schema
 from assay.ci.gate.repository import WORKTREE
-from assay.results.record import Machine, read_records
-
-MACHINE = Machine(
-    cpu="A CPU",
-    architecture="x86_64",
-    features=(),
-    cores=2,
-    cpus=2,
-    memory_bytes=1 << 30,
-    system="Linux 6",
-    governor=None,
-    virtualisation=None,
-)
-
-
-def make_row(verdict: str, **changes: Any) -> Row:
-    fields: dict[str, Any] = {
-        "benchmark": "net/threads=1",
-        "model": "net",
-        "threads": 1,
-        "metric": "latency",
-        "unit": "s",
-        "verdict": Verdict(verdict),
-        "fails": verdict == "regression",
-        "undecided": verdict == "inconclusive",
-        "threshold": 0.03,
-        "base": 0.001,
-        "head": 0.0011,
-        "ratio": 1.1,
-        "interval": (1.05, 1.15),
-        "confidence": 0.99,
-        "rounds": 10,
-        "reason": "Because.",
-    }
-    return Row(**{**fields, **changes})
-
-
-def make_report(*rows: Row) -> GateReport:
-    side = SideInfo(ref="main", commit="0123456789" * 4, worktree=False, dirty=False, own_code=False)
-    return GateReport(
-        status=status_of(rows),
-        exit_code=status_of(rows).exit_code,
-        time="2026-01-02T03:04:05Z",
-        seconds=1.0,
-        base=side,
-        head=side,
-        machine=MACHINE,
-        fitness=(Finding(check="load", fit=False, detail="its CPUs were busy", widening=1.25),),
-        settings=GateSettings(
-            threshold=0.03,
-            confidence=0.99,
-            budget=1.0,
-            widening=1.25,
-            seed=0,
-            target="native",
-            scheme=None,
-            profile="release",
-            sizes=(),
-        ),
-        rows=rows,
-        notes=("A note.",),
-        versions={},
-    )
+from assay.results.record import read_records
 
 
 @pytest.fixture
@@ -117,8 +45,8 @@ def repository(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[...,
 class Gate:
     """Stands in for the run: keeps the plan, and gives a report."""
 
-    def __init__(self) -> None:
-        self.report = make_report(make_row("unchanged"))
+    def __init__(self, report: GateReport) -> None:
+        self.report = report
         self.plans: list[run.GatePlan] = []
 
     def __call__(self, plan: run.GatePlan, progress: object) -> GateReport:
@@ -127,8 +55,8 @@ class Gate:
 
 
 @pytest.fixture
-def gate(monkeypatch: pytest.MonkeyPatch, repository: object) -> Gate:
-    found = Gate()
+def gate(monkeypatch: pytest.MonkeyPatch, repository: object, make_report: Any, make_row: Any) -> Gate:
+    found = Gate(make_report(make_row("unchanged")))
     monkeypatch.setattr(run, "run_gate", found)
     return found
 
@@ -226,7 +154,7 @@ def test_a_dirty_tree_says_what_is_measured(cli, gate):
     ("verdicts", "code"),
     [(["regression"], 23), (["inconclusive"], 24), ([], 25), (["improvement", "unchanged"], 0)],
 )
-def test_the_exit_code_is_the_verdict(cli, gate, verdicts, code):
+def test_the_exit_code_is_the_verdict(cli, gate, verdicts, code, make_report, make_row):
     gate.report = make_report(*(make_row(verdict) for verdict in verdicts))
     result = cli("gate", "--base", "HEAD", "--models", "a", code=code)
     assert "base: main (0123456789)" in result.stdout
@@ -236,14 +164,14 @@ def test_the_exit_code_is_the_verdict(cli, gate, verdicts, code):
     assert "A note." in result.stdout
 
 
-def test_json_follows_the_published_schema(cli, gate):
+def test_json_follows_the_published_schema(cli, gate, make_report, make_row):
     gate.report = make_report(make_row("regression"), make_row("unchanged", metric="kernels"))
     found = cli.json("gate", "--base", "HEAD", "--models", "a", code=23)
     jsonschema.Draft202012Validator(gate_schema()).validate(found)
     assert found["rows"][0]["ratio"] == 1.1
 
 
-def test_files_for_others_are_written(cli, gate, tmp_path):
+def test_files_for_others_are_written(cli, gate, tmp_path, make_report, make_row):
     gate.report = make_report(make_row("regression"))
     places = {name: tmp_path / f"gate.{name}" for name in ("junit", "markdown", "report")}
     options = [part for name, path in places.items() for part in (f"--{name}", path)]
@@ -253,7 +181,7 @@ def test_files_for_others_are_written(cli, gate, tmp_path):
     assert json.loads(places["report"].read_text())["status"] == "regression"
 
 
-def test_records_are_left_where_asked_for(cli, gate, tmp_path):
+def test_records_are_left_where_asked_for(cli, gate, tmp_path, make_report, make_row):
     runs = {"base_runs": (1.0, 2.0), "head_runs": (1.0, 2.0)}
     build = BuildInfo(
         side="head", model="net", name="net", weights="trained", artifact="sha256:0", target="x86-64-v3",
@@ -267,7 +195,7 @@ def test_records_are_left_where_asked_for(cli, gate, tmp_path):
     assert found == {("latency", 1.5, "gate"), ("artifact_size", 1000.0, "gate")}
 
 
-def test_what_is_unchanged_is_shown_when_asked(cli, gate):
+def test_what_is_unchanged_is_shown_when_asked(cli, gate, make_report, make_row):
     rows = [make_row("unchanged"), make_row("unchanged", metric="kernels", threads=None, reason="None.")]
     gate.report = make_report(*rows)
     short = cli("gate", "--base", "HEAD", "--models", "a").stdout
@@ -276,7 +204,7 @@ def test_what_is_unchanged_is_shown_when_asked(cli, gate):
     assert "kernels" in cli("gate", "--base", "HEAD", "--models", "a", "-v").stdout
 
 
-def test_of_thousands_of_benchmarks_those_are_shown_that_changed(cli, gate):
+def test_of_thousands_of_benchmarks_those_are_shown_that_changed(cli, gate, make_report, make_row):
     rows = [make_row("unchanged", benchmark=f"net-{number}", model=f"net-{number}") for number in range(3000)]
     gate.report = make_report(*rows, make_row("regression", benchmark="slow"))
     text = cli("gate", "--base", "HEAD", "--models", "a", code=23).stdout

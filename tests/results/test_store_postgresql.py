@@ -152,3 +152,18 @@ def test_another_version_of_the_tables_is_refused(url):
 def test_a_database_that_is_not_there(url):
     with pytest.raises(StoreError, match="does not exist"):
         open_store(url.replace("/records?", "/none?"))
+
+
+def test_tables_of_the_first_version_get_what_they_lack(url, synthetic_history):
+    import psycopg
+
+    with open_store(url) as store:
+        store.add([synthetic_history.results])
+        expected = store.series()
+    address = url.replace("postgresql+psycopg", "postgresql")
+    with psycopg.connect(address, autocommit=True) as connection:
+        connection.execute("alter table assay_records drop column method, drop column medians")
+        connection.execute("update assay_about set value = '1' where name = 'version'")
+    with open_store(url) as store:
+        assert store.series() == expected
+        assert store.add([synthetic_history.results]).new == 0
