@@ -110,6 +110,8 @@ def many_entries(count: int) -> list[Entry]:
                 time=f"2026-01-{run + 1:02}T00:00:00Z",
                 value=1e-3 * (number + 1 + run % 3),
                 run=str(run),
+                low=0.987e-3 * (number + 1 + run % 3),
+                high=1.0123e-3 * (number + 1 + run % 3),
             )
             for run in range(30)
         )
@@ -127,6 +129,7 @@ def test_two_thousand_series_are_paged_and_all_within_reach(tmp_path, open_page)
     assert (tmp_path / "site/data/index.js").stat().st_size < 2_000_000
     browser = open_page(tmp_path / "site")
     assert len(models(browser)) == 50
+    assert len(browser.find_elements("css selector", ".spark .band")) == 50
     assert find(browser, "#count").text == "1\u201350 of 2000 rows"
     assert find(browser, "#pages span").text == "Page 1 of 40"
     find(browser, "#next").click()
