@@ -68,7 +68,12 @@ def run(function: Callable[..., Any], x: Any, constants: list[Any], unit: Vector
 
 def product(x: Any, weights: Any, unit: VectorUnit, *, ordered: bool, zero: int = 0) -> Any:
     """``x`` times ``weights`` [K, N] by the kernel that the machine's form asks for."""
-    from assay.compile.schedules.int8 import integer_matmul, ordered_matmul, pack_integer_panels
+    from assay.compile.schedules.int8 import (
+        integer_matmul,
+        ordered_matmul,
+        pack_integer_panels,
+        step_table,
+    )
     from assay.compile.schedules.multiply_add import PairsOf16, QuadsOf8Saturating, integer_form
     from assay.compile.schedules.step_order import order_steps
 
@@ -79,10 +84,11 @@ def product(x: Any, weights: Any, unit: VectorUnit, *, ordered: bool, zero: int 
     if ordered:
         assert isinstance(form, QuadsOf8Saturating)
         found = order_steps(panels)
-        offsets = found.order * np.int32(form.depth)
+        steps = step_table(found.order)
+        assert steps.itemsize == (1 if panels.shape[1] <= 256 else 2)
         return run(
             lambda a, b, at: ordered_matmul(a, b, at, cols=cols, form=form, sizes=found.sizes),
-            x, [found.panels, offsets], unit,
+            x, [found.panels, steps], unit,
         )  # fmt: skip
     return run(lambda a, b: integer_matmul(a, b, cols=cols, form=form, zero=zero), x, [panels], unit)
 
@@ -101,6 +107,14 @@ def test_product_that_adds_in_16_bits(needs_avx2: None, highest: int) -> None:
     """Every activation is the largest, and many weights too: any sum that could saturate would."""
     x = np.full((9, 84), 255, np.uint8)
     weights = whole_numbers(-highest, highest, (84, 50), "int8")
+    expected = x.astype(np.int32) @ weights.astype(np.int32)
+    np.testing.assert_array_equal(product(x, weights, AVX2.vector_unit, ordered=True), expected)
+
+
+@pytest.mark.parametrize("depth", [1024, 1028], ids=["steps of a byte", "steps of two bytes"])
+def test_product_with_a_table_of_steps(needs_avx2: None, depth: int) -> None:
+    x = whole_numbers(0, 255, (5, depth), "uint8")
+    weights = whole_numbers(-30, 30, (depth, 20), "int8")
     expected = x.astype(np.int32) @ weights.astype(np.int32)
     np.testing.assert_array_equal(product(x, weights, AVX2.vector_unit, ordered=True), expected)
 
@@ -150,6 +164,7 @@ def test_convolution(unit: VectorUnit, case: Any) -> None:
         ordered_conv2d,
         pack_integer_filters,
         step_offsets,
+        step_table,
     )
     from assay.compile.schedules.multiply_add import QuadsOf8Saturating, integer_form
     from assay.compile.schedules.step_order import order_steps
@@ -171,7 +186,7 @@ def test_convolution(unit: VectorUnit, case: Any) -> None:
         found = order_steps(panels)
         actual = run(
             lambda a, b, at: ordered_conv2d(a, b, at, sizes=found.sizes, **options),
-            x, [found.panels, starts[found.order].astype(np.int32)], unit,
+            x, [found.panels, step_table(starts[found.order])], unit,
         )  # fmt: skip
         np.testing.assert_array_equal(actual, expected)
 
@@ -266,7 +281,7 @@ def test_avx2_adds_in_16_bits_before_it_widens(needs_avx2: None) -> None:
     x = np.zeros((48, 256), np.uint8)
     executable = compiled(
         lambda a, b, at: ordered_matmul(a, b, at, cols=32, form=form, sizes=found.sizes),
-        x, [found.panels, found.order * np.int32(4)], AVX2.vector_unit,
+        x, [found.panels, found.order], AVX2.vector_unit,
     )  # fmt: skip
     body = inner_loop(assembly(executable), "vpmaddubsw")
     narrow, wide = (sum(name in line for line in body) for name in ("vpmaddubsw", "vpmaddwd"))

@@ -23,6 +23,7 @@ from assay.compile.schedules.int8 import (
     pack_integer_filters,
     pack_integer_panels,
     step_offsets,
+    step_table,
 )
 from assay.compile.schedules.ir import as_int
 from assay.compile.schedules.multiply_add import (
@@ -122,7 +123,7 @@ class IntegerKernels:
         depth = as_int(x.q.ty.shape[-1])
         if isinstance(form, QuadsOf8Saturating) and depth is not None and depth % form.depth == 0:
             ordered = order_steps(packed)
-            tensors = (relax.const(ordered.panels), relax.const(ordered.order * np.int32(form.depth)))
+            tensors = (relax.const(ordered.panels), relax.const(step_table(ordered.order)))
             return self.contract(ordered_matmul, x.q, *tensors, cols=cols, form=form, sizes=ordered.sizes)
         return self.contract(
             integer_matmul, x.q, relax.const(packed), cols=cols, form=form, zero=x.known_zero
@@ -137,7 +138,7 @@ class IntegerKernels:
             starts = step_offsets(geometry, width, depth, form.depth)
             if starts is not None:
                 ordered = order_steps(packed)
-                tensors = (relax.const(ordered.panels), relax.const(starts[ordered.order].astype(np.int32)))
+                tensors = (relax.const(ordered.panels), relax.const(step_table(starts[ordered.order])))
                 return self.contract(ordered_conv2d, x.q, *tensors, sizes=ordered.sizes, **options)
         return self.contract(integer_conv2d, x.q, relax.const(packed), **options)
 

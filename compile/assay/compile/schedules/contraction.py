@@ -15,13 +15,15 @@ __all__ = ["Contraction", "StepOrder"]
 class StepOrder:
     """An order of the steps that differs between panels, and which of them are added before they are widened.
 
-    ``offsets``: where in A each step of a panel starts, int32, flat; ``first(group, panel)``: the position
-    of a panel's first one. ``sizes``: how many steps are taken together, and how often, in order.
+    ``offsets``: where in A each step of a panel starts, integers, flat, in multiples of ``unit``;
+    ``first(group, panel)``: the position of a panel's first one. ``sizes``: how many steps are taken
+    together, and how often, in order.
     """
 
     offsets: Buffer
     first: Callable[[Expr, Expr], Expr]
     sizes: tuple[tuple[int, int], ...]
+    unit: int = 1
 
 
 @dataclass(frozen=True, kw_only=True)

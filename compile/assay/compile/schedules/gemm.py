@@ -138,7 +138,8 @@ def packed_operands(block: Block) -> tuple[Buffer, Buffer, Buffer | None]:
             found.append(access.source)
     if len(found) == 2:
         return found[0], found[1], None
-    (offsets,) = (buffer for buffer in found if str(buffer.ty.dtype) == "int32")
+    indices = [index for access in loads_of(block.value) for index in access.indices]
+    offsets = next(inner.source for index in indices for inner in loads_of(index))
     a, b = (buffer for buffer in found if not buffer.same_as(offsets))
     return a, b, offsets
 
@@ -153,6 +154,7 @@ def step_order(block: Block, offsets: Buffer | None) -> tuple[StepOrder | None, 
         offsets=flat,
         first=lambda group, panel: panel * i64(offsets.ty.shape[1]),
         sizes=tuple(zip(numbers[::2], numbers[1::2], strict=True)),
+        unit=int(block.annotations["assay.unit"]),  # type: ignore[call-overload]
     )
     return order, [declaration]
 

@@ -25,6 +25,7 @@ __all__ = [
     "pack_integer_panels",
     "prepare",
     "step_offsets",
+    "step_table",
 ]
 
 Sizes: TypeAlias = tuple[tuple[int, int], ...]
@@ -106,14 +107,19 @@ def _annotation(sizes: Sizes) -> list[int]:
     return [number for pair in sizes for number in pair]
 
 
-def ordered_matmul(a: Any, b: Any, offsets: Any, *, cols: int, form: MultiplyAdd, sizes: Sizes) -> Any:
-    """TE: int32 ``[..., M, N]``, A times panels whose steps are at ``offsets`` [P, steps] of K."""
+def step_table(numbers: npt.NDArray[Any]) -> npt.NDArray[Any]:
+    """Numbers from 0 on in the smallest type that holds them: a table is a part of the weights' bytes."""
+    return numbers.astype(np.min_scalar_type(numbers.max(initial=0)))
+
+
+def ordered_matmul(a: Any, b: Any, steps: Any, *, cols: int, form: MultiplyAdd, sizes: Sizes) -> Any:
+    """TE: int32 ``[..., M, N]``, A times panels whose steps have the numbers ``steps`` [P, steps]."""
     width, depth = int(b.shape[2]), int(b.shape[3])
     step, part = te.reduce_axis((0, b.shape[1]), "step"), te.reduce_axis((0, depth), "part")
 
     def element(*i: Any) -> Any:
         panel = tirx.floordiv(i[-1], width)
-        k = offsets[panel, step] + part
+        k = tirx.Cast("int64", steps[panel, step]) * depth + part
         return te.sum(
             _product(a[(*i[:-1], k)], b[panel, step, tirx.floormod(i[-1], width), part]), axis=[step, part]
         )
@@ -126,6 +132,7 @@ def ordered_matmul(a: Any, b: Any, offsets: Any, *, cols: int, form: MultiplyAdd
             "assay.schedule": "packed_matmul",
             "assay.form": form_name(form),
             "assay.sizes": _annotation(sizes),
+            "assay.unit": depth,
         },
     )
 
@@ -271,6 +278,7 @@ def ordered_conv2d(
             "assay.schedule": "conv2d",
             "assay.form": form_name(form),
             "assay.sizes": _annotation(sizes),
+            "assay.unit": 1,
             "assay.kernel": list(geometry.kernel),
             "assay.strides": list(geometry.strides),
             "assay.dilation": list(geometry.dilation),

@@ -375,7 +375,7 @@ class _Emitter:
             first, more = bind("step", t * size + done)
             extras: list[Expr] = []
             for v in range(size):
-                extra, offset = bind("extra", i64(load(order.offsets, base + first + v)))
+                extra, offset = bind("extra", i64(load(order.offsets, base + first + v)) * order.unit)
                 more += offset
                 extras.append(extra)
             return seq(more, step(extras, first, depth))
