@@ -11,6 +11,7 @@ from typing import Any
 
 from assay.compile.device_schedules.conv2d import schedule_conv2d
 from assay.compile.device_schedules.gemm import schedule_gemm
+from assay.compile.device_schedules.quantized_product import schedule_quantized_product
 from assay.compile.schedules.blocks import FusedFunction, UnreadableFunctionError, read_function
 from assay.compile.targets.gpu_target import GpuTarget
 from assay.compile.tvm_import import import_tensor_intrinsics
@@ -20,7 +21,11 @@ __all__ = ["schedule_kernels"]
 _SCHEDULED = "tirx.is_scheduled"
 # TOPI's name of the block of a convolution of several groups.
 _GROUPED = "group_conv2d"
-_OURS: tuple[Callable[[FusedFunction, GpuTarget], Any], ...] = (schedule_gemm, schedule_conv2d)
+_OURS: tuple[Callable[[FusedFunction, GpuTarget], Any], ...] = (
+    schedule_quantized_product,
+    schedule_gemm,
+    schedule_conv2d,
+)
 
 
 def schedule_kernels(

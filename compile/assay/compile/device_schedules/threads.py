@@ -10,7 +10,7 @@ from tvm.ir import Range
 
 from assay.compile.schedules.ir import Buffer, Expr, Stmt, i64, seq
 
-__all__ = ["barrier", "launch", "launch_grid", "local", "marked", "shared"]
+__all__ = ["barrier", "launch", "launch_grid", "launched_if", "local", "marked", "shared"]
 
 
 def launch(groups: Expr, threads: int, body: Callable[[Expr, Expr], Stmt]) -> Stmt:
@@ -37,6 +37,15 @@ def _axis(tag: str, extent: Expr) -> Any:
 
 def _bound(axis: Any, body: Stmt) -> Stmt:
     return tirx.For(axis.var, i64(0), axis.dom.extent, tirx.ForKind.THREAD_BINDING, body, axis)
+
+
+def launched_if(condition: Expr, kernel: Stmt) -> Stmt:
+    """``kernel`` with an empty grid where ``condition``, of sizes, does not hold: it is not launched then."""
+    axis = kernel.thread_binding
+    extent = tirx.Select(condition, axis.dom.extent, i64(0))
+    dom = Range.from_min_extent(i64(0), extent)
+    fresh = tirx.IterVar(dom, axis.var, tirx.IterVar.ThreadIndex, axis.thread_tag)
+    return _bound(fresh, kernel.body)
 
 
 def barrier() -> Stmt:

@@ -12,10 +12,11 @@ from typing import Any
 
 import numpy as np
 import tvm
-from tvm import relax, te, tirx
+from tvm import relax
 from tvm.relax.expr_functor import PyExprMutator, mutator
 
 from assay.compile.device_schedules.paged_attention import device_paged_attention
+from assay.compile.device_schedules.quantized_weights import block_product, block_rows, word_weights
 from assay.compile.passes.constants import array_of
 from assay.compile.passes.paged_cache import PREFIX as PAGED_ATTENTION
 from assay.compile.passes.recurrences import PREFIX as RECURRENCE
@@ -93,14 +94,26 @@ class _Converter(PyExprMutator):  # type: ignore[misc]
     def _product(self, text: str, call: Any, operands: list[Any]) -> Any:
         known = BlockCall.from_text(text)
         return self.builder_.call_te(
-            lambda *tensors: _block_product(known, *tensors), *operands, primfunc_name_hint="block_matmul"
+            lambda *tensors: block_product(known, *tensors),
+            operands[0],
+            *self._weights(known, operands),
+            *operands[4 if known.has_zero_points else 3 :],
+            primfunc_name_hint="block_matmul",
         )
 
     def _table(self, text: str, call: Any, operands: list[Any]) -> Any:
         known = BlockCall.from_text(text)
         return self.builder_.call_te(
-            lambda *tensors: _block_rows(known, *tensors), *operands, primfunc_name_hint="block_gather"
+            lambda *tensors: block_rows(known, *tensors),
+            operands[0],
+            *self._weights(known, operands),
+            primfunc_name_hint="block_gather",
         )
+
+    def _weights(self, call: BlockCall, operands: list[Any]) -> list[Any]:
+        """Codes, scales and zero points as they lie on devices; converters make them constants."""
+        arrays = [array_of(each) for each in operands[1 : 4 if call.has_zero_points else 3]]
+        return [relax.const(each) for each in word_weights(call, *arrays)]  # type: ignore[arg-type]
 
     # The paged cache.
 
@@ -240,47 +253,3 @@ class _Steps:
 
     def _rnn(self, inputs: Any) -> tuple[Any, Any]:
         return self._activated(self._do(relax.op.add(inputs, self._state_product(self.hidden))), 0), self.cell
-
-
-def _number(call: BlockCall, row: Any, column: Any, codes: Any, scales: Any, zeros: Any) -> Any:
-    """The weight at a row and a column of block-quantized codes, as float32."""
-    block, within = tirx.floordiv(column, call.block), tirx.floormod(column, call.block)
-    if call.bits == 8:
-        code = tirx.Cast("float32", codes[row, block, within])
-    else:
-        pair = tirx.Cast("int32", codes[row, block, tirx.floordiv(within, 2)])
-        shift = tirx.Cast("int32", tirx.floormod(within, 2)) * 4
-        code = tirx.Cast("float32", tirx.bitwise_and(tirx.shift_right(pair, shift), tirx.const(15, "int32")))
-    middle = tirx.const(float(1 << (call.bits - 1)), "float32")
-    return (code - (middle if zeros is None else zeros[row, block])) * scales[row, block]
-
-
-def _block_product(call: BlockCall, x: Any, codes: Any, scales: Any, *rest: Any) -> Any:
-    """TE: x ``[..., K]`` times the transpose of the codes' numbers, plus the bias where there is one."""
-    operands = list(rest)
-    zeros = operands.pop(0) if call.has_zero_points else None
-    weights = te.compute(
-        (call.rows, call.columns),
-        lambda n, k: _number(call, n, k, codes, scales, zeros),
-        name="dequantized",
-    )
-    k = te.reduce_axis((0, call.columns), "k")
-    product = te.compute(
-        [*list(x.shape)[:-1], call.rows],
-        lambda *at: te.sum(x[(*at[:-1], k.var)] * weights[at[-1], k.var], axis=k),
-        name="product",
-    )
-    if not operands:
-        return product
-    bias = operands[0]
-    return te.compute(product.shape, lambda *at: product[at] + bias[at[-1]], name="biased")
-
-
-def _block_rows(call: BlockCall, indices: Any, codes: Any, scales: Any, *rest: Any) -> Any:
-    """TE: the rows of a table of codes at ``indices``, which are inside it."""
-    zeros = rest[0] if call.has_zero_points else None
-    return te.compute(
-        [*indices.shape, call.columns],
-        lambda *at: _number(call, indices[at[:-1]], at[-1], codes, scales, zeros),
-        name="rows",
-    )

@@ -224,7 +224,9 @@ class _HostReader:
 
     def _workspace(self, buffer: Any) -> Tensor:
         """Memory of this call alone; those of other calls share it."""
-        size: Expression = ITEM_BYTES[str(buffer.ty.dtype)]
+        # TVM makes a buffer that is accessed by vectors alone one of vectors.
+        dtype, _, lanes = str(buffer.ty.dtype).partition("x")
+        size: Expression = ITEM_BYTES[dtype] * int(lanes or 1)
         for extent in buffer.ty.shape:
             factor = self._size(extent)
             both = isinstance(size, int) and isinstance(factor, int)
@@ -237,8 +239,8 @@ class _HostReader:
         return Tensor(
             place=Place.STORAGE,
             index=self.workspaces[key],
-            dtype=cast("PlanDType", str(buffer.ty.dtype)),
-            shape=shape,
+            dtype=cast("PlanDType", dtype),
+            shape=(*shape, int(lanes)) if lanes else shape,
         )
 
     def _size(self, value: Any) -> Expression:

@@ -1,0 +1,98 @@
+"""Tensor expressions over block-quantized weights for devices, and how the weights lie in memory.
+
+Words of 32 bits hold the codes of consecutive k of one row of the weight, the first in the lowest bits; the
+highest bit is inverted, so that what the highest bits are as a signed number is a code less the middle one.
+The rows form panels: of the rows of one, the first words lie beside each other, then the second ones, so that
+threads or lanes of consecutive outputs read consecutive words. Scales and zero points lie likewise.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+from tvm import te, tirx
+
+from assay.compile.schedules.block_problem import BlockCall
+
+__all__ = ["BLOCK_PRODUCT", "PANEL", "block_product", "block_rows", "codes_per_word", "word_weights"]
+
+BLOCK_PRODUCT = "device_block_product"
+"""The annotation ``assay.schedule`` of a product."""
+
+PANEL = 16
+"""Rows of a panel."""
+
+_HIGHEST = np.int32(-(2**31))
+
+Array = npt.NDArray[Any]
+
+
+def codes_per_word(call: BlockCall) -> int:
+    """How many codes a word holds."""
+    return 32 // call.bits
+
+
+def word_weights(call: BlockCall, codes: Array, *numbers: Array) -> list[Array]:
+    """The operands of a ``BlockCall`` as they lie on devices.
+
+    ``codes`` uint8 [rows, blocks, block * bits / 8] become int32 [panels, blocks * block * bits / 32, PANEL],
+    and ``numbers`` (scales, then zero points where there are any) float32 [rows, blocks] become
+    [panels, blocks, PANEL]. Behind the last row are zeros.
+    """
+    words = np.ascontiguousarray(codes).reshape(call.rows, -1).view("<i4").astype(np.int32) ^ _HIGHEST
+    return [_panels(each) for each in (words, *numbers)]
+
+
+def _panels(array: Array) -> Array:
+    rows, columns = array.shape
+    padded = np.zeros((-(-rows // PANEL) * PANEL, columns), array.dtype)
+    padded[:rows] = array
+    return np.ascontiguousarray(padded.reshape(-1, PANEL, columns).transpose(0, 2, 1))
+
+
+def _number(call: BlockCall, row: Any, column: Any, words: Any, scales: Any, zeros: Any) -> Any:
+    """The weight at a row and a column, as float32."""
+    each, block = codes_per_word(call), tirx.floordiv(column, call.block)
+    panel, place = tirx.floordiv(row, PANEL), tirx.floormod(row, PANEL)
+    word, position = words[panel, tirx.floordiv(column, each), place], tirx.floormod(column, each)
+    mask, half = (tirx.const(n, "int32") for n in ((1 << call.bits) - 1, 1 << (call.bits - 1)))
+    bits = tirx.bitwise_and(tirx.shift_right(word, tirx.Cast("int32", position * call.bits)), mask)
+    # WGSL has no literal of the highest bit alone.
+    inverted = tirx.Select(position.equal(each - 1), half, tirx.const(0, "int32"))
+    code = tirx.Cast("float32", tirx.bitwise_xor(bits, inverted))
+    middle = tirx.const(float(1 << (call.bits - 1)), "float32")
+    return (code - (middle if zeros is None else zeros[panel, block, place])) * scales[panel, block, place]
+
+
+def block_product(call: BlockCall, x: Any, words: Any, scales: Any, *rest: Any) -> Any:
+    """TE: x ``[..., K]`` times the transpose of the weights, plus the bias where there is one."""
+    operands = list(rest)
+    zeros = operands.pop(0) if call.has_zero_points else None
+    weights = te.compute(
+        (call.rows, call.columns),
+        lambda n, k: _number(call, n, k, words, scales, zeros),
+        name="dequantized",
+    )
+    k = te.reduce_axis((0, call.columns), "k")
+    product = te.compute(
+        [*list(x.shape)[:-1], call.rows],
+        lambda *at: te.sum(x[(*at[:-1], k.var)] * weights[at[-1], k.var], axis=k),
+        name="product",
+        attrs={"assay.schedule": BLOCK_PRODUCT, "assay.bits": call.bits, "assay.block": call.block},
+    )
+    if not operands:
+        return product
+    bias = operands[0]
+    return te.compute(product.shape, lambda *at: product[at] + bias[at[-1]], name="biased")
+
+
+def block_rows(call: BlockCall, indices: Any, words: Any, scales: Any, *rest: Any) -> Any:
+    """TE: the rows of a table of codes at ``indices``, which are inside it."""
+    zeros = rest[0] if call.has_zero_points else None
+    return te.compute(
+        [*indices.shape, call.columns],
+        lambda *at: _number(call, indices[at[:-1]], at[-1], words, scales, zeros),
+        name="rows",
+    )

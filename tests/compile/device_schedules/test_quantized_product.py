@@ -1,0 +1,123 @@
+"""Products and tables of block-quantized weights on devices that the CPU plays, against NumPy."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pytest
+from tvm import relax, te, tirx
+
+from assay.compile.device_schedules.quantized_weights import block_rows, word_weights
+from assay.compile.device_schedules.row_tile import row_tile
+from assay.compile.schedules.block_problem import MATMUL, BlockCall
+from assay.compile.targets import gpu_targets
+from assay.runtime.bound_plan import bind
+
+from .conftest import lowered_call
+
+Array = npt.NDArray[Any]
+OnDevice = Callable[..., Callable[..., Array]]
+
+# Outputs, K, bits, block, whether there are zero points, and a bias.
+CASES = [
+    pytest.param((37, 71, 8, 32, False, False), id="8 bits"),
+    pytest.param((40, 96, 4, 32, True, True), id="4 bits", marks=pytest.mark.slow),
+    pytest.param((5, 20, 4, 16, True, False), id="small", marks=pytest.mark.slow),
+]
+ROWS = (1, 3, 13)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Weights:
+    """Operands of a BlockCall, and the numbers [rows, columns] that they stand for."""
+
+    call: BlockCall
+    operands: list[Array]
+    numbers: Array
+
+    @staticmethod
+    def random(rows: int, columns: int, bits: int, block: int, zeros: bool, bias: bool) -> Weights:
+        generator, blocks = np.random.default_rng(rows + columns), -(-columns // block)
+        codes = generator.integers(0, 1 << bits, (rows, blocks * block)).astype(np.uint8)
+        codes[0], codes[-1] = (1 << bits) - 1, 0
+        scales = (generator.random((rows, blocks)) * 0.02 + 0.001).astype(np.float32)
+        points = np.full((rows, blocks), 1 << (bits - 1), np.float32)
+        if zeros:
+            points = (generator.standard_normal((rows, blocks)) * 3 + 7).astype(np.float32)
+        centred = codes.reshape(rows, blocks, block).astype(np.float64) - points[..., None]
+        numbers = (centred * scales[..., None]).reshape(rows, -1)[:, :columns]
+        packed = codes if bits == 8 else codes[:, ::2] | codes[:, 1::2] << 4
+        operands = [packed.reshape(rows, blocks, -1), scales]
+        operands += [points] if zeros else []
+        operands += [generator.standard_normal(rows).astype(np.float32)] if bias else []
+        call = BlockCall(
+            bits=bits, block=block, rows=rows, columns=columns, has_zero_points=zeros, has_bias=bias
+        )
+        return Weights(call=call, operands=operands, numbers=numbers)
+
+    def product(self, x: Any, other: Any) -> Any:
+        """The sum of the product and of ``other``, as Relax."""
+        shape = [*list(x.ty.shape)[:-1], self.call.rows]
+        operands = [x, *map(relax.const, self.operands)]
+        kind = relax.TensorType(shape, "float32")
+        product = relax.call_dps_packed(MATMUL + self.call.to_text(), operands, out_ty=kind)
+        return relax.op.add(product, other)
+
+    def expected(self, x: Array, other: Array) -> Array:
+        bias = self.operands[-1] if self.call.has_bias else 0
+        return np.asarray(x.astype(np.float64) @ self.numbers.T + bias + other)
+
+
+def check_all_rows(on: OnDevice, weights: Weights) -> None:
+    """The product of any number of rows, and that of one, against NumPy."""
+    outputs, columns = weights.call.rows, weights.call.columns
+    count = tirx.Var("count", "int64")
+    run = on([(1, count, columns), (1, count, outputs)], weights.product)
+    one = on([(1, 1, columns), (1, 1, outputs)], weights.product)
+    generator = np.random.default_rng(1)
+    for rows in ROWS:
+        x = generator.standard_normal((1, rows, columns)).astype(np.float32)
+        other = generator.standard_normal((1, rows, outputs)).astype(np.float32)
+        expected = weights.expected(x, other)
+        np.testing.assert_allclose(run(x, other), expected, rtol=1e-5, atol=5e-5)
+        if rows == 1:
+            np.testing.assert_allclose(one(x, other), expected, rtol=1e-5, atol=5e-5)
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_rows_of_any_number(on_device: OnDevice, case: Any) -> None:
+    check_all_rows(on_device, Weights.random(*case))
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_from_source_on_the_cpu(on_emulated: OnDevice, case: Any) -> None:
+    check_all_rows(on_emulated, Weights.random(*case))
+
+
+@pytest.mark.parametrize("case", [(40, 96, 4, 32, True, False), (37, 71, 8, 32, False, False)], ids=str)
+def test_rows_of_a_table(tvm: Any, case: Any) -> None:
+    weights = Weights.random(*case)
+    chosen = np.array([[0, weights.call.rows - 1, 2, 2]], np.int32)
+    arrays = [chosen, *word_weights(weights.call, *weights.operands)]
+    tensors = [te.placeholder(array.shape, str(array.dtype)) for array in arrays]
+    rows = block_rows(weights.call, *tensors)
+    library = tvm.compile(te.create_prim_func([*tensors, rows]), target="llvm")
+    found = tvm.runtime.tensor(np.zeros((1, 4, weights.call.columns), np.float32))
+    library(*map(tvm.runtime.tensor, arrays), found)
+    np.testing.assert_allclose(found.numpy(), weights.numbers[chosen], rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize("target", ["opencl", "vulkan", "cuda-sm_80", "rocm-gfx90a", "metal"])
+def test_few_rows_are_one_launch(target: str) -> None:
+    weights, count = Weights.random(40, 96, 4, 32, True, True), tirx.Var("count", "int64")
+    chosen = gpu_targets()[target]
+    form = lowered_call(chosen, [(1, count, 96), (1, count, 40)], weights.product)
+    for rows in (1, 2, row_tile(chosen.api).most_rows):
+        bound = bind(form.plan, ((1, rows, 96), (1, rows, 40)))
+        assert sum(0 not in step.grid for step in bound.steps) == 1
+    bound = bind(form.plan, ((1, 64, 96), (1, 64, 40)))
+    assert sum(0 not in step.grid for step in bound.steps) > 1
