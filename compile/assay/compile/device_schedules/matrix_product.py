@@ -13,6 +13,7 @@ from tvm import tirx
 from assay.compile.device_schedules.block_product import (
     Panels,
     SharedProduct,
+    for_any_rows,
     launch_blocks,
     stored_inside,
 )
@@ -45,13 +46,16 @@ _DTYPE = "float16"
 
 
 def matrix_product_kernel(product: SharedProduct, target: GpuTarget) -> Stmt | None:
-    """One launch that computes ``product``; None where ``target`` has no instruction for its dtype."""
+    """Launches that compute ``product``; None where ``target`` has no instruction for its dtype."""
     unit = matrix_unit(target)
     if unit is None or {product.left.dtype, product.right.dtype} != {_DTYPE}:
         return None
-    sizes = [as_int(size) or SYMBOLIC_SIZE for size in (product.rows, product.columns)]
-    tile = fitted_matrix_tile(as_int(product.count) or 1, sizes[0], sizes[1])
-    return _Kernel(product, tile, unit, target.kind).emit()
+    columns, count = as_int(product.columns) or SYMBOLIC_SIZE, as_int(product.count) or 1
+
+    def kernel(tile: MatrixTile, where: Expr | None) -> Stmt:
+        return _Kernel(product, tile, unit, target.kind).emit(where)
+
+    return for_any_rows(product, lambda rows: fitted_matrix_tile(count, rows, columns), kernel)
 
 
 class _Kernel:
@@ -75,8 +79,8 @@ class _Kernel:
     def _registers(count: int, dtype: str, lanes: int, name: str) -> Buffer:
         return tirx.decl_buffer([i64(count // lanes)], vector_dtype(dtype, lanes), name=name, scope="local")
 
-    def emit(self) -> Stmt:
-        return launch_blocks(self.p, self.t.rows, self.t.columns, self.t.threads, self._block)
+    def emit(self, where: Expr | None) -> Stmt:
+        return launch_blocks(self.p, self.t.rows, self.t.columns, self.t.threads, self._block, where)
 
     def _block(self, batch: Sequence[Expr], row: Expr, column: Expr, thread: Expr) -> Stmt:
         tile, unit = self.t, self.unit

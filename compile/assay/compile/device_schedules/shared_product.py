@@ -16,12 +16,18 @@ from tvm import tirx
 from assay.compile.device_schedules.block_product import (
     Panels,
     SharedProduct,
+    for_any_rows,
     launch_blocks,
     stored_inside,
 )
 from assay.compile.device_schedules.matrix_product import matrix_product_kernel
 from assay.compile.device_schedules.shared_panel import LANES, lane_of, widened
-from assay.compile.device_schedules.shared_tiles import SYMBOLIC_SIZE, SharedTile, fitted_tile
+from assay.compile.device_schedules.shared_tiles import (
+    SYMBOLIC_SIZE,
+    SharedTile,
+    fitted_tile,
+    shared_tiles,
+)
 from assay.compile.schedules.ir import (
     Buffer,
     Expr,
@@ -45,14 +51,19 @@ __all__ = ["shared_product_kernel"]
 
 
 def shared_product_kernel(product: SharedProduct, target: GpuTarget) -> Stmt | None:
-    """One launch that computes ``product``; None where ``target`` has no tiles."""
+    """Launches that compute ``product``; None where ``target`` has no tiles."""
     made = matrix_product_kernel(product, target)
     if made is not None:
         return made
     product = replace(product, left=widened(product.left), right=widened(product.right))
-    sizes = (as_int(size) or SYMBOLIC_SIZE for size in (product.rows, product.columns))
-    tile = fitted_tile(target, as_int(product.count) or 1, *sizes)
-    return None if tile is None else _Kernel(product, tile, target).emit()
+    columns, count = as_int(product.columns) or SYMBOLIC_SIZE, as_int(product.count) or 1
+    if not shared_tiles(target):
+        return None
+
+    def kernel(tile: SharedTile, where: Expr | None) -> Stmt:
+        return _Kernel(product, tile, target).emit(where)
+
+    return for_any_rows(product, lambda rows: fitted_tile(target, count, rows, columns), kernel)
 
 
 class _Kernel:
@@ -63,9 +74,9 @@ class _Kernel:
         self.count = tile.thread_rows * tile.thread_columns
         self.sums = tirx.decl_buffer([i64(self.count)], "float32", name="sums", scope="local")
 
-    def emit(self) -> Stmt:
+    def emit(self, where: Expr | None) -> Stmt:
         tile = self.t
-        return launch_blocks(self.p, tile.rows, tile.columns, tile.threads, self._block)
+        return launch_blocks(self.p, tile.rows, tile.columns, tile.threads, self._block, where)
 
     def _thread_place(self, lane: Expr) -> tuple[Expr, Expr]:
         """The row and the column of this thread in the block's grid of threads.

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from assay.compile.targets.gpu_target import GpuApi, GpuTarget
 
 __all__ = [
+    "FEW_ROWS",
     "SYMBOLIC_SIZE",
     "MatrixTile",
     "SharedTile",
@@ -16,6 +17,9 @@ __all__ = [
     "matrix_tiles",
     "shared_tiles",
 ]
+
+FEW_ROWS = 16
+"""Up to as many, a product of symbolic rows has a kernel of its own."""
 
 SYMBOLIC_SIZE = 512
 """What a size that is known only when the model runs is taken for."""
@@ -109,8 +113,11 @@ def shared_tiles(target: GpuTarget) -> tuple[SharedTile, ...]:
     )
 
 
-def fitted_tile(target: GpuTarget, batch: int, rows: int, columns: int) -> SharedTile | None:
-    """The tile that is estimated to be fastest for ``batch`` products of ``rows`` by ``columns``."""
+def fitted_tile(target: GpuTarget, batch: int, rows: int, columns: int) -> SharedTile:
+    """The tile that is estimated to be fastest for ``batch`` products of ``rows`` by ``columns``.
+
+    Raises ValueError where ``target`` has none.
+    """
     tiles = shared_tiles(target)
     busy = _BUSY_THREADS.get(target.scheduled_for.api, 1)
 
@@ -121,7 +128,7 @@ def fitted_tile(target: GpuTarget, batch: int, rows: int, columns: int) -> Share
         own += _DEVICE_READ * (tile.rows + tile.columns) / tile.threads
         return max(blocks * tile.threads, busy) * own
 
-    return min(tiles, key=cost, default=None)
+    return min(tiles, key=cost)
 
 
 @dataclass(frozen=True, kw_only=True)
