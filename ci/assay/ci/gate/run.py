@@ -143,7 +143,7 @@ def _code_state() -> list[tuple[str, int]]:
 
 @dataclass(frozen=True, kw_only=True)
 class _Built:
-    """A model that both sides have built, and the inputs for both; ``prompt`` is a language model's length."""
+    """A model that both sides built, and the inputs for both; ``prompt`` is a language model's length."""
 
     base: SideResult
     head: SideResult
