@@ -80,6 +80,13 @@ def convolution(tvm: Any, make_model: MakeModel) -> onnx.ModelProto:
 
 
 @pytest.fixture(scope="module")
+def few_channels(tvm: Any, make_model: MakeModel) -> onnx.ModelProto:
+    w = np.ones((8, 32, 5, 5), np.float32)
+    conv = node("Conv", ["x", "w"], ["y"], pads=[2] * 4)
+    return make_model([conv], {"x": [1, 32, 28, 28]}, {"y": [1, 8, 28, 28]}, {"w": w})
+
+
+@pytest.fixture(scope="module")
 def attention(tvm: Any, make_model: MakeModel) -> onnx.ModelProto:
     return make_model(
         [node("MatMul", ["q", "k"], ["y"])],
@@ -111,6 +118,13 @@ def test_inner_loop_multiplies_and_adds_in_registers(
     # A vector that is stored, or anything on the stack, is an accumulator that did not fit.
     spills = [line for line in body if re.search(rf"%{register}\d+, .*\)$|\(%rsp", line)]
     assert spills == []
+
+
+def test_tile_of_one_vector_keeps_all_its_rows_in_registers(assembly_of: Callable[[str, str], str]) -> None:
+    body = hottest(assembly_of("few_channels", "x86-64-v3"))
+    assert len(products(body)) >= 8
+    # Where pixels lie, of which there are more than registers for addresses, may be on the stack.
+    assert [line for line in body if re.search(r"%ymm\d+, .*\)$|\(%rsp.*%ymm", line)] == []
 
 
 @pytest.mark.parametrize(("target", "register"), LEVELS)

@@ -101,6 +101,10 @@ def choose_tile(
     height = rows or choose_rows(unit, outputs, width)
     if unroll is None:
         unroll = 4 if depth is None or depth >= 16 else 1
-        while height * (width // unit.lanes()) * unroll > 64 and unroll > 1:
+        vectors = width // unit.lanes()
+        while height * vectors * unroll > 64 and unroll > 1:
             unroll //= 2
+        # LLVM reads the only vector of B for several steps at once: the registers must hold those too.
+        if vectors == 1 and height + 2 >= unit.registers:
+            unroll = 1
     return Tile(rows=height, cols=width, unroll=unroll)
