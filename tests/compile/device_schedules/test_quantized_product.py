@@ -27,8 +27,10 @@ CASES = [
     pytest.param((37, 71, 8, 32, False, False), id="8 bits"),
     pytest.param((40, 96, 4, 32, True, True), id="4 bits", marks=pytest.mark.slow),
     pytest.param((5, 20, 4, 16, True, False), id="small", marks=pytest.mark.slow),
+    # So wide that products of 13 and of 20 rows have different tiles on Metal.
+    pytest.param((256, 32, 4, 32, True, False), id="wide", marks=pytest.mark.slow),
 ]
-ROWS = (1, 3, 13)
+ROWS = (1, 3, 13, 20)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -121,3 +123,17 @@ def test_few_rows_are_one_launch(target: str) -> None:
         assert sum(0 not in step.grid for step in bound.steps) == 1
     bound = bind(form.plan, ((1, 64, 96), (1, 64, 40)))
     assert sum(0 not in step.grid for step in bound.steps) > 1
+
+
+@pytest.mark.parametrize("target", ["cuda-sm_80", "metal"])
+def test_each_number_of_rows_has_one_product(target: str) -> None:
+    weights, count = Weights.random(1536, 32, 8, 32, False, False), tirx.Var("count", "int64")
+    form = lowered_call(gpu_targets()[target], [(1, count, 32), (1, count, 1536)], weights.product)
+    launched = []
+    for rows in (1, 3, 13, 64):
+        bound = bind(form.plan, ((1, rows, 32), (1, rows, 1536)))
+        launched.append([step.kernel for step in bound.steps if 0 not in step.grid])
+    one, few, some, many = launched
+    assert len(one) == len(few) == 1
+    assert len(some) == len(many) > 1
+    assert len({one[0], few[0], some[-1], many[-1]}) == 4

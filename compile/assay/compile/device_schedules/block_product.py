@@ -10,7 +10,7 @@ from tvm import tirx
 
 from assay.compile.device_schedules.shared_panel import Operand, Panel
 from assay.compile.device_schedules.shared_tiles import FEW_ROWS, SYMBOLIC_SIZE
-from assay.compile.device_schedules.threads import barrier, launch_grid, shared
+from assay.compile.device_schedules.threads import barrier, launch_grid, launched_if, shared
 from assay.compile.schedules.ir import (
     Buffer,
     Expr,
@@ -63,12 +63,8 @@ def launch_blocks(
     columns: int,
     threads: int,
     body: Callable[[Sequence[Expr], Expr, Expr, Expr], Stmt],
-    where: Expr | None = None,
 ) -> Stmt:
-    """``body(batch, row, column, thread)`` by blocks that compute ``rows`` by ``columns`` from there on.
-
-    ``where``: a condition on sizes without which nothing is launched.
-    """
+    """``body(batch, row, column, thread)`` by blocks that compute ``rows`` by ``columns`` from there on."""
     down, across = ceildiv(product.rows, rows), ceildiv(product.columns, columns)
     # TVM's simplifier divides by a number of tiles that it takes for 0 where the rows are symbolic.
     divisor = down if as_int(down) is not None else tirx.max(down, i64(1))
@@ -86,15 +82,13 @@ def launch_blocks(
             left = floordiv(left, extent)
         return seq(bound, more, body(batch, row, column, lane))
 
-    blocks = simplify(down * product.count)
-    grid = blocks if where is None else tirx.Select(where, blocks, i64(0))
-    return launch_grid([grid, across], threads, thread)
+    return launch_grid([simplify(down * product.count), across], threads, thread)
 
 
 def for_any_rows(
-    product: SharedProduct, tile_for: Callable[[int], _Tile], kernel: Callable[[_Tile, Expr | None], Stmt]
-) -> Stmt:
-    """``kernel(tile, where)`` with the tile for the rows of ``product``.
+    product: SharedProduct, tile_for: Callable[[int], _Tile], kernel: Callable[[_Tile], Stmt]
+) -> list[Stmt]:
+    """``kernel(tile)`` with the tile for the rows of ``product``.
 
     Where these are symbolic and the tiles differ, there is one for few rows and one for many, of which one is
     launched each time: a step of a language model has one row, its prompt hundreds.
@@ -103,8 +97,11 @@ def for_any_rows(
     many = tile_for(SYMBOLIC_SIZE if rows is None else rows)
     few = tile_for(FEW_ROWS)
     if rows is not None or few == many:
-        return kernel(many, None)
-    return seq(kernel(few, product.rows <= FEW_ROWS), kernel(many, product.rows > FEW_ROWS))
+        return [kernel(many)]
+    return [
+        launched_if(product.rows <= FEW_ROWS, kernel(few)),
+        launched_if(product.rows > FEW_ROWS, kernel(many)),
+    ]
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -20,7 +20,7 @@ from assay.compile.device_schedules.device_stages import element_kernel, finishe
 from assay.compile.device_schedules.gemm import FLOATS, narrowed, product_factors, with_stages
 from assay.compile.device_schedules.register_product import Product, product_kernel
 from assay.compile.device_schedules.shared_panel import Operand, vector_lanes
-from assay.compile.device_schedules.shared_product import shared_product_kernel
+from assay.compile.device_schedules.shared_product import shared_product_kernels
 from assay.compile.device_schedules.tile_table import device_tile
 from assay.compile.schedules.blocks import Block, FusedFunction, loads_of
 from assay.compile.schedules.epilogue import split_epilogue
@@ -90,9 +90,10 @@ def schedule_conv2d(function: FusedFunction, target: GpuTarget) -> Expr | None:
     producer = next((block for block in function.blocks if block.output.same_as(conv.data)), None)
     before = () if producer is None or not _inlines(function, producer) else (producer,)
     if tile is None:
-        kernel = shared_product_kernel(_shared_product(function, anchor, conv, before), target)
-        few = conv.outputs // conv.groups < _FEW_OUTPUTS
-        return None if few or kernel is None else with_stages(function, anchor, [kernel], without=before)
+        if conv.outputs // conv.groups < _FEW_OUTPUTS:
+            return None
+        made = shared_product_kernels(_shared_product(function, anchor, conv, before), target)
+        return None if made is None else with_stages(function, anchor, made, without=before)
     if conv.is_pointwise and (source := _source(conv, before)) is not None:
         product = _product(function, anchor, conv, source, conv.width, overruns=False)
         return with_stages(function, anchor, [product_kernel(product, tile)], without=before)

@@ -16,7 +16,7 @@ from assay.compile.device_schedules.device_stages import (
 )
 from assay.compile.device_schedules.register_product import Product, product_kernel
 from assay.compile.device_schedules.shared_panel import Operand, vector_lanes
-from assay.compile.device_schedules.shared_product import shared_product_kernel
+from assay.compile.device_schedules.shared_product import shared_product_kernels
 from assay.compile.device_schedules.tile_table import device_tile
 from assay.compile.schedules.blocks import Block, FusedFunction
 from assay.compile.schedules.epilogue import split_epilogue
@@ -54,8 +54,8 @@ def schedule_gemm(function: FusedFunction, target: GpuTarget) -> Expr | None:
     if as_int(anchor.spatial_extents[-2]) == 1:
         return None
     if tile is None:
-        kernel = shared_product_kernel(_shared_product(function, anchor, *factors), target)
-        return None if kernel is None else with_stages(function, anchor, [kernel])
+        made = shared_product_kernels(_shared_product(function, anchor, *factors), target)
+        return None if made is None else with_stages(function, anchor, made)
     left, right = factors
     *extents, rows, columns = anchor.spatial_extents
     epilogue, _ = split_epilogue(function, anchor)

@@ -40,20 +40,20 @@ from assay.compile.schedules.ir import (
 )
 from assay.compile.targets.gpu_target import GpuTarget
 
-__all__ = ["matrix_product_kernel"]
+__all__ = ["matrix_product_kernels"]
 
 _DTYPE = "float16"
 
 
-def matrix_product_kernel(product: SharedProduct, target: GpuTarget) -> Stmt | None:
+def matrix_product_kernels(product: SharedProduct, target: GpuTarget) -> list[Stmt] | None:
     """Launches that compute ``product``; None where ``target`` has no instruction for its dtype."""
     unit = matrix_unit(target)
     if unit is None or {product.left.dtype, product.right.dtype} != {_DTYPE}:
         return None
     columns, count = as_int(product.columns) or SYMBOLIC_SIZE, as_int(product.count) or 1
 
-    def kernel(tile: MatrixTile, where: Expr | None) -> Stmt:
-        return _Kernel(product, tile, unit, target.kind).emit(where)
+    def kernel(tile: MatrixTile) -> Stmt:
+        return _Kernel(product, tile, unit, target.kind).emit()
 
     return for_any_rows(product, lambda rows: fitted_matrix_tile(count, rows, columns), kernel)
 
@@ -79,8 +79,8 @@ class _Kernel:
     def _registers(count: int, dtype: str, lanes: int, name: str) -> Buffer:
         return tirx.decl_buffer([i64(count // lanes)], vector_dtype(dtype, lanes), name=name, scope="local")
 
-    def emit(self, where: Expr | None) -> Stmt:
-        return launch_blocks(self.p, self.t.rows, self.t.columns, self.t.threads, self._block, where)
+    def emit(self) -> Stmt:
+        return launch_blocks(self.p, self.t.rows, self.t.columns, self.t.threads, self._block)
 
     def _block(self, batch: Sequence[Expr], row: Expr, column: Expr, thread: Expr) -> Stmt:
         tile, unit = self.t, self.unit

@@ -21,7 +21,7 @@ from assay.compile.device_schedules.quantized_weights import BLOCK_PRODUCT, PANE
 from assay.compile.device_schedules.register_product import Product, product_kernel
 from assay.compile.device_schedules.row_tile import RowTile, row_tile
 from assay.compile.device_schedules.shared_panel import LANES, Operand
-from assay.compile.device_schedules.shared_product import shared_product_kernel
+from assay.compile.device_schedules.shared_product import shared_product_kernels
 from assay.compile.device_schedules.threads import launched_if
 from assay.compile.device_schedules.tile_table import device_tile
 from assay.compile.schedules.blocks import Block, FusedFunction, loads_of
@@ -224,8 +224,8 @@ def _many_rows(
         ),
         finish=finish,
     )
-    kernel = shared_product_kernel(panel, target)
-    return None if kernel is None else ([*kernels, kernel], own)
+    made = shared_product_kernels(panel, target)
+    return None if made is None else ([*kernels, *made], own)
 
 
 def _guarded(

@@ -20,7 +20,7 @@ from assay.compile.device_schedules.block_product import (
     launch_blocks,
     stored_inside,
 )
-from assay.compile.device_schedules.matrix_product import matrix_product_kernel
+from assay.compile.device_schedules.matrix_product import matrix_product_kernels
 from assay.compile.device_schedules.shared_panel import LANES, lane_of, widened
 from assay.compile.device_schedules.shared_tiles import (
     SYMBOLIC_SIZE,
@@ -47,12 +47,12 @@ from assay.compile.schedules.ir import (
 )
 from assay.compile.targets.gpu_target import GpuTarget
 
-__all__ = ["shared_product_kernel"]
+__all__ = ["shared_product_kernels"]
 
 
-def shared_product_kernel(product: SharedProduct, target: GpuTarget) -> Stmt | None:
+def shared_product_kernels(product: SharedProduct, target: GpuTarget) -> list[Stmt] | None:
     """Launches that compute ``product``; None where ``target`` has no tiles."""
-    made = matrix_product_kernel(product, target)
+    made = matrix_product_kernels(product, target)
     if made is not None:
         return made
     product = replace(product, left=widened(product.left), right=widened(product.right))
@@ -60,8 +60,8 @@ def shared_product_kernel(product: SharedProduct, target: GpuTarget) -> Stmt | N
     if not shared_tiles(target):
         return None
 
-    def kernel(tile: SharedTile, where: Expr | None) -> Stmt:
-        return _Kernel(product, tile, target).emit(where)
+    def kernel(tile: SharedTile) -> Stmt:
+        return _Kernel(product, tile, target).emit()
 
     return for_any_rows(product, lambda rows: fitted_tile(target, count, rows, columns), kernel)
 
@@ -74,9 +74,8 @@ class _Kernel:
         self.count = tile.thread_rows * tile.thread_columns
         self.sums = tirx.decl_buffer([i64(self.count)], "float32", name="sums", scope="local")
 
-    def emit(self, where: Expr | None) -> Stmt:
-        tile = self.t
-        return launch_blocks(self.p, tile.rows, tile.columns, tile.threads, self._block, where)
+    def emit(self) -> Stmt:
+        return launch_blocks(self.p, self.t.rows, self.t.columns, self.t.threads, self._block)
 
     def _thread_place(self, lane: Expr) -> tuple[Expr, Expr]:
         """The row and the column of this thread in the block's grid of threads.
