@@ -24,6 +24,7 @@ from assay.compile.schedules.contraction import Contraction
 from assay.compile.schedules.dynamic_shares import parallel_by_turns
 from assay.compile.schedules.epilogue import Epilogue
 from assay.compile.schedules.ir import (
+    CACHE_LINE,
     Buffer,
     Expr,
     Stmt,
@@ -56,8 +57,6 @@ _CHUNK = 256
 _NEAR_BYTES, _FAR_BYTES = 24 << 10, 256 << 10
 # Which panel is asked for during another: two threads take every second one.
 _PANELS_AHEAD = 2
-# Bytes of a cache line.
-_LINE = 64
 
 
 def emit_block_matmul(
@@ -187,9 +186,9 @@ class _Emitter:
         """A tile's share of asking for a panel."""
         tiles = _CHUNK // self._height(self._divisor(4))
         size = self.form.blocks * self.form.block_bytes
-        lines = -(-size // (_LINE * cuts * tiles))
-        first = panel * size + (cut * tiles + tile) * (lines * _LINE)
-        return [prefetch(self.weights, first + n * _LINE) for n in range(lines)]
+        lines = -(-size // (CACHE_LINE * cuts * tiles))
+        first = panel * size + (cut * tiles + tile) * (lines * CACHE_LINE)
+        return [prefetch(self.weights, first + n * CACHE_LINE) for n in range(lines)]
 
     def _divisor(self, most: int) -> int:
         """The most vectors of a panel, not above ``most``, that share it evenly."""

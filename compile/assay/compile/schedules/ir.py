@@ -10,6 +10,7 @@ from tvm import tirx
 from tvm.sym import Analyzer
 
 __all__ = [
+    "CACHE_LINE",
     "Buffer",
     "Expr",
     "Stmt",
@@ -54,9 +55,10 @@ Buffer: TypeAlias = Any
 
 _ANALYZER = Analyzer()
 
+CACHE_LINE = 64
+"""Bytes of a cache line."""
+
 # tvm::runtime::kMaxStackAlloca.
-# Bytes of a cache line.
-_LINE = 64
 _MAX_STACK_BYTES = 1024
 
 
@@ -264,7 +266,7 @@ def prefetch(buffer: Buffer, index: int | Expr, *, near: bool = False) -> Stmt:
 
 def prefetch_run(buffer: Buffer, first: Expr, count: int) -> list[Stmt]:
     """``prefetch`` into L1 of ``count`` consecutive elements."""
-    elements = max(1, _LINE // _bytes([1], str(buffer.ty.dtype)))
+    elements = max(1, CACHE_LINE // _bytes([1], str(buffer.ty.dtype)))
     return [prefetch(buffer, first + at, near=True) for at in range(0, count, elements)]
 
 

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from tvm import tirx
 
 from assay.compile.schedules.ir import (
+    CACHE_LINE,
     Buffer,
     Expr,
     Stmt,
@@ -49,8 +50,6 @@ __all__ = ["PagedRows", "Span"]
 _MOST_DIRECT_ROWS = 8
 # Pages whose scores are computed before they become powers: few rows' scores of many fit L1.
 _PAGES, _PAGES_OF_MANY_ROWS = 16, 4
-# Bytes of a cache line.
-_LINE = 64
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -204,7 +203,7 @@ class PagedRows(RowsInMemory):
         """
         if not self.fetches or as_int(row) != 0:
             return None
-        line = _LINE // {"float32": 4, "float16": 2, "int8": 1}[self.p.cache_dtype]
+        line = CACHE_LINE // {"float32": 4, "float16": 2, "int8": 1}[self.p.cache_dtype]
         return lambda k: [prefetch(self.views.cache, start + k * step + j) for j in range(0, width, line)]
 
     def _value_at(self, token: Expr, column: Expr) -> Expr:

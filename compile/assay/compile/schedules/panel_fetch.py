@@ -9,12 +9,10 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 
-from assay.compile.schedules.ir import Buffer, Expr, Stmt, i64, loop, prefetch, seq, simplify
+from assay.compile.schedules.ir import CACHE_LINE, Buffer, Expr, Stmt, i64, loop, prefetch, seq, simplify
 
 __all__ = ["PanelFetch", "plan_fetch", "walk_and_fetch"]
 
-# A cache line, in bytes.
-_LINE = 64
 # Row tiles that a panel must serve for the next one to be fetched meanwhile.
 _FEWEST_TILES = 3
 
@@ -39,8 +37,8 @@ def plan_fetch(*, elements: int, element_bytes: int, ahead: int, tiles: int, nea
     """
     if tiles < _FEWEST_TILES or near:
         return None
-    lines = -(-elements * element_bytes // (_LINE * tiles))
-    return PanelFetch(lines=lines, first=i64(ahead), stride=_LINE // element_bytes)
+    lines = -(-elements * element_bytes // (CACHE_LINE * tiles))
+    return PanelFetch(lines=lines, first=i64(ahead), stride=CACHE_LINE // element_bytes)
 
 
 def walk_and_fetch(
