@@ -12,13 +12,32 @@ from assay.ci.gate.trials.subjects import PLANTED, SLOWDOWNS, build_subjects
 from assay.ci.gate.trials.summary import summarize
 
 
-def test_half_of_the_gate_runs_are_of_identical_code() -> None:
-    plans = [plan_of(number) for number in range(80)]
+def test_two_in_three_gate_runs_are_of_identical_code() -> None:
+    plans = [plan_of(number) for number in range(120)]
     planted = [slowdown for slowdown, _ in plans]
-    assert planted.count(0.0) == 40
+    assert planted.count(0.0) == 80
     assert [planted.count(slowdown) for slowdown in SLOWDOWNS] == [10, 10, 10, 10]
-    assert 10 < sum(with_load for _, with_load in plans) < 45
-    assert plans == [plan_of(number) for number in range(80)]
+    assert 15 < sum(with_load for _, with_load in plans) < 50
+    assert plans == [plan_of(number) for number in range(120)]
+
+
+@pytest.mark.parametrize("part", ["", "2", "0/2", "3/2", "a/b"])
+def test_a_part_is_checked(part: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        experiment.main(["run", str(tmp_path / "runs"), "--builds", str(tmp_path), "--part", part])
+    assert "not of the form 2/3" in capsys.readouterr().err
+
+
+def test_parts_share_the_gate_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each number is of one part, also when a part goes on where it was."""
+    monkeypatch.setattr(experiment, "build_subjects", lambda folder: [])
+    monkeypatch.setattr(experiment, "gate_run", lambda subjects, number: _gate_run(number, 0.0, "", ""))
+    for part in ("1/2", "2/2"):
+        for count in ("2", "3"):
+            path = str(tmp_path / part[0])
+            assert experiment.main(["run", path, "--builds", "", "--count", count, "--part", part]) == 0
+    numbers = [[run.number for run in read_lines(tmp_path / name, GateRun)] for name in "12"]
+    assert numbers == [[0, 2, 4], [1, 3, 5]]
 
 
 def _measured(verdict: str, ratio: float) -> Measured:
@@ -69,8 +88,9 @@ def test_the_summary_tells_false_alarms_from_what_was_planted(
     assert slowed.measured == pytest.approx(1.05)
     assert slowed.seconds == (13.0, 14.0)
     for run in runs:
-        append_line(tmp_path / "runs", run)
-    assert experiment.main(["summary", str(tmp_path / "runs"), "-o", str(tmp_path / "summary.json")]) == 0
+        append_line(tmp_path / ("first" if run.number < 2 else "second"), run)
+    files = [str(tmp_path / "first"), str(tmp_path / "second")]
+    assert experiment.main(["summary", *files, "-o", str(tmp_path / "summary.json")]) == 0
     assert "| 5% slower | 2/3: 66.7% " in capsys.readouterr().out
     assert json.loads((tmp_path / "summary.json").read_text())["wall"]["total"] == 2
     assert experiment.main(["summary", str(tmp_path / "none")]) == 1

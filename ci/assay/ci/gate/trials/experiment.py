@@ -1,11 +1,12 @@
 """Real gate runs on this machine: ``python -m assay.ci.gate.trials.experiment run FILE`` adds some to FILE
 until ended.
 
-Each is a gate run from the first round to the last decision, of benchmarks built before: half of them of
-identical code, the others with a slowdown planted in one benchmark (``subjects``), in random order; in one
-of three, a load generator runs beside. FILE has one gate run a line, whole or not at all, so that the
-program may be ended at any time, and goes on where it was when started again. ``summary FILE`` tells how
-often the gate was right, with exact (Clopper-Pearson) intervals.
+Each is a gate run of benchmarks built before: two in three of identical code, up to the last decision; the
+others with a slowdown planted in one benchmark (``subjects``), up to the decision on that one; in random
+order. In one of four, a load generator runs beside. FILE has one gate run a line, whole or not at all, so
+that the program may be ended at any time, and goes on where it was when started again. ``--part 2/3`` makes
+the second of every three gate runs, so that several may run at a time, each on CPUs of its own.
+``summary FILE ...`` tells how often the gate was right, with exact (Clopper-Pearson) intervals.
 """
 
 from __future__ import annotations
@@ -34,7 +35,7 @@ __all__ = ["GateRun", "Measured", "gate_run", "main", "plan_of"]
 # What a gate run may take, in rounds and in seconds.
 MOST_ROUNDS, BUDGET_SECONDS = 60, 600.0
 _TIMEOUT_SECONDS = 120.0
-_LOADED_PART = 1 / 3
+_IDENTICAL_PART, _LOADED_PART = 2 / 3, 1 / 4
 
 
 class Struct(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -75,8 +76,10 @@ class GateRun(Struct, frozen=True, kw_only=True):
 
 def plan_of(number: int, slowdowns: Sequence[float] = SLOWDOWNS) -> tuple[float, bool]:
     """What gate run ``number`` plants, and whether the load generator runs: the same whenever it is asked."""
-    block, place = divmod(number, 2 * len(slowdowns))
-    order = random.Random(f"order {block}").sample([*slowdowns, *[0.0] * len(slowdowns)], 2 * len(slowdowns))
+    size = round(len(slowdowns) / (1 - _IDENTICAL_PART))
+    block, place = divmod(number, size)
+    kinds = [*slowdowns, *[0.0] * (size - len(slowdowns))]
+    order = random.Random(f"order {block}").sample(kinds, size)
     return order[place], random.Random(f"load {number}").random() < _LOADED_PART
 
 
@@ -102,6 +105,8 @@ def gate_run(
             waiting = [
                 one for one in subjects if not (one.name in decisions and decisions[one.name].finished)
             ]
+            if slowdown and PLANTED not in {one.name for one in waiting}:
+                break
             if not waiting or time.monotonic() - clock >= budget:
                 break
             try:
@@ -172,25 +177,35 @@ def main(arguments: Sequence[str] | None = None) -> int:
     running.add_argument("file", type=Path)
     running.add_argument("--builds", type=Path, required=True, help="folder for what is measured, kept")
     running.add_argument("--count", type=int, default=sys.maxsize, help="end when the file has so many")
+    running.add_argument("--part", type=_part, default=(1, 1), help="which of all gate runs, as 2/3")
     telling = verbs.add_parser("summary", help="how often the gate was right")
-    telling.add_argument("file", type=Path)
+    telling.add_argument("files", type=Path, nargs="+", metavar="file")
     telling.add_argument("-o", "--output", type=Path, help="where to write it as JSON")
     options = parser.parse_args(arguments)
     try:
         if options.verb == "summary":
             from assay.ci.gate.trials.summary import tell
 
-            return tell(read_lines(options.file, GateRun), options.output)
-        return _run(options.file, options.builds, options.count)
+            runs = [run for file in options.files for run in read_lines(file, GateRun)]
+            return tell(runs, options.output)
+        return _run(options.file, options.builds, options.count, options.part)
     except AssayError as error:
         print(f"error: {error}", file=sys.stderr)
         return error.exit_code
 
 
-def _run(path: Path, builds: Path, count: int) -> int:
+def _part(text: str) -> tuple[int, int]:
+    part, _, parts = text.partition("/")
+    if not (part.isdecimal() and parts.isdecimal() and 1 <= int(part) <= int(parts)):
+        raise argparse.ArgumentTypeError(f"{text} is not of the form 2/3, a part and how many there are")
+    return int(part), int(parts)
+
+
+def _run(path: Path, builds: Path, count: int, part: tuple[int, int]) -> int:
     subjects = build_subjects(builds)
     cut_last_line(path)
-    for number in range(len(read_lines(path, GateRun)), count):
+    for line in range(len(read_lines(path, GateRun)), count):
+        number = line * part[1] + part[0] - 1
         run = gate_run(subjects, number)
         append_line(path, run)
         verdicts = ", ".join(f"{name} {one.verdict} ({one.rounds})" for name, one in run.benchmarks.items())
