@@ -32,15 +32,16 @@ __all__ = ["convert_for_devices"]
 _MOST_STEPS = 64
 
 
-def convert_for_devices(module: Any) -> Any:
+def convert_for_devices(module: Any, most_buffers: int | None = None) -> Any:
     """``module`` without the calls that stand for kernels of the CPU.
 
+    ``most_buffers``: that a kernel may take; None for any number.
     Raises UnsupportedOperatorError for a recurrence over a symbolic or a large number of steps.
     """
     for block in module["main"].body.blocks:
         for binding in block.bindings:
             _check_steps(binding)
-    converter = _Converter(module)
+    converter = _Converter(module, most_buffers)
     main = module.get_global_var("main")
     converter.builder_.update_func(main, converter.visit_expr(module["main"]))
     return converter.builder_.get()
@@ -66,8 +67,9 @@ def _check_steps(binding: Any) -> None:
 
 @mutator
 class _Converter(PyExprMutator):  # type: ignore[misc]
-    def __init__(self, module: Any) -> None:
+    def __init__(self, module: Any, most_buffers: int | None) -> None:
         super().__init__(module)
+        self.most_buffers = most_buffers
         self.kernels: dict[PagedProblem, Any] = {}
         # The value that holds the memory of an operand after the calls so far.
         self.latest: dict[Any, Any] = {}
@@ -125,7 +127,7 @@ class _Converter(PyExprMutator):  # type: ignore[misc]
         numbers = relax.const(np.array(place.numbers(), np.int32))
         places = [first + 1 + i for i in range(len(written))]
         if problem not in self.kernels:
-            kernel = device_paged_attention(problem)
+            kernel = device_paged_attention(problem, self.most_buffers)
             self.kernels[problem] = self.builder_.add_func(kernel, "paged_attention")
         types = [call.ty, *(each.ty for each in written)]
         arguments = [*operands[:first], numbers, *current]
