@@ -39,7 +39,6 @@ Exit code 130 is an interrupt (Ctrl-C), as in every shell.
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Iterable
 from typing import ClassVar
 
@@ -104,6 +103,8 @@ class UnknownNameError(AssayError):
     exit_code = 3
 
     def __init__(self, kind: str, name: str, known: Iterable[str]) -> None:
+        import difflib  # takes milliseconds, and few need it
+
         names = sorted(known)
         near = difflib.get_close_matches(name, names, n=3, cutoff=0.5)
         hint = f"Did you mean {' or '.join(near)}?" if near else f"Known: {', '.join(names)}."

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.metadata
 import importlib.util
 import sys
 from pathlib import Path
@@ -61,7 +62,9 @@ def example(monkeypatch: pytest.MonkeyPatch) -> Any:
     monkeypatch.setitem(sys.modules, "python_device", module)
     spec.loader.exec_module(module)
     entry = SimpleNamespace(load=lambda: module.API)
-    monkeypatch.setattr(devices, "entry_points", lambda group: [entry] if group == "assay.devices" else [])
+    monkeypatch.setattr(
+        importlib.metadata, "entry_points", lambda group: [entry] if group == "assay.devices" else []
+    )
     devices.device_apis.cache_clear()
     yield module
     devices.device_apis.cache_clear()

@@ -255,6 +255,40 @@ def test_import_is_light():
     _in_a_fresh_process(code)
 
 
+def test_import_leaves_out_what_few_processes_need():
+    """Most of it takes longer to import than all of ``assay.runtime``."""
+    _in_a_fresh_process("""
+        import sys, numpy
+        before = set(sys.modules)
+        from assay.runtime import load
+        unwanted = {"importlib.metadata", "email", "difflib", "json", "subprocess", "concurrent.futures"}
+        assert not unwanted & (sys.modules.keys() - before)
+        assert not [name for name in sys.modules if name.startswith("assay.runtime.devices")]
+    """)
+
+
+def test_running_on_the_cpu_looks_for_no_device(tiny_artifact):
+    code = """
+        import sys, numpy, assay.runtime
+        model = assay.runtime.load(sys.argv[1])
+        model.run({"x": numpy.zeros((2, 96), numpy.float32)})
+        assert not [name for name in sys.modules if name.startswith("assay.runtime.devices")]
+    """
+    _in_a_fresh_process(code, tiny_artifact)
+
+
+def test_loading_starts_no_program(tiny_artifact):
+    code = """
+        import sys, numpy, assay.runtime
+        started = []
+        sys.addaudithook(lambda event, _: started.append(event))
+        assay.runtime.load(sys.argv[1]).run({"x": numpy.zeros((2, 96), numpy.float32)})
+        assert "open" in started
+        assert not {"subprocess.Popen", "os.fork", "os.posix_spawn", "os.system"} & set(started)
+    """
+    _in_a_fresh_process(code, tiny_artifact)
+
+
 def test_unknown_attribute():
     with pytest.raises(AttributeError, match="no attribute 'lode'"):
         _ = assay.runtime.lode

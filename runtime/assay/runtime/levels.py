@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import os
 from dataclasses import dataclass, replace
-from typing import TypedDict
+from typing import TYPE_CHECKING, TypedDict
 
 from assay.errors import CpuFeatureError, DeviceError, UnknownNameError
 from assay.runtime import cpu as machine
 from assay.runtime.cpu import Cpu, check_features, check_triple, missing_features
-from assay.runtime.devices import device_apis
-from assay.runtime.devices.device import DeviceInfo
-from assay.runtime.devices.selection import CPU, Wanted, choose_device, fitting_device, parse_device
 from assay.runtime.manifest import Level, Manifest
+
+# `assay.runtime.devices` is imported where a device is asked for or has code: most processes need none of it.
+if TYPE_CHECKING:
+    from assay.runtime.devices.device import DeviceInfo
+    from assay.runtime.devices.selection import Wanted
 
 __all__ = ["LEVEL_VARIABLE", "Choice", "choose", "choose_level", "device_bytes", "device_of", "fits"]
 
@@ -55,18 +57,24 @@ def choose(
         if not named:
             raise UnknownNameError("level of this artifact", name, [level.target.name for level in levels])
         levels = tuple(named)
-    wanted = None if device is None else parse_device(device)
-    if wanted is not None and wanted.api != CPU:
-        return _on_device(manifest, levels, wanted)
-    if wanted is not None:
-        levels = _for_cpus(levels)
+    wanted = None
+    if device is not None:
+        from assay.runtime.devices.selection import CPU, parse_device
+
+        wanted = parse_device(device)
+        if wanted is not None and wanted.api != CPU:
+            return _on_device(manifest, levels, wanted)
+        if wanted is not None:
+            levels = _for_cpus(levels)
     found = {} if wanted is not None else {level.target.name: device_of(level, manifest) for level in levels}
     choices = [
         Choice(level=level, device=info)
         for level in levels
-        if isinstance(info := found.get(level.target.name), DeviceInfo)
+        if (info := found.get(level.target.name)) is not None and not isinstance(info, str)
     ]
     if choices:  # else there is no need to look for plug-ins
+        from assay.runtime.devices import device_apis
+
         order = list(device_apis())
         # Within an API, the last level is the most capable.
         choices.sort(key=lambda choice: order.index(choice.level.target.api or ""), reverse=True)
@@ -107,7 +115,7 @@ def _on_device(manifest: Manifest, levels: tuple[Level, ...], wanted: Wanted) ->
         )
     for level in reversed(own):
         info = device_of(level, manifest, index=wanted.index)
-        if isinstance(info, DeviceInfo):
+        if info is not None and not isinstance(info, str):
             return Choice(level=level, device=info)
     _check_device(own[-1], manifest, index=wanted.index)
     raise AssertionError("a device that was refused is there")
@@ -129,6 +137,8 @@ def device_of(level: Level, manifest: Manifest, *, index: int | None = None) -> 
     """The device that runs a level for a GPU, or why none does; None for a level for a CPU."""
     if level.target.api is None:
         return None
+    from assay.runtime.devices.selection import fitting_device
+
     return fitting_device(level.target.api, index=index, **_needs(level, manifest))
 
 
@@ -157,6 +167,8 @@ class _Needs(TypedDict):
 def _check_device(level: Level, manifest: Manifest, *, index: int | None = None) -> None:
     """Raise DeviceError or CapacityError for a level of a GPU that no device here runs."""
     if level.target.api is not None:
+        from assay.runtime.devices.selection import choose_device
+
         choose_device(level.target.api, index=index, **_needs(level, manifest))
 
 

@@ -6,7 +6,6 @@ The schema is checked in as ``docs/schema/manifest.schema.json``; write it anew 
 
 from __future__ import annotations
 
-import json
 import sys
 from enum import StrEnum
 from typing import Annotated, Any, Literal, TypeAlias
@@ -348,4 +347,6 @@ def manifest_schema() -> dict[str, Any]:
 
 
 if __name__ == "__main__":
+    import json
+
     sys.stdout.write(json.dumps(manifest_schema(), indent=2, sort_keys=True) + "\n")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import threading
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
@@ -250,6 +249,8 @@ def check_inputs(interface: tuple[Input, ...], inputs: Mapping[str, Tensor]) -> 
     names = [spec.name for spec in interface]
     for name in inputs:
         if name not in names:
+            import difflib  # takes milliseconds, and few need it
+
             near = difflib.get_close_matches(name, names, n=1)
             hint = f"Did you mean {near[0]}?" if near else f"Inputs: {', '.join(names) or 'none'}."
             raise InterfaceError(f"The model has no input {name!r}.", hint=hint)

@@ -6,7 +6,7 @@ import pytest
 
 from assay.errors import CapacityError, CpuFeatureError, DeviceError, UnknownNameError, UsageError
 from assay.registry import Registry
-from assay.runtime import levels as levels_module
+from assay.runtime import devices as devices_package
 from assay.runtime.cpu import detect_cpu
 from assay.runtime.devices import DeviceApi, DeviceInfo, Found, cuda, metal, selection
 from assay.runtime.devices.selection import Wanted, choose_device, fitting_device, parse_device
@@ -33,7 +33,7 @@ def found(monkeypatch):
     for name in devices:
         api = DeviceApi(name=name, description=name, find=lambda name=name: devices[name], open=None)
         registry.add(name, api)
-    for module in (selection, levels_module):
+    for module in (selection, devices_package):
         monkeypatch.setattr(module, "device_apis", lambda: registry)
     monkeypatch.delenv(selection.DEVICE_VARIABLE, raising=False)
     return devices

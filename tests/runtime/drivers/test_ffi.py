@@ -27,13 +27,28 @@ def test_torch_is_not_imported_and_not_hidden_afterwards():
     """)
 
 
+def test_bindings_of_cuda_are_not_imported_and_not_hidden_afterwards(tmp_path):
+    (tmp_path / "cuda" / "bindings").mkdir(parents=True)
+    for name in ("__init__", "driver"):
+        (tmp_path / "cuda" / "bindings" / f"{name}.py").write_text("class CUstream: pass")
+    _run(f"""
+        import sys
+        sys.path.insert(0, {str(tmp_path)!r})
+        from assay.runtime.drivers.ffi import import_tvm_ffi
+        import_tvm_ffi()
+        assert "cuda.bindings" not in sys.modules
+        from cuda.bindings import driver
+        assert driver.__file__.startswith({str(tmp_path)!r})
+    """)
+
+
 def test_other_threads_may_import_torch_meanwhile(tmp_path):
     (tmp_path / "torch.py").write_text("")
     _run(f"""
         import sys, threading
         sys.path.insert(0, {str(tmp_path)!r})
         from assay.runtime.drivers import ffi
-        blocker = ffi._TorchBlocker(threading.get_ident())
+        blocker = ffi._Blocker(threading.get_ident())
         sys.meta_path.insert(0, blocker)
         worker = threading.Thread(target=__import__, args=("torch",))
         try:
@@ -75,5 +90,5 @@ def test_missing_package():
             assert "tvm_ffi" in str(error)
         else:
             raise AssertionError
-        assert len([f for f in sys.meta_path if type(f).__name__ == "_TorchBlocker"]) == 0
+        assert len([f for f in sys.meta_path if type(f).__name__ == "_Blocker"]) == 0
     """)

@@ -3,27 +3,27 @@
 from __future__ import annotations
 
 from functools import cache
-from importlib.metadata import entry_points
 
 from assay.errors import DeviceError
 from assay.registry import Registry
-from assay.runtime.devices import cuda, metal, opencl, rocm, vulkan, webgpu
 from assay.runtime.devices.device import Device, DeviceApi, DeviceInfo, Found
 
 __all__ = ["Device", "DeviceApi", "DeviceInfo", "Found", "device_apis", "find_devices", "open_device"]
 
-# In the order of preference.
-_MODULES = (cuda, rocm, metal, vulkan, opencl, webgpu)
-
 
 @cache
 def device_apis() -> Registry[DeviceApi]:
-    """All APIs by name, those of plug-ins last.
+    """All APIs by name, in the order of preference, those of plug-ins last.
 
     A plug-in is an entry point of the group ``assay.devices`` that is a ``DeviceApi``.
     """
+    # Imported here: most artifacts run on the CPU, and their processes need none of it.
+    from importlib.metadata import entry_points
+
+    from assay.runtime.devices import cuda, metal, opencl, rocm, vulkan, webgpu
+
     registry: Registry[DeviceApi] = Registry("device API")
-    for module in _MODULES:
+    for module in (cuda, rocm, metal, vulkan, opencl, webgpu):
         registry.add(module.API.name, module.API)
     for entry in entry_points(group="assay.devices"):
         plugged = entry.load()

@@ -1,4 +1,4 @@
-"""TVM's foreign-function package, imported without dragging torch in."""
+"""TVM's foreign-function package, imported without dragging torch or CUDA's bindings in."""
 
 from __future__ import annotations
 
@@ -14,11 +14,12 @@ from assay.errors import MissingDependencyError
 
 __all__ = ["import_tvm_ffi"]
 
+_HIDDEN = frozenset({"torch", "cuda.bindings"})
 _lock = threading.Lock()
 
 
-class _TorchBlocker:
-    """A finder that tells one thread, and no other, that torch is not installed."""
+class _Blocker:
+    """A finder that tells one thread, and no other, that what ``_HIDDEN`` names is not installed."""
 
     def __init__(self, thread: int) -> None:
         self.thread = thread
@@ -26,8 +27,8 @@ class _TorchBlocker:
     def find_spec(
         self, name: str, path: Sequence[str] | None = None, target: ModuleType | None = None
     ) -> ModuleSpec | None:
-        if name == "torch" and threading.get_ident() == self.thread:
-            raise ModuleNotFoundError("torch is not wanted here", name=name)
+        if name in _HIDDEN and threading.get_ident() == self.thread:
+            raise ModuleNotFoundError(f"{name} is not wanted here", name=name)
         return None
 
 
@@ -35,13 +36,15 @@ def import_tvm_ffi() -> Any:
     """The module ``tvm_ffi``.
 
     It imports torch where that is installed, which takes seconds and hundreds of megabytes, and works as well
-    without: torch's tensors pass through DLPack all the same. So torch is hidden from it, and from this
-    thread alone, while it is imported; a torch that is imported already stays. Raises MissingDependencyError.
+    without: torch's tensors pass through DLPack all the same. It imports CUDA's bindings, which takes longer
+    than all the rest, only to know their streams among the arguments of a call, and no call here has one. So
+    both are hidden from it, and from this thread alone, while it is imported; what is imported already stays.
+    Raises MissingDependencyError.
     """
     with _lock:
         if "tvm_ffi" in sys.modules:
             return sys.modules["tvm_ffi"]
-        blocker = _TorchBlocker(threading.get_ident())
+        blocker = _Blocker(threading.get_ident())
         sys.meta_path.insert(0, blocker)
         try:
             return importlib.import_module("tvm_ffi")

@@ -10,7 +10,6 @@ show that a plan needs nothing else. ``assay.compile.native`` has one in C++, wi
 from __future__ import annotations
 
 import ctypes
-import ctypes.util
 import threading
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
@@ -20,6 +19,7 @@ import numpy as np
 from assay.errors import ArtifactError, UsageError
 from assay.runtime.bound_plan import BoundPlan, Shape, bind
 from assay.runtime.drivers.ffi import import_tvm_ffi
+from assay.runtime.drivers.libm import load_libm
 from assay.runtime.memory import empty_aligned
 from assay.runtime.packing import ALIGNMENT
 from assay.runtime.plan import Flavour, Place, Plan, decode_plan
@@ -139,7 +139,7 @@ class KernelLibrary:
     def __init__(self, path: str, plan: Plan) -> None:
         try:
             ctypes.CDLL(import_tvm_ffi().libinfo.find_libtvm_ffi(), ctypes.RTLD_GLOBAL)
-            ctypes.CDLL(ctypes.util.find_library("m") or "libm.so.6", ctypes.RTLD_GLOBAL)
+            load_libm(ctypes.RTLD_GLOBAL)
             self._library = ctypes.CDLL(path)
         except OSError as error:
             raise ArtifactError(f"The library {path} cannot be loaded: {error}") from error

@@ -12,10 +12,12 @@ from __future__ import annotations
 import os
 import threading
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from assay.runtime.drivers.ffi import import_tvm_ffi
+
+if TYPE_CHECKING:
+    from concurrent.futures import ThreadPoolExecutor
 
 __all__ = ["call_with_threads"]
 
@@ -46,6 +48,8 @@ def call_with_threads(threads: int, function: Callable[..., Any], *arguments: An
     if _pool.helper is None or _pool.helper_size < threads:
         if _pool.helper is not None:
             _pool.helper.shutdown(wait=False)
+        from concurrent.futures import ThreadPoolExecutor
+
         _pool.helper = ThreadPoolExecutor(1, thread_name_prefix="assay-helper")
         _pool.helper_size = threads
     return _pool.helper.submit(call_with_threads, threads, function, *arguments).result()

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import ctypes
-import ctypes.util
 import hashlib
-import importlib.metadata
 import importlib.util
 import sys
 import threading
 from collections.abc import Callable, Iterable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -18,6 +17,7 @@ import numpy as np
 from assay.errors import ArtifactError
 from assay.runtime.artifact import Artifact
 from assay.runtime.drivers.ffi import import_tvm_ffi
+from assay.runtime.drivers.libm import load_libm
 from assay.runtime.drivers.threads import call_with_threads
 from assay.runtime.manifest import Entry, Manifest
 from assay.runtime.memory import empty_aligned, writable_view
@@ -186,9 +186,10 @@ def _load_runtime(artifact: Artifact) -> None:
         if _LoadedRuntime.digest is None and _runtime_is_present():
             _LoadedRuntime.version = _imported_tvm_version()
             _LoadedRuntime.digest = "imported"
-        _load_global(ctypes.util.find_library("m") or "libm.so.6")
+        _load(partial(load_libm, ctypes.RTLD_GLOBAL), "libm")
         if _LoadedRuntime.digest is None:
-            _load_global(str(_installed_runtime(digest) or artifact.path(name)))
+            library = str(_installed_runtime(digest) or artifact.path(name))
+            _load(partial(ctypes.CDLL, library, ctypes.RTLD_GLOBAL), library)
             _LoadedRuntime.digest, _LoadedRuntime.version = digest, wanted
         elif _LoadedRuntime.digest != digest and (wanted is None or _LoadedRuntime.version != wanted):
             raise ArtifactError(
@@ -223,15 +224,17 @@ def _installed_runtime(digest: str) -> Path | None:
 def _imported_tvm_version() -> str | None:
     if "tvm" not in sys.modules:
         return None
+    from importlib.metadata import PackageNotFoundError, version
+
     try:
-        return importlib.metadata.version("apache-tvm")
-    except importlib.metadata.PackageNotFoundError:
+        return version("apache-tvm")
+    except PackageNotFoundError:
         return None
 
 
-def _load_global(library: str) -> None:
+def _load(load: Callable[[], ctypes.CDLL], library: str) -> None:
     try:
-        ctypes.CDLL(library, ctypes.RTLD_GLOBAL)
+        load()
     except OSError as error:
         raise ArtifactError(f"The library {library} cannot be loaded: {_first_line(error)}") from error
 

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import ctypes
-import ctypes.util
 from collections.abc import Callable
 from typing import Any
+
+from assay.runtime.drivers.libm import load_libm
 
 __all__ = ["MATH"]
 
@@ -16,12 +17,9 @@ _ONE = (
 _TWO = ("atan2", "fmax", "fmin", "fmod", "hypot", "pow")
 
 
-def _library() -> Any:
-    return ctypes.CDLL(ctypes.util.find_library("m") or "libm.so.6")
-
-
 def _functions() -> dict[str, Callable[..., Any]]:
-    library, found = _library(), {}
+    library: Any = load_libm()
+    found = {}
     for suffix, kind in (("", ctypes.c_double), ("f", ctypes.c_float)):
         for names, count in ((_ONE, 1), (_TWO, 2)):
             for name in names:
