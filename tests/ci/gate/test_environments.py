@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import importlib.util
 import os
 import subprocess
 import sys
@@ -41,6 +42,17 @@ def test_a_side_runs_its_own_code_and_no_other_of_assay(tree, tmp_path):
     assert python(environment, "import numpy, assay.runtime; print(assay.runtime.WHERE)") == "tree"
     # The tests run from a checkout that has one.
     assert "No module named 'assay.compile'" in python(environment, "import assay.compile")
+
+
+def test_bytecode_is_there_and_never_that_of_other_text(tree, tmp_path):
+    environment = make_environment(tree, tmp_path / "python")
+    source = tree / "runtime" / "assay" / "runtime" / "__init__.py"
+    assert Path(importlib.util.cache_from_source(source)).is_file()
+    before = source.stat()
+    source.write_text("WHERE = 'else'\n")
+    os.utime(source, ns=(before.st_atime_ns, before.st_mtime_ns))
+    assert source.stat().st_size == before.st_size
+    assert python(environment, "import assay.runtime; print(assay.runtime.WHERE)") == "else"
 
 
 def test_what_the_side_asks_for_and_is_not_there_is_told(tree, tmp_path):

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import random
 import sys
+import tempfile
 from dataclasses import replace
 from pathlib import Path
 
@@ -98,6 +99,19 @@ def test_a_process_that_prints(tmp_path: Path, runtime: dict[str, str]) -> None:
     ((base, head),) = take_turns([(noisy, noisy)], random.Random(0), timeout=60)
     assert base.wall
     assert head.wall
+
+
+def test_temporary_files_of_processes_are_removed(
+    tmp_path: Path, runtime: dict[str, str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    place = tmp_path / "temporary"
+    place.mkdir()
+    monkeypatch.setattr(tempfile, "tempdir", str(place))
+    monkeypatch.setenv("TMPDIR", str(place))
+    code = "import tempfile\ntempfile.mkdtemp()\ndef run(inputs): pass"
+    leaving = _contender(tmp_path, runtime, "b", code)
+    take_turns([(leaving, leaving)], random.Random(0), timeout=60)
+    assert not list(place.iterdir())
 
 
 def test_an_interpreter_that_is_none(tmp_path: Path, runtime: dict[str, str]) -> None:

@@ -62,7 +62,6 @@ def _serve(job: dict[str, Any], sampling: ModuleType, worker: ModuleType, answer
     peak = sampling.peak_memory()
     print(json.dumps({"loads": loads, "firsts": firsts, "fastest": fastest, "peak": peak}), file=answers)
     calls = json.loads(sys.stdin.readline())
-    gc.collect()
     gc.disable()
     clock = thread_time if one_thread else process_time
     for line in sys.stdin:
@@ -98,4 +97,8 @@ def _module(path: str) -> ModuleType:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    status = main()
+    sys.stderr.flush()
+    # Taking the interpreter apart takes as long as loading a small model. The folder for temporary files is
+    # removed by whoever started this process.
+    os._exit(status)

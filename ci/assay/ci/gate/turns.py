@@ -219,7 +219,7 @@ def _started(side: str, contenders: Sequence[Contender]) -> Iterator[_Worker]:
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
                 stderr=errors,
-                env={**os.environ, **first.environment},
+                env={**os.environ, **first.environment, "TMPDIR": folder},
                 cwd=folder,
             )
         except OSError as error:
