@@ -95,7 +95,10 @@ def _fused(module: Any, target: GpuTarget, tvm_target: Any, profile: Profile, pr
 
     transform = relax.transform
     with compiler_step(progress, "layout"):
-        module = convert_for_devices(name_inputs_plainly(module), target.most_buffers)
+        module = name_inputs_plainly(module)
+        if profile.fuse:
+            module = join_norms(module)
+        module = convert_for_devices(module, target.most_buffers)
         module = fold_constant_movement(normalize(module))
         if profile.fuse:
             module = fold_constant_movement(join_norms(module))

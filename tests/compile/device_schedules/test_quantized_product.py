@@ -31,6 +31,7 @@ CASES = [
     pytest.param((256, 32, 4, 32, True, False), id="wide", marks=pytest.mark.slow),
 ]
 ROWS = (1, 3, 13, 20)
+EPSILON = 0.25
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -69,22 +70,40 @@ class Weights:
         product = relax.call_dps_packed(MATMUL + self.call.to_text(), operands, out_ty=kind)
         return relax.op.add(product, other)
 
+    @property
+    def gain(self) -> Array:
+        """Factors of the elements of a row behind an RMS norm."""
+        return np.linspace(-2, 3, self.call.columns).astype(np.float32)
+
+    def normed_product(self, x: Any, other: Any) -> Any:
+        """The same of the norms of the rows of x."""
+        norm = relax.op.nn.rms_norm(x, relax.const(self.gain), axes=[-1], epsilon=EPSILON)
+        builder = relax.BlockBuilder.current()
+        return self.product(builder.emit(norm), other)
+
+    def normed(self, x: Array) -> Array:
+        """RMS norms of the rows of x."""
+        wide = x.astype(np.float64)
+        root = np.sqrt(np.mean(wide * wide, axis=-1, keepdims=True) + EPSILON)
+        return np.asarray(wide / root * self.gain)
+
     def expected(self, x: Array, other: Array) -> Array:
         bias = self.operands[-1] if self.call.has_bias else 0
         return np.asarray(x.astype(np.float64) @ self.numbers.T + bias + other)
 
 
-def check_all_rows(on: OnDevice, weights: Weights) -> None:
+def check_all_rows(on: OnDevice, weights: Weights, *, normed: bool = False) -> None:
     """The product of any number of rows, and that of one, against NumPy."""
+    product = weights.normed_product if normed else weights.product
     outputs, columns = weights.call.rows, weights.call.columns
     count = tirx.Var("count", "int64")
-    run = on([(1, count, columns), (1, count, outputs)], weights.product)
-    one = on([(1, 1, columns), (1, 1, outputs)], weights.product)
+    run = on([(1, count, columns), (1, count, outputs)], product)
+    one = on([(1, 1, columns), (1, 1, outputs)], product)
     generator = np.random.default_rng(1)
     for rows in ROWS:
         x = generator.standard_normal((1, rows, columns)).astype(np.float32)
         other = generator.standard_normal((1, rows, outputs)).astype(np.float32)
-        expected = weights.expected(x, other)
+        expected = weights.expected(weights.normed(x) if normed else x, other)
         np.testing.assert_allclose(run(x, other), expected, rtol=1e-5, atol=5e-5)
         if rows == 1:
             np.testing.assert_allclose(one(x, other), expected, rtol=1e-5, atol=5e-5)
@@ -98,6 +117,24 @@ def test_rows_of_any_number(on_device: OnDevice, case: Any) -> None:
 @pytest.mark.parametrize("case", CASES)
 def test_from_source_on_the_cpu(on_emulated: OnDevice, case: Any) -> None:
     check_all_rows(on_emulated, Weights.random(*case))
+
+
+@pytest.mark.parametrize(
+    "case",
+    [
+        pytest.param((5, 20, 4, 16, True, False), id="small"),
+        pytest.param((37, 71, 8, 32, False, False), id="8 bits", marks=pytest.mark.slow),
+        pytest.param((40, 96, 4, 32, True, True), id="4 bits", marks=pytest.mark.slow),
+    ],
+)
+def test_norms_before(on_device: OnDevice, case: Any) -> None:
+    check_all_rows(on_device, Weights.random(*case), normed=True)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("case", [(37, 71, 8, 32, False, False), (40, 96, 4, 32, True, True)], ids=str)
+def test_norms_before_from_source_on_the_cpu(on_emulated: OnDevice, case: Any) -> None:
+    check_all_rows(on_emulated, Weights.random(*case), normed=True)
 
 
 @pytest.mark.parametrize("case", [(40, 96, 4, 32, True, False), (37, 71, 8, 32, False, False)], ids=str)
@@ -114,10 +151,12 @@ def test_rows_of_a_table(tvm: Any, case: Any) -> None:
 
 
 @pytest.mark.parametrize("target", ["opencl", "vulkan", "cuda-sm_80", "rocm-gfx90a", "metal"])
-def test_few_rows_are_one_launch(target: str) -> None:
+@pytest.mark.parametrize("normed", [False, True])
+def test_few_rows_are_one_launch(target: str, normed: bool) -> None:
     weights, count = Weights.random(40, 96, 4, 32, True, True), tirx.Var("count", "int64")
     chosen = gpu_targets()[target]
-    form = lowered_call(chosen, [(1, count, 96), (1, count, 40)], weights.product)
+    product = weights.normed_product if normed else weights.product
+    form = lowered_call(chosen, [(1, count, 96), (1, count, 40)], product)
     for rows in (1, 2, row_tile(chosen.api).most_rows):
         bound = bind(form.plan, ((1, rows, 96), (1, rows, 40)))
         assert sum(0 not in step.grid for step in bound.steps) == 1

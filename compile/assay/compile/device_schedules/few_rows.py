@@ -9,11 +9,12 @@ from __future__ import annotations
 import functools
 import operator
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 
 from tvm import tirx
 
+from assay.compile.device_schedules.row_norm import RowNorm
 from assay.compile.device_schedules.row_tile import RowTile
 from assay.compile.device_schedules.threads import barrier, launch_grid, shared
 from assay.compile.schedules.ir import (
@@ -76,15 +77,17 @@ class Weights(ABC):
 
 @dataclass(frozen=True, kw_only=True)
 class FewRows:
-    """``result[row, n] = sum over k of left(row, k, 1) * weights[n, k]``.
+    """``result[row, n] = sum over k of left(row, k, 1) * weights[n, k]``, the rows of ``left`` normed before.
 
-    ``left(row, k, lanes)``: elements from k on. ``finish(row, n, value)`` stores an element.
+    ``left(row, k, lanes)``: elements from k on. ``finish(row, n, value)`` stores an element. ``norm``: None
+    where the rows stay as they are.
     """
 
     rows: Expr
     weights: Weights
     left: Callable[[Expr, Expr, int], Expr]
     finish: Callable[[Expr, Expr, Expr], Stmt]
+    norm: RowNorm | None = None
 
 
 def few_rows_kernel(product: FewRows, tile: RowTile) -> Stmt:
@@ -124,6 +127,9 @@ class _Kernel:
         self.left = _local(tile.rows, "float32", "left")
         self.line = _local(tile.lanes, "float32", "line")
         self.factors = [_local(tile.left_lanes, "float32", f"factors{r}") for r in range(tile.rows)]
+        # Of a norm: the sums of squares of what the thread reads of the rows, and factors of their elements.
+        self.squares = _local(tile.rows, "float32", "squares")
+        self.gains = _local(tile.left_lanes, "float32", "gains")
 
     def emit(self) -> Stmt:
         tile = self.t
@@ -138,9 +144,11 @@ class _Kernel:
             column, five = bind("column", start + across * tile.lanes)
             buffers = [*self.sums, *self.parts, self.words, self.left, self.line]
             buffers += self.factors if tile.left_lanes > 1 else []
+            if self.p.norm is not None:
+                buffers += [self.squares, self.gains]
             return seq(
                 one, two, three, four, five, [tirx.AllocBuffer(each) for each in buffers],
-                self._cleared(self.sums), self._reduction(row, column, turn),
+                self._cleared(self.sums), self._no_squares(), self._reduction(row, column, turn),
                 self._end(row, start, column, lane, turn),
             )  # fmt: skip
 
@@ -149,6 +157,10 @@ class _Kernel:
     def _cleared(self, sums: Sequence[Buffer]) -> list[Stmt]:
         zero = broadcast(const_like(0.0, "float32"), self.t.lanes)
         return [store(each, zero, v) for each in sums for v in range(self.t.vectors)]
+
+    def _no_squares(self) -> list[Stmt]:
+        rows = range(self.t.rows if self.p.norm is not None else 0)
+        return [store(self.squares, const_like(0.0, "float32"), r) for r in rows]
 
     def _column(self, column: Expr, vector: int) -> Expr:
         """The first output of a vector."""
@@ -205,8 +217,9 @@ class _Kernel:
             statements.append(store(self.words, self.w.word(number, self._column(column, v), lanes), v))
         for i in range(codes):
             factors = []
+            step = simplify(number * self.w.codes + i)
+            statements += self._gain(step, i)
             for r in range(self.t.rows):
-                step = simplify(number * self.w.codes + i)
                 factor, bound = self._factor(self._row(row, r), step, r, i)
                 statements += [*bound, store(self.left, load(self.left, r) + factor, r)]
                 small, bound = bind("factor", factor * const_like(1 / self.w.unit(i), "float32"))
@@ -221,26 +234,49 @@ class _Kernel:
 
     def _factor(self, row: Expr, step: Expr, number: int, position: int) -> tuple[Expr, list[Stmt]]:
         """An element of the left operand, which is read with those that follow where lanes are more."""
-        lanes = self.t.left_lanes
+        lanes, read = self.t.left_lanes, list[Stmt]()
         if lanes == 1:
-            return bind("factor", self.p.left(row, step, 1))
-        read = list[Stmt]()
+            element, bound = bind("element", self.p.left(row, step, 1))
+            return self._normed(element, bound, number, position)
         if position % lanes == 0:
             read.append(
                 store(self.factors[number], self.p.left(row, step, lanes), tirx.Ramp(i64(0), i64(1), lanes))
             )
-        factor, bound = bind("factor", load(self.factors[number], position % lanes))
-        return factor, [*read, *bound]
+        element, bound = bind("element", load(self.factors[number], position % lanes))
+        return self._normed(element, [*read, *bound], number, position)
+
+    def _gain(self, step: Expr, position: int) -> list[Stmt]:
+        """Read the factors of a norm, as many as elements of the left operand."""
+        lanes = self.t.left_lanes
+        if self.p.norm is None or position % lanes:
+            return []
+        return [store(self.gains, self.p.norm.gain(step, lanes), lanes_at(0, lanes))]
+
+    def _normed(
+        self, element: Expr, before: list[Stmt], number: int, position: int
+    ) -> tuple[Expr, list[Stmt]]:
+        """An element times the gain of a norm; the root of the row waits for the end."""
+        if self.p.norm is None:
+            return element, before
+        add = store(self.squares, load(self.squares, number) + element * element, number)
+        factor, bound = bind("factor", element * load(self.gains, position % self.t.left_lanes))
+        return factor, [*before, add, *bound]
 
     # The end.
 
     def _end(self, row: Expr, start: Expr, column: Expr, lane: Expr, turn: Expr) -> list[Stmt]:
         if self.t.step_threads > 1:
             return self._shared_end(row, start, column, lane, turn)
-        statements = []
+        statements = list[Stmt]()
         for r, sums in enumerate(self.sums):
+            root, bound = None, list[Stmt]()
+            if self.p.norm is not None:
+                root, bound = bind("root", self.p.norm.root(load(self.squares, r)))
+            statements += bound
             for v in range(self.t.vectors):
-                statements.append(self._vector_end(row + r, self._column(column, v), load(sums, v)))
+                value = load(sums, v)
+                value = value if root is None else value * broadcast(root, self.t.lanes)
+                statements.append(self._vector_end(row + r, self._column(column, v), value))
         return statements
 
     def _vector_end(self, row: Expr, column: Expr, sums: Expr) -> Stmt:
@@ -272,16 +308,29 @@ class _Kernel:
                 place = simplify(place + v * tile.lanes * tile.column_threads)
                 statements.append(store(partial, load(sums, v), lanes_at(place, tile.lanes)))
 
+        norm = self.p.norm
+        squares, declared = shared(tile.step_threads * tile.rows, "float32", "all_squares")
+        if norm is not None:
+            own = [store(squares, load(self.squares, r), turn * tile.rows + r) for r in range(tile.rows)]
+            statements += [declared, if_then(floormod(lane, tile.column_threads).equal(0), seq(own))]
+
         def element(i: Expr) -> Stmt:
             number, one = bind("number", lane + i * tile.threads)
-            parts = [load(partial, number + t * size) for t in range(tile.step_threads)]
-            total, two = bind("total", functools.reduce(operator.add, parts))
+            value = _sum(load(partial, number + t * size) for t in range(tile.step_threads))
+            if norm is not None:
+                r = floordiv(number, tile.width)
+                value *= norm.root(_sum(load(squares, t * tile.rows + r) for t in range(tile.step_threads)))
+            total, two = bind("total", value)
             place = row + floordiv(number, tile.width)
             finish = self._element_end(place, start + floormod(number, tile.width), total)
             body = seq(one, two, finish)
             return body if size % tile.threads == 0 else if_then(lane + i * tile.threads < size, body)
 
         return [*statements, barrier(), loop(-(-size // tile.threads), element, "element")]
+
+
+def _sum(parts: Iterable[Expr]) -> Expr:
+    return functools.reduce(operator.add, parts)
 
 
 def _local(size: int, dtype: str, name: str) -> Buffer:

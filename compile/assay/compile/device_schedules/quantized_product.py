@@ -17,8 +17,9 @@ from assay.compile.device_schedules.block_product import SharedProduct
 from assay.compile.device_schedules.device_stages import element_kernel, finished
 from assay.compile.device_schedules.few_rows import FewRows, Weights, few_rows_kernel
 from assay.compile.device_schedules.gemm import with_stages
-from assay.compile.device_schedules.quantized_weights import BLOCK_PRODUCT, PANEL
+from assay.compile.device_schedules.quantized_weights import BLOCK_PRODUCT, NORMED, PANEL, SQUARES
 from assay.compile.device_schedules.register_product import Product, product_kernel
+from assay.compile.device_schedules.row_norm import RowNorm, norm_kernel
 from assay.compile.device_schedules.row_tile import RowTile, row_tile
 from assay.compile.device_schedules.shared_panel import LANES, Operand
 from assay.compile.device_schedules.shared_product import shared_product_kernels
@@ -117,17 +118,45 @@ def schedule_quantized_product(function: FusedFunction, target: GpuTarget) -> Ex
     def finish(row: Expr, column: Expr, value: Expr) -> Stmt:
         return finished(epilogue, [*index(row), column], value)
 
-    product = FewRows(
-        rows=rows,
-        weights=weights,
-        left=lambda row, step, lanes: load(source.source, *index(row), lanes_at(step, lanes)),
-        finish=finish,
-    )
-    made = _kernels(product, weights, target)
+    def elements(buffer: Buffer) -> Callable[[Expr, Expr, int], Expr]:
+        return lambda row, step, lanes: load(buffer, *index(row), lanes_at(step, lanes))
+
+    product = FewRows(rows=rows, weights=weights, left=elements(source.source), finish=finish)
+    few, before, blocks = product, list[Stmt](), [dequantized]
+    normed = next((block for block in function.blocks if block.output.same_as(source.source)), None)
+    if normed is not None and normed.name == NORMED:
+        squares = next(block for block in function.blocks if block.name == SQUARES)
+        given, norm = _norm(normed, squares, anchor, weights.steps)
+        few = replace(product, left=elements(given), norm=norm)
+
+        def put(row: Expr, step: Expr, value: Expr) -> Stmt:
+            return store(normed.output, value, *index(row), step)
+
+        before = [norm_kernel(rows, norm, lambda row, step: elements(given)(row, step, 1), put)]
+        blocks += [squares, normed]
+    made = _kernels(few, product, before, weights, target)
     if made is None:
         return None
     kernels, own = made
-    return with_stages(function, anchor, kernels, own=own, without=[dequantized])
+    own += [normed.output] if before and normed is not None and len(kernels) > 1 else []
+    return with_stages(function, anchor, kernels, own=own, without=blocks)
+
+
+def _norm(normed: Block, squares: Block, anchor: Block, steps: int) -> tuple[Buffer, RowNorm]:
+    """What a norm of rows is of, and how it is computed."""
+    given = next(each.source for each in loads_of(squares.value) if not each.source.same_as(squares.output))
+    others = (given, squares.output)
+    gain = next(
+        each.source
+        for each in loads_of(normed.value)
+        if not any(each.source.same_as(other) for other in others)
+    )
+    epsilon = float(str(anchor.annotations["assay.epsilon"]))
+
+    def gains(step: Expr, lanes: int) -> Expr:
+        return load(gain, lanes_at(step, lanes))
+
+    return given, RowNorm(steps=steps, epsilon=epsilon, gain=gains)
 
 
 def _is_left(access: Expr, anchor: Block, dequantized: Block) -> bool:
@@ -157,20 +186,25 @@ def _weights(anchor: Block, dequantized: Block) -> _Weights:
 
 
 def _kernels(
-    product: FewRows, weights: _Weights, target: GpuTarget
+    few_rows: FewRows, product: FewRows, before: Sequence[Stmt], weights: _Weights, target: GpuTarget
 ) -> tuple[list[Stmt], list[Buffer]] | None:
-    """The kernels for the number of rows that there is, or for all numbers, and their workspaces."""
+    """The kernels for the number of rows that there is, or for all numbers, and their workspaces.
+
+    ``few_rows``: the product from the start; ``product``: after the kernels ``before``, where rows are many.
+    """
     tile, count = row_tile(target.api), as_int(product.rows)
     if count is not None and count <= tile.most_rows:
-        return [few_rows_kernel(product, tile)], []
+        return [few_rows_kernel(few_rows, tile)], []
     made = _many_rows(product, weights, target, tile)
-    if count is not None or made is None:
-        return made
-    many, own = made
+    if made is None:
+        return None
+    many, own = [*before, *made[0]], made[1]
+    if count is not None:
+        return many, own
     one, few = product.rows <= 1, tirx.And(product.rows > 1, product.rows <= tile.most_rows)
     kernels = [
-        launched_if(one, few_rows_kernel(product, replace(tile, rows=1))),
-        launched_if(few, few_rows_kernel(product, tile)),
+        launched_if(one, few_rows_kernel(few_rows, replace(tile, rows=1))),
+        launched_if(few, few_rows_kernel(few_rows, tile)),
         *(launched_if(product.rows > tile.most_rows, kernel) for kernel in many),
     ]
     return kernels, own

@@ -8,6 +8,7 @@ threads or lanes of consecutive outputs read consecutive words. Scales and zero 
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -16,7 +17,20 @@ from tvm import te, tirx
 
 from assay.compile.schedules.block_problem import BlockCall
 
-__all__ = ["BLOCK_PRODUCT", "PANEL", "block_product", "block_rows", "codes_per_word", "word_weights"]
+__all__ = [
+    "BLOCK_PRODUCT",
+    "NORMED",
+    "PANEL",
+    "SQUARES",
+    "RowNormTerms",
+    "block_product",
+    "block_rows",
+    "codes_per_word",
+    "word_weights",
+]
+
+SQUARES, NORMED = "squares", "normed"
+"""The blocks of a norm: the sums of the squares of rows, and the rows."""
 
 BLOCK_PRODUCT = "device_block_product"
 """The annotation ``assay.schedule`` of a product."""
@@ -27,6 +41,14 @@ PANEL = 16
 _HIGHEST = np.int32(-(2**31))
 
 Array = npt.NDArray[Any]
+
+
+@dataclass(frozen=True, kw_only=True)
+class RowNormTerms:
+    """RMS norm over the last axis: ``gain`` [K] is a tensor."""
+
+    epsilon: float
+    gain: Any
 
 
 def codes_per_word(call: BlockCall) -> int:
@@ -66,9 +88,16 @@ def _number(call: BlockCall, row: Any, column: Any, words: Any, scales: Any, zer
     return (code - (middle if zeros is None else zeros[panel, block, place])) * scales[panel, block, place]
 
 
-def block_product(call: BlockCall, x: Any, words: Any, scales: Any, *rest: Any) -> Any:
-    """TE: x ``[..., K]`` times the transpose of the weights, plus the bias where there is one."""
+def block_product(
+    call: BlockCall, x: Any, words: Any, scales: Any, *rest: Any, norm: RowNormTerms | None = None
+) -> Any:
+    """TE: x ``[..., K]`` times the transpose of the weights, plus the bias where there is one.
+
+    ``norm``: of the rows of x before.
+    """
     operands = list(rest)
+    epsilon = {} if norm is None else {"assay.epsilon": repr(norm.epsilon)}
+    x = x if norm is None else _normed(x, norm)
     zeros = operands.pop(0) if call.has_zero_points else None
     weights = te.compute(
         (call.rows, call.columns),
@@ -80,12 +109,31 @@ def block_product(call: BlockCall, x: Any, words: Any, scales: Any, *rest: Any) 
         [*list(x.shape)[:-1], call.rows],
         lambda *at: te.sum(x[(*at[:-1], k.var)] * weights[at[-1], k.var], axis=k),
         name="product",
-        attrs={"assay.schedule": BLOCK_PRODUCT, "assay.bits": call.bits, "assay.block": call.block},
+        attrs={
+            "assay.schedule": BLOCK_PRODUCT,
+            "assay.bits": call.bits,
+            "assay.block": call.block,
+            **epsilon,
+        },
     )
     if not operands:
         return product
     bias = operands[0]
     return te.compute(product.shape, lambda *at: product[at] + bias[at[-1]], name="biased")
+
+
+def _normed(x: Any, norm: RowNormTerms) -> Any:
+    columns = x.shape[-1]
+    k = te.reduce_axis((0, columns), "k")
+    squares = te.compute(
+        x.shape[:-1], lambda *at: te.sum(x[(*at, k.var)] * x[(*at, k.var)], axis=k), name=SQUARES
+    )
+
+    def element(*at: Any) -> Any:
+        mean = squares[at[:-1]] / tirx.Cast("float32", columns)
+        return x[at] * tirx.rsqrt(mean + tirx.const(norm.epsilon, "float32")) * norm.gain[at[-1]]
+
+    return te.compute(x.shape, element, name=NORMED)
 
 
 def block_rows(call: BlockCall, indices: Any, words: Any, scales: Any, *rest: Any) -> Any:

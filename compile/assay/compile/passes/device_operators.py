@@ -16,10 +16,17 @@ from tvm import relax
 from tvm.relax.expr_functor import PyExprMutator, mutator
 
 from assay.compile.device_schedules.paged_attention import device_paged_attention
-from assay.compile.device_schedules.quantized_weights import block_product, block_rows, word_weights
+from assay.compile.device_schedules.quantized_weights import (
+    RowNormTerms,
+    block_product,
+    block_rows,
+    word_weights,
+)
 from assay.compile.passes.constants import array_of
+from assay.compile.passes.graph import Graph
 from assay.compile.passes.paged_cache import PREFIX as PAGED_ATTENTION
 from assay.compile.passes.recurrences import PREFIX as RECURRENCE
+from assay.compile.passes.row_sources import norm_of_products
 from assay.compile.schedules.block_problem import GATHER, MATMUL, BlockCall
 from assay.compile.schedules.ir import as_int
 from assay.compile.schedules.paged_problem import PagedProblem
@@ -28,6 +35,7 @@ from assay.errors import UnsupportedOperatorError
 
 __all__ = ["convert_for_devices"]
 
+_OUT_ELEMENTWISE_FUSABLE = 4  # tvm::relax::OpPatternKind
 # Steps of a recurrence: the code grows with them.
 _MOST_STEPS = 64
 
@@ -69,20 +77,24 @@ def _check_steps(binding: Any) -> None:
 class _Converter(PyExprMutator):  # type: ignore[misc]
     def __init__(self, module: Any, most_buffers: int | None) -> None:
         super().__init__(module)
+        self.graph = Graph(module["main"])
         self.most_buffers = most_buffers
         self.kernels: dict[PagedProblem, Any] = {}
         # The value that holds the memory of an operand after the calls so far.
         self.latest: dict[Any, Any] = {}
 
     def visit_call_(self, call: Any) -> Any:
+        given = call
         call = super().visit_call_(call)
         if not isinstance(call.op, tvm.ir.Op) or call.op.name != "relax.call_dps_packed":
             return call
         name = str(call.args[0].global_symbol) if isinstance(call.args[0], relax.ExternFunc) else ""
         operands = list(call.args[1].fields)
+        if name.startswith(MATMUL):
+            left = given.args[1].fields[0]
+            return self._product(name.removeprefix(MATMUL), left, operands)
         converters: dict[str, Callable[[str, Any, list[Any]], Any]] = {
             RECURRENCE: self._recurrence,
-            MATMUL: self._product,
             GATHER: self._table,
             PAGED_ATTENTION: self._attention,
         }
@@ -93,14 +105,30 @@ class _Converter(PyExprMutator):  # type: ignore[misc]
 
     # Block-quantized weights.
 
-    def _product(self, text: str, call: Any, operands: list[Any]) -> Any:
+    def _product(self, text: str, left: Any, operands: list[Any]) -> Any:
+        """``left``: the first operand as it was in the module that is converted."""
         known = BlockCall.from_text(text)
+        rest = [*self._weights(known, operands), *operands[4 if known.has_zero_points else 3 :]]
+        norm = norm_of_products(self.graph, left)
+        if norm is None:
+            return self.builder_.call_te(
+                lambda *tensors: block_product(known, *tensors),
+                operands[0],
+                *rest,
+                primfunc_name_hint="block_matmul",
+            )
+        epsilon, normed = norm
+
+        def product(x: Any, gain: Any, *tensors: Any) -> Any:
+            return block_product(known, x, *tensors, norm=RowNormTerms(epsilon=epsilon, gain=gain))
+
         return self.builder_.call_te(
-            lambda *tensors: block_product(known, *tensors),
-            operands[0],
-            *self._weights(known, operands),
-            *operands[4 if known.has_zero_points else 3 :],
-            primfunc_name_hint="block_matmul",
+            product,
+            *map(self.visit_expr, normed),
+            *rest,
+            primfunc_name_hint="norm_block_matmul",
+            # TVM takes the sum of squares for the last word on what may follow.
+            primfunc_attrs={"op_pattern": _OUT_ELEMENTWISE_FUSABLE},
         )
 
     def _table(self, text: str, call: Any, operands: list[Any]) -> Any:

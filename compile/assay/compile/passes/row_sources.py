@@ -7,10 +7,10 @@ from typing import Any
 from tvm import relax
 
 from assay.compile.passes.graph import Graph, is_call, static_shape
-from assay.compile.schedules.block_problem import MATMUL, block_call
+from assay.compile.schedules.block_problem import MATMUL, BlockCall, block_call
 from assay.compile.schedules.quantized_rows import GatedRows, NormedRows, RowSource
 
-__all__ = ["row_source"]
+__all__ = ["norm_of_products", "row_source"]
 
 
 def row_source(graph: Graph, x: Any) -> tuple[RowSource, list[Any], str] | None:
@@ -18,15 +18,27 @@ def row_source(graph: Graph, x: Any) -> tuple[RowSource, list[Any], str] | None:
 
     None where something else reads ``x`` too, or where it is neither a norm nor a gate.
     """
-    if not isinstance(x, relax.Var) or graph.is_output(x):
-        return None
-    calls = [block_call(graph.value(user), MATMUL) for user in graph.users(x)]
-    if not all(call is not None and call[0].integer for call in calls):
+    calls = _products_of(graph, x)
+    if not calls or not all(call.integer for call in calls):
         return None
     return _normed(graph.value(x)) or _gated(graph, graph.value(x))
 
 
-def _normed(value: Any) -> tuple[RowSource, list[Any], str] | None:
+def norm_of_products(graph: Graph, x: Any) -> tuple[float, list[Any]] | None:
+    """The epsilon and the operands of the RMS norm that ``x`` is; None where not only products read it."""
+    known = _normed(graph.value(x)) if _products_of(graph, x) else None
+    return None if known is None else (known[0].epsilon, known[1])
+
+
+def _products_of(graph: Graph, x: Any) -> list[BlockCall]:
+    """The products with block-quantized weights that read ``x``; none where something else does too."""
+    if not isinstance(x, relax.Var) or graph.is_output(x):
+        return []
+    calls = [block_call(graph.value(user), MATMUL) for user in graph.users(x)]
+    return [] if None in calls else [call[0] for call in calls if call is not None]
+
+
+def _normed(value: Any) -> tuple[NormedRows, list[Any], str] | None:
     """RMS norm over the last axis."""
     if not is_call(value, "nn.rms_norm") or str(value.ty.dtype) != "float32":
         return None
