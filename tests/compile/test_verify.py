@@ -79,6 +79,25 @@ def test_outputs_that_differ(actual: Any, expected: Any, message: str) -> None:
     assert "'logits' at batch=2, sequence=5" in raised.value.message
 
 
+def test_errors_of_a_large_output_are_those_of_all_its_elements() -> None:
+    generator = np.random.default_rng(0)
+    expected = generator.standard_normal((3, 20_000), dtype=np.float32)
+    actual = expected + 1e-4 * generator.standard_normal(expected.shape, dtype=np.float32)
+    case = compare("y", actual, expected, {}, TOLERANCE)
+    a, e = actual.astype(np.float64).ravel(), expected.astype(np.float64).ravel()
+    relative = np.abs(a - e) / np.maximum(np.abs(e), TOLERANCE.absolute)
+    assert case.max_absolute_error == pytest.approx(np.abs(a - e).max(), rel=1e-2)
+    assert case.max_relative_error == pytest.approx(relative.max(), rel=1e-2)
+    cosine = a @ e / (np.linalg.norm(a) * np.linalg.norm(e))
+    assert case.cosine_similarity == pytest.approx(cosine, abs=1e-6)
+    actual[2, 17] += 3
+    with pytest.raises(VerificationError, match="by 3 at element 40017"):
+        compare("y", actual, expected, {}, TOLERANCE)
+    actual[2, 18] = NAN
+    with pytest.raises(VerificationError, match="NaN where"):
+        compare("y", actual, expected, {}, TOLERANCE)
+
+
 def test_every_case_and_output_is_compared() -> None:
     cases = [Case(sizes={"n": n}, inputs={}, expected={"a": array(1), "b": array(n)}) for n in (1, 2)]
     found = compare_outputs([case.expected for case in cases], cases, TOLERANCE)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import subprocess
 import sys
 import tempfile
@@ -38,6 +39,7 @@ __all__ = [
 ]
 
 _TIMEOUT_SECONDS = 600
+_BLOCK = 1 << 14
 EMULATED_SECONDS = 3600
 """That a run may take on a device that the CPU plays, which compiles kernels for minutes."""
 
@@ -225,42 +227,62 @@ def compare(
                 f"{at} differs from ONNX Runtime's in {wrong} of {expected.size} elements."
             )
         return _case(name, sizes, tolerance, 0.0, 0.0, 1.0)
-    a, e = actual.astype(np.float64).ravel(), expected.astype(np.float64).ravel()
-    if np.any(np.isnan(a) & ~np.isnan(e)):
-        raise VerificationError(f"{at} has NaN where ONNX Runtime has none.")
-    finite = np.isfinite(e)
-    if not (np.all(np.isfinite(a[finite])) and np.array_equal(a[~finite], e[~finite], equal_nan=True)):
-        raise VerificationError(f"{at} differs from ONNX Runtime's in infinities or NaN.")
-    found = _errors(name, at, a[finite], e[finite], sizes, tolerance)
+    totals = _Totals()
+    flat_actual, flat_expected = actual.ravel(), expected.ravel()
+    for start in range(0, expected.size, _BLOCK):
+        part = slice(start, start + _BLOCK)
+        a, e = flat_actual[part].astype(np.float64), flat_expected[part].astype(np.float64)
+        if np.any(np.isnan(a) & ~np.isnan(e)):
+            raise VerificationError(f"{at} has NaN where ONNX Runtime has none.")
+        finite = np.isfinite(e)
+        if not (np.all(np.isfinite(a[finite])) and np.array_equal(a[~finite], e[~finite], equal_nan=True)):
+            raise VerificationError(f"{at} differs from ONNX Runtime's in infinities or NaN.")
+        totals.add(np.where(finite, a, 0), np.where(finite, e, 0), start, tolerance)
+    if not totals.excess <= 0:
+        ours, theirs = float(flat_actual[totals.worst]), float(flat_expected[totals.worst])
+        raise VerificationError(
+            f"{at} differs from ONNX Runtime's by {abs(ours - theirs):.3g} at element {totals.worst} "
+            f"({ours:.6g} instead of {theirs:.6g}); the tolerance is {tolerance.absolute:g} absolute "
+            f"plus {tolerance.relative:g} relative."
+        )
+    found = _case(name, sizes, tolerance, totals.absolute, totals.relative, totals.cosine)
     return found if tolerance.row is None else _with_row_error(found, at, actual, expected, tolerance.row)
 
 
-def _errors(
-    name: str,
-    at: str,
-    a: npt.NDArray[np.float64],
-    e: npt.NDArray[np.float64],
-    sizes: Mapping[str, int],
-    tolerance: Tolerance,
-) -> VerifiedCase:
-    import numpy as np
+@dataclass(kw_only=True)
+class _Totals:
+    """Errors of an output, block by block: outputs may be far larger than the caches."""
 
-    if not e.size:
-        return _case(name, sizes, tolerance, 0.0, 0.0, 1.0)
-    difference = np.abs(a - e)
-    absolute = float(difference.max())
-    relative = float((difference / np.maximum(np.abs(e), tolerance.absolute)).max())
-    norms = float(np.linalg.norm(a) * np.linalg.norm(e))
-    cosine = float(np.dot(a, e) / norms) if norms else 1.0
-    excess = difference - (tolerance.absolute + tolerance.relative * np.abs(e))
-    worst = int(excess.argmax())
-    if not excess[worst] <= 0:
-        raise VerificationError(
-            f"{at} differs from ONNX Runtime's by {difference[worst]:.3g} at element {worst} "
-            f"({a[worst]:.6g} instead of {e[worst]:.6g}); the tolerance is {tolerance.absolute:g} absolute "
-            f"plus {tolerance.relative:g} relative."
-        )
-    return _case(name, sizes, tolerance, absolute, relative, min(cosine, 1.0))
+    absolute: float = 0.0
+    relative: float = 0.0
+    excess: float = -math.inf
+    worst: int = 0
+    both: float = 0.0
+    ours: float = 0.0
+    theirs: float = 0.0
+
+    def add(
+        self, a: npt.NDArray[np.float64], e: npt.NDArray[np.float64], start: int, tolerance: Tolerance
+    ) -> None:
+        """Elements ``start`` and following, all finite: ours and those expected."""
+        import numpy as np
+
+        difference, size = np.abs(a - e), np.abs(e)
+        self.absolute = max(self.absolute, float(difference.max()))
+        self.relative = max(self.relative, float((difference / np.maximum(size, tolerance.absolute)).max()))
+        excess = difference - (tolerance.absolute + tolerance.relative * size)
+        index = int(excess.argmax())
+        if excess[index] > self.excess:
+            self.excess, self.worst = float(excess[index]), start + index
+        self.both += float(np.dot(a, e))
+        self.ours += float(np.dot(a, a))
+        self.theirs += float(np.dot(e, e))
+
+    @property
+    def cosine(self) -> float:
+        """The cosine similarity; 1 where a side is zero everywhere."""
+        norms = math.sqrt(self.ours) * math.sqrt(self.theirs)
+        return min(self.both / norms, 1.0) if norms else 1.0
 
 
 def _with_row_error(

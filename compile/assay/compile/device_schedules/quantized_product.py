@@ -44,6 +44,7 @@ from assay.compile.schedules.ir import (
     seq,
     simplify,
     store,
+    unflatten,
     vector_dtype,
 )
 from assay.compile.targets.gpu_target import GpuTarget
@@ -108,18 +109,11 @@ def schedule_quantized_product(function: FusedFunction, target: GpuTarget) -> Ex
         rows = simplify(rows * i64(extent))
     epilogue, _ = split_epilogue(function, anchor)
 
-    def index(row: Expr) -> list[Expr]:
-        places: list[Expr] = []
-        for extent in reversed(leading):
-            places.insert(0, simplify(row if len(places) == len(leading) - 1 else floormod(row, extent)))
-            row = floordiv(row, extent)
-        return places
-
     def finish(row: Expr, column: Expr, value: Expr) -> Stmt:
-        return finished(epilogue, [*index(row), column], value)
+        return finished(epilogue, [*unflatten(row, leading), column], value)
 
     def elements(buffer: Buffer) -> Callable[[Expr, Expr, int], Expr]:
-        return lambda row, step, lanes: load(buffer, *index(row), lanes_at(step, lanes))
+        return lambda row, step, lanes: load(buffer, *unflatten(row, leading), lanes_at(step, lanes))
 
     product = FewRows(rows=rows, weights=weights, left=elements(source.source), finish=finish)
     few, before, blocks = product, list[Stmt](), [dequantized]
@@ -130,7 +124,7 @@ def schedule_quantized_product(function: FusedFunction, target: GpuTarget) -> Ex
         few = replace(product, left=elements(given), norm=norm)
 
         def put(row: Expr, step: Expr, value: Expr) -> Stmt:
-            return store(normed.output, value, *index(row), step)
+            return store(normed.output, value, *unflatten(row, leading), step)
 
         before = [norm_kernel(rows, norm, lambda row, step: elements(given)(row, step, 1), put)]
         blocks += [squares, normed]

@@ -43,6 +43,7 @@ from assay.compile.schedules.ir import (
     prefetch,
     seq,
     simplify,
+    unflatten,
 )
 from assay.compile.schedules.register_tile import row_tiles
 from assay.compile.schedules.tile_store import store_tile
@@ -264,7 +265,7 @@ class _Emitter:
             b=self.weights,
             b_offset=lambda group, panel: panel,
             panel_width=width,
-            out_index=lambda group, row, col: [*_unflatten(row, self.leading), col],
+            out_index=lambda group, row, col: [*unflatten(row, self.leading), col],
             out_flat=lambda group, row, col: row * self.form.cols + col,
         )
 
@@ -280,12 +281,3 @@ class _Share:
     blocks: Expr
     sums: Buffer | None
     row: Expr
-
-
-def _unflatten(position: Expr, extents: Sequence[Expr]) -> list[Expr]:
-    """The index of a row-major position in ``extents``."""
-    index: list[Expr] = []
-    for extent in reversed(extents[1:]):
-        index.insert(0, floormod(position, extent))
-        position = floordiv(position, extent)
-    return [position, *index]

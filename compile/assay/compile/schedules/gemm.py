@@ -35,6 +35,7 @@ from assay.compile.schedules.ir import (
     seq,
     simplify,
     store,
+    unflatten,
 )
 from assay.compile.schedules.microkernel import emit_contraction
 from assay.compile.schedules.multiply_add import MultiplyAdd, element_bytes, form_name, form_named
@@ -120,15 +121,6 @@ def _product(extents: Any) -> Expr:
     return simplify(size)
 
 
-def _unflatten(position: Expr, extents: Any) -> list[Expr]:
-    """The index of a row-major position in ``extents``."""
-    index: list[Expr] = []
-    for extent in reversed(extents[1:]):
-        index.insert(0, floormod(position, extent))
-        position = floordiv(position, extent)
-    return [position, *index]
-
-
 def packed_operands(block: Block) -> tuple[Buffer, Buffer, Buffer | None]:
     """A, packed B, and the offsets of its steps where these have an order of their own."""
     found: list[Buffer] = []
@@ -188,7 +180,7 @@ def emit_packed_matmul(
         b=b_flat,
         b_offset=lambda group, panel: panel * (i64(b.ty.shape[1]) * (width * form.depth)),
         panel_width=width,
-        out_index=lambda group, row, col: [*_unflatten(row, leading), col],
+        out_index=lambda group, row, col: [*unflatten(row, leading), col],
         out_flat=lambda group, row, col: row * i64(anchor.spatial_extents[-1]) + col,
         multiply_add=form,
         order=order,
@@ -224,7 +216,7 @@ def emit_batched_matmul(
         b=packed,
         b_offset=lambda group, panel: (group * ceildiv(cols, width) + panel) * (i64(depth) * width),
         panel_width=width,
-        out_index=lambda group, row, col: [*(_unflatten(group, leading) if leading else []), row, col],
+        out_index=lambda group, row, col: [*unflatten(group, leading), row, col],
         out_flat=lambda group, row, col: (group * i64(rows) + row) * i64(cols) + col,
     )
     pack = _emit_packing(b_flat, packed, groups, depth, cols, width, transpose_b, context)

@@ -43,6 +43,7 @@ __all__ = [
     "simplify",
     "store",
     "substitute",
+    "unflatten",
     "vector_dtype",
     "vectorized",
     "walk",
@@ -102,6 +103,15 @@ def floormod(a: int | Expr, b: int | Expr) -> Expr:
 def ceildiv(a: int | Expr, b: int) -> Expr:
     """ceil(a / b), folded where constant."""
     return floordiv(i64(a) + (b - 1), b)
+
+
+def unflatten(position: Expr, extents: Sequence[int | Expr]) -> list[Expr]:
+    """The index of a row-major position in ``extents``; nothing where there are none."""
+    index: list[Expr] = []
+    for extent in reversed(extents[1:]):
+        index.insert(0, floormod(position, extent))
+        position = floordiv(position, extent)
+    return [position, *index] if extents else []
 
 
 def own_extents(shape: Sequence[int | Expr]) -> list[Expr]:

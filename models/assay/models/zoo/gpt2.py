@@ -33,7 +33,7 @@ def _build() -> torch.nn.Module:
         for name, layer in list(parent.named_children()):
             if isinstance(layer, Conv1D):
                 inputs, outputs = layer.weight.shape
-                setattr(parent, name, torch.nn.Linear(inputs, outputs))
+                setattr(parent, name, torch.nn.utils.skip_init(torch.nn.Linear, inputs, outputs))
     return LanguageModel(randomize(model), _LENGTH)
 
 
