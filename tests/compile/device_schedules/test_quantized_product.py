@@ -81,6 +81,25 @@ class Weights:
         builder = relax.BlockBuilder.current()
         return self.product(builder.emit(norm), other)
 
+    def gated_product(self, x: Any) -> Any:
+        """Of the product of the norms of the rows of x, SiLU of one half times the other, as Relax."""
+        builder = relax.BlockBuilder.current()
+        normed = builder.emit(relax.op.nn.rms_norm(x, relax.const(self.gain), axes=[-1], epsilon=EPSILON))
+        shape = [*list(x.ty.shape)[:-1], self.call.rows]
+        kind = relax.TensorType(shape, "float32")
+        operands = [normed, *map(relax.const, self.operands)]
+        product = builder.emit(relax.call_dps_packed(MATMUL + self.call.to_text(), operands, out_ty=kind))
+        halves = builder.emit(relax.op.split(product, 2, axis=-1))
+        gate, up = (builder.emit(relax.TupleGetItem(halves, i)) for i in range(2))
+        silu = builder.emit(relax.op.multiply(gate, builder.emit(relax.op.sigmoid(gate))))
+        return relax.op.multiply(silu, up)
+
+    def gated(self, x: Array) -> Array:
+        """What ``gated_product`` is."""
+        product = self.expected(self.normed(x), np.zeros(1))
+        gate, up = np.split(product, 2, axis=-1)
+        return np.asarray(gate / (1 + np.exp(-gate)) * up)
+
     def normed(self, x: Array) -> Array:
         """RMS norms of the rows of x."""
         wide = x.astype(np.float64)
@@ -137,6 +156,33 @@ def test_norms_before_from_source_on_the_cpu(on_emulated: OnDevice, case: Any) -
     check_all_rows(on_emulated, Weights.random(*case), normed=True)
 
 
+def check_gates(on: OnDevice, weights: Weights) -> None:
+    """The gate of the product of any number of rows, and that of one, against NumPy."""
+    columns, count = weights.call.columns, tirx.Var("count", "int64")
+    run = on([(1, count, columns)], weights.gated_product)
+    one = on([(1, 1, columns)], weights.gated_product)
+    for rows in ROWS:
+        x = np.random.default_rng(rows).standard_normal((1, rows, columns)).astype(np.float32)
+        for found in [run(x), one(x)] if rows == 1 else [run(x)]:
+            np.testing.assert_allclose(found, weights.gated(x), rtol=2e-5, atol=5e-5)
+
+
+@pytest.mark.parametrize(
+    "case",
+    [
+        pytest.param((32, 20, 4, 16, True, False), id="small"),
+        pytest.param((96, 71, 8, 32, False, False), id="8 bits", marks=pytest.mark.slow),
+    ],
+)
+def test_gates_behind(on_device: OnDevice, case: Any) -> None:
+    check_gates(on_device, Weights.random(*case))
+
+
+@pytest.mark.slow
+def test_gates_behind_from_source_on_the_cpu(on_emulated: OnDevice) -> None:
+    check_gates(on_emulated, Weights.random(96, 71, 8, 32, False, False))
+
+
 @pytest.mark.parametrize("case", [(40, 96, 4, 32, True, False), (37, 71, 8, 32, False, False)], ids=str)
 def test_rows_of_a_table(tvm: Any, case: Any) -> None:
     weights = Weights.random(*case)
@@ -151,16 +197,20 @@ def test_rows_of_a_table(tvm: Any, case: Any) -> None:
 
 
 @pytest.mark.parametrize("target", ["opencl", "vulkan", "cuda-sm_80", "rocm-gfx90a", "metal"])
-@pytest.mark.parametrize("normed", [False, True])
-def test_few_rows_are_one_launch(target: str, normed: bool) -> None:
-    weights, count = Weights.random(40, 96, 4, 32, True, True), tirx.Var("count", "int64")
-    chosen = gpu_targets()[target]
-    product = weights.normed_product if normed else weights.product
-    form = lowered_call(chosen, [(1, count, 96), (1, count, 40)], product)
+@pytest.mark.parametrize("what", ["product", "normed_product", "gated_product"])
+def test_few_rows_are_one_launch(target: str, what: str) -> None:
+    gated = what == "gated_product"
+    weights = Weights.random(64, 96, 4, 32, True, not gated)
+    chosen, columns = gpu_targets()[target], [96] if gated else [96, 64]
+
+    def shapes(rows: Any) -> list[tuple[Any, ...]]:
+        return [(1, rows, each) for each in columns]
+
+    form = lowered_call(chosen, shapes(tirx.Var("count", "int64")), getattr(weights, what))
     for rows in (1, 2, row_tile(chosen.api).most_rows):
-        bound = bind(form.plan, ((1, rows, 96), (1, rows, 40)))
+        bound = bind(form.plan, shapes(rows))
         assert sum(0 not in step.grid for step in bound.steps) == 1
-    bound = bind(form.plan, ((1, 64, 96), (1, 64, 40)))
+    bound = bind(form.plan, shapes(64))
     assert sum(0 not in step.grid for step in bound.steps) > 1
 
 

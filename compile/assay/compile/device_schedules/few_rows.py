@@ -80,7 +80,8 @@ class FewRows:
     """``result[row, n] = sum over k of left(row, k, 1) * weights[n, k]``, the rows of ``left`` normed before.
 
     ``left(row, k, lanes)``: elements from k on. ``finish(row, n, value)`` stores an element. ``norm``: None
-    where the rows stay as they are.
+    where the rows stay as they are. ``gate``: what becomes of outputs n and n + outputs / 2, whose halves are
+    multiples of the weights' grain; ``finish`` takes that then. None where outputs stay as they are.
     """
 
     rows: Expr
@@ -88,6 +89,15 @@ class FewRows:
     left: Callable[[Expr, Expr, int], Expr]
     finish: Callable[[Expr, Expr, Expr], Stmt]
     norm: RowNorm | None = None
+    gate: Callable[[Expr, Expr], Expr] | None = None
+
+    @property
+    def columns(self) -> int:
+        """Elements of a row of the result, and those that only fill the last panel."""
+        weights = self.weights
+        if self.gate is not None:
+            return weights.outputs // 2
+        return -(-weights.outputs // weights.grain) * weights.grain
 
 
 def few_rows_kernel(product: FewRows, tile: RowTile) -> Stmt:
@@ -98,7 +108,9 @@ def few_rows_kernel(product: FewRows, tile: RowTile) -> Stmt:
 def _fitted(product: FewRows, tile: RowTile) -> RowTile:
     """``tile``, smaller where the product is."""
     weights, rows = product.weights, as_int(product.rows)
-    outputs, blocks = _padded(weights), -(-weights.steps // weights.block)
+    outputs, blocks = product.columns, -(-weights.steps // weights.block)
+    if product.gate is not None:
+        tile = replace(tile, vectors=max(1, tile.vectors // 2))
     if rows is not None:
         tile = replace(tile, rows=-(-rows // -(-rows // tile.rows)))
     if weights.steps % tile.left_lanes or weights.codes % tile.left_lanes:
@@ -112,20 +124,18 @@ def _fitted(product: FewRows, tile: RowTile) -> RowTile:
     return tile
 
 
-def _padded(weights: Weights) -> int:
-    return -(-weights.outputs // weights.grain) * weights.grain
-
-
 class _Kernel:
     def __init__(self, product: FewRows, tile: RowTile) -> None:
         self.p, self.t, self.w = product, tile, product.weights
-        self.outputs = _padded(self.w)
+        self.outputs = product.columns
+        self.halves = 1 if product.gate is None else 2
+        self.vectors = tile.vectors * self.halves
         dtype = vector_dtype("float32", tile.lanes)
-        self.sums = [_local(tile.vectors, dtype, f"sums{r}") for r in range(tile.rows)]
-        self.parts = [_local(tile.vectors, dtype, f"part{r}") for r in range(tile.rows)]
-        self.words = _local(tile.vectors, vector_dtype(self.w.dtype, tile.lanes), "words")
+        self.sums = [_local(self.vectors, dtype, f"sums{r}") for r in range(tile.rows)]
+        self.parts = [_local(self.vectors, dtype, f"part{r}") for r in range(tile.rows)]
+        self.words = _local(self.vectors, vector_dtype(self.w.dtype, tile.lanes), "words")
         self.left = _local(tile.rows, "float32", "left")
-        self.line = _local(tile.lanes, "float32", "line")
+        self.lines = [_local(tile.lanes, "float32", f"line{h}") for h in range(self.halves)]
         self.factors = [_local(tile.left_lanes, "float32", f"factors{r}") for r in range(tile.rows)]
         # Of a norm: the sums of squares of what the thread reads of the rows, and factors of their elements.
         self.squares = _local(tile.rows, "float32", "squares")
@@ -142,7 +152,7 @@ class _Kernel:
             turn, three = bind("turn", floordiv(lane, tile.column_threads))
             row, four = bind("row", group[1] * tile.rows)
             column, five = bind("column", start + across * tile.lanes)
-            buffers = [*self.sums, *self.parts, self.words, self.left, self.line]
+            buffers = [*self.sums, *self.parts, self.words, self.left, *self.lines]
             buffers += self.factors if tile.left_lanes > 1 else []
             if self.p.norm is not None:
                 buffers += [self.squares, self.gains]
@@ -156,15 +166,16 @@ class _Kernel:
 
     def _cleared(self, sums: Sequence[Buffer]) -> list[Stmt]:
         zero = broadcast(const_like(0.0, "float32"), self.t.lanes)
-        return [store(each, zero, v) for each in sums for v in range(self.t.vectors)]
+        return [store(each, zero, v) for each in sums for v in range(self.vectors)]
 
     def _no_squares(self) -> list[Stmt]:
         rows = range(self.t.rows if self.p.norm is not None else 0)
         return [store(self.squares, const_like(0.0, "float32"), r) for r in rows]
 
     def _column(self, column: Expr, vector: int) -> Expr:
-        """The first output of a vector."""
-        return simplify(column + vector * self.t.lanes * self.t.column_threads)
+        """The first output of a vector; those of the second half come after those of the first."""
+        half, place = divmod(vector, self.t.vectors)
+        return simplify(column + (half * self.outputs + place * self.t.lanes * self.t.column_threads))
 
     def _row(self, row: Expr, number: int) -> Expr:
         return row if self.t.rows == 1 else minimum(row + number, i64(self.p.rows) - 1)
@@ -203,7 +214,7 @@ class _Kernel:
             last = simplify(block * per_block + steps // codes)
             statements.append(self._word(row, column, last, steps % codes))
         for r, (sums, parts) in enumerate(zip(self.sums, self.parts, strict=True)):
-            for v in range(self.t.vectors):
+            for v in range(self.vectors):
                 place = self._column(column, v)
                 worth = self.w.scaled(load(parts, v), load(self.left, r), block, place, self.t.lanes)
                 statements.append(store(sums, load(sums, v) + worth, v))
@@ -212,7 +223,7 @@ class _Kernel:
     def _word(self, row: Expr, column: Expr, number: Expr, codes: int) -> Stmt:
         """Add the first ``codes`` codes of a word of each output."""
         lanes, statements = self.t.lanes, list[Stmt]()
-        for v in range(self.t.vectors):
+        for v in range(self.vectors):
             # TVM's narrowing of indices takes a variable of several integers for one.
             statements.append(store(self.words, self.w.word(number, self._column(column, v), lanes), v))
         for i in range(codes):
@@ -225,7 +236,7 @@ class _Kernel:
                 small, bound = bind("factor", factor * const_like(1 / self.w.unit(i), "float32"))
                 statements += bound
                 factors.append(small)
-            for v in range(self.t.vectors):
+            for v in range(self.vectors):
                 code, bound = bind("code", self.w.code(load(self.words, v), i, lanes))
                 statements += bound
                 for factor, parts in zip(factors, self.parts, strict=True):
@@ -274,20 +285,28 @@ class _Kernel:
                 root, bound = bind("root", self.p.norm.root(load(self.squares, r)))
             statements += bound
             for v in range(self.t.vectors):
-                value = load(sums, v)
-                value = value if root is None else value * broadcast(root, self.t.lanes)
-                statements.append(self._vector_end(row + r, self._column(column, v), value))
+                values = [load(sums, v + h * self.t.vectors) for h in range(self.halves)]
+                if root is not None:
+                    values = [value * broadcast(root, self.t.lanes) for value in values]
+                statements.append(self._vector_end(row + r, self._column(column, v), values))
         return statements
 
-    def _vector_end(self, row: Expr, column: Expr, sums: Expr) -> Stmt:
+    def _gated(self, values: Sequence[Expr]) -> Expr:
+        """An element of the result from one of each half."""
+        return values[0] if self.p.gate is None else self.p.gate(*values)
+
+    def _vector_end(self, row: Expr, column: Expr, values: Sequence[Expr]) -> Stmt:
         """Store a vector through memory of the thread: registers have no element of a variable number."""
-        if self.t.lanes == 1:
-            return self._element_end(row, column, sums)
-        kept = store(self.line, sums, lanes_at(0, self.t.lanes))
-        return seq(
-            kept,
-            loop(self.t.lanes, lambda n: self._element_end(row, column + n, load(self.line, n)), "lane"),
-        )
+        kept = [
+            store(line, value, lanes_at(0, self.t.lanes))
+            for line, value in zip(self.lines, values, strict=True)
+        ]
+
+        def element(n: Expr) -> Stmt:
+            each, bound = bind("each", self._gated([load(line, n) for line in self.lines]))
+            return seq(bound, self._element_end(row, column + n, each))
+
+        return seq(kept, loop(self.t.lanes, element, "lane"))
 
     def _element_end(self, row: Expr, column: Expr, value: Expr) -> Stmt:
         at, bound = bind("at", column)
@@ -300,12 +319,13 @@ class _Kernel:
         """Add the sums of the threads that took turns; an element of the result a thread."""
         tile = self.t
         size = tile.rows * tile.width
-        partial, declared = shared(tile.step_threads * size, "float32", "partial")
+        partial, declared = shared(self.halves * tile.step_threads * size, "float32", "partial")
         statements: list[Stmt] = [declared]
         for r, sums in enumerate(self.sums):
-            for v in range(tile.vectors):
-                place = (turn * tile.rows + r) * tile.width + (column - start)
-                place = simplify(place + v * tile.lanes * tile.column_threads)
+            for v in range(self.vectors):
+                half, vector = divmod(v, tile.vectors)
+                place = ((turn + half * tile.step_threads) * tile.rows + r) * tile.width + (column - start)
+                place = simplify(place + vector * tile.lanes * tile.column_threads)
                 statements.append(store(partial, load(sums, v), lanes_at(place, tile.lanes)))
 
         norm = self.p.norm
@@ -316,11 +336,16 @@ class _Kernel:
 
         def element(i: Expr) -> Stmt:
             number, one = bind("number", lane + i * tile.threads)
-            value = _sum(load(partial, number + t * size) for t in range(tile.step_threads))
+            turns = range(tile.step_threads)
+            values = [
+                _sum(load(partial, number + (h * tile.step_threads + t) * size) for t in turns)
+                for h in range(self.halves)
+            ]
             if norm is not None:
                 r = floordiv(number, tile.width)
-                value *= norm.root(_sum(load(squares, t * tile.rows + r) for t in range(tile.step_threads)))
-            total, two = bind("total", value)
+                root = norm.root(_sum(load(squares, t * tile.rows + r) for t in turns))
+                values = [value * root for value in values]
+            total, two = bind("total", self._gated(values))
             place = row + floordiv(number, tile.width)
             finish = self._element_end(place, start + floormod(number, tile.width), total)
             body = seq(one, two, finish)

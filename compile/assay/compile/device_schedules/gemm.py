@@ -144,6 +144,7 @@ def with_stages(
     position = function.blocks.index(anchor)
     _, after = split_epilogue(function, anchor)
     before = [block for block in function.blocks[:position] if all(block is not other for other in without)]
+    after = [block for block in after if all(block is not other for other in without)]
     if any(block.is_reduction for block in (*before, *after)):
         return None
     used = [*own, *(block.output for block in (*before, *after)), *([anchor.output] if after else [])]

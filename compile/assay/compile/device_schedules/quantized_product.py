@@ -14,10 +14,10 @@ from dataclasses import dataclass, replace
 from tvm import tirx
 
 from assay.compile.device_schedules.block_product import SharedProduct
-from assay.compile.device_schedules.device_stages import element_kernel, finished
+from assay.compile.device_schedules.device_stages import element_kernel, elementwise_kernel, finished
 from assay.compile.device_schedules.few_rows import FewRows, Weights, few_rows_kernel
 from assay.compile.device_schedules.gemm import with_stages
-from assay.compile.device_schedules.quantized_weights import BLOCK_PRODUCT, NORMED, PANEL, SQUARES
+from assay.compile.device_schedules.quantized_weights import BLOCK_PRODUCT, GATED, NORMED, PANEL, SQUARES
 from assay.compile.device_schedules.register_product import Product, product_kernel
 from assay.compile.device_schedules.row_norm import RowNorm, norm_kernel
 from assay.compile.device_schedules.row_tile import RowTile, row_tile
@@ -44,6 +44,7 @@ from assay.compile.schedules.ir import (
     seq,
     simplify,
     store,
+    substitute,
     unflatten,
     vector_dtype,
 )
@@ -128,12 +129,36 @@ def schedule_quantized_product(function: FusedFunction, target: GpuTarget) -> Ex
 
         before = [norm_kernel(rows, norm, lambda row, step: elements(given)(row, step, 1), put)]
         blocks += [squares, normed]
-    made = _kernels(few, product, before, weights, target)
+    gated = next((block for block in function.blocks if block.name == GATED), None)
+    behind = list[Stmt]()
+    if gated is not None:
+        few, behind = _with_gate(few, gated, anchor), [elementwise_kernel(gated)]
+        blocks.append(gated)
+    made = _kernels(few, product, before, behind, weights, target)
     if made is None:
         return None
     kernels, own = made
-    own += [normed.output] if before and normed is not None and len(kernels) > 1 else []
+    if len(kernels) > 1:
+        own += [normed.output] if before and normed is not None else []
+        own += [anchor.output] if behind else []
     return with_stages(function, anchor, kernels, own=own, without=blocks)
+
+
+def _with_gate(product: FewRows, gated: Block, anchor: Block) -> FewRows:
+    """``product`` with the block of a gate computed in the same kernel."""
+
+    def gate(first: Expr, second: Expr) -> Expr:
+        def replace_load(node: Expr) -> Expr | None:
+            if not node.source.same_as(anchor.output):
+                return None
+            return first if node.indices[-1].same_as(gated.spatial[-1]) else second
+
+        return substitute(gated.value, {}, replace_load)
+
+    def finish(row: Expr, column: Expr, value: Expr) -> Stmt:
+        return store(gated.output, value, *unflatten(row, anchor.spatial_extents[:-1]), column)
+
+    return replace(product, gate=gate, finish=finish)
 
 
 def _norm(normed: Block, squares: Block, anchor: Block, steps: int) -> tuple[Buffer, RowNorm]:
@@ -180,11 +205,16 @@ def _weights(anchor: Block, dequantized: Block) -> _Weights:
 
 
 def _kernels(
-    few_rows: FewRows, product: FewRows, before: Sequence[Stmt], weights: _Weights, target: GpuTarget
+    few_rows: FewRows,
+    product: FewRows,
+    before: Sequence[Stmt],
+    behind: Sequence[Stmt],
+    weights: _Weights,
+    target: GpuTarget,
 ) -> tuple[list[Stmt], list[Buffer]] | None:
     """The kernels for the number of rows that there is, or for all numbers, and their workspaces.
 
-    ``few_rows``: the product from the start; ``product``: after the kernels ``before``, where rows are many.
+    ``few_rows``: the whole; ``product``: between the kernels ``before`` and ``behind``, where rows are many.
     """
     tile, count = row_tile(target.api), as_int(product.rows)
     if count is not None and count <= tile.most_rows:
@@ -192,7 +222,7 @@ def _kernels(
     made = _many_rows(product, weights, target, tile)
     if made is None:
         return None
-    many, own = [*before, *made[0]], made[1]
+    many, own = [*before, *made[0], *behind], made[1]
     if count is not None:
         return many, own
     one, few = product.rows <= 1, tirx.And(product.rows > 1, product.rows <= tile.most_rows)

@@ -19,6 +19,7 @@ from assay.compile.schedules.block_problem import BlockCall
 
 __all__ = [
     "BLOCK_PRODUCT",
+    "GATED",
     "NORMED",
     "PANEL",
     "SQUARES",
@@ -31,6 +32,9 @@ __all__ = [
 
 SQUARES, NORMED = "squares", "normed"
 """The blocks of a norm: the sums of the squares of rows, and the rows."""
+
+GATED = "gated"
+"""The block of a gate behind a product."""
 
 BLOCK_PRODUCT = "device_block_product"
 """The annotation ``assay.schedule`` of a product."""
@@ -89,11 +93,17 @@ def _number(call: BlockCall, row: Any, column: Any, words: Any, scales: Any, zer
 
 
 def block_product(
-    call: BlockCall, x: Any, words: Any, scales: Any, *rest: Any, norm: RowNormTerms | None = None
+    call: BlockCall,
+    x: Any,
+    words: Any,
+    scales: Any,
+    *rest: Any,
+    norm: RowNormTerms | None = None,
+    gated: bool = False,
 ) -> Any:
     """TE: x ``[..., K]`` times the transpose of the weights, plus the bias where there is one.
 
-    ``norm``: of the rows of x before.
+    ``norm``: of the rows of x before. ``gated``: the result is SiLU of its first half times the second.
     """
     operands = list(rest)
     epsilon = {} if norm is None else {"assay.epsilon": repr(norm.epsilon)}
@@ -116,10 +126,18 @@ def block_product(
             **epsilon,
         },
     )
-    if not operands:
-        return product
-    bias = operands[0]
-    return te.compute(product.shape, lambda *at: product[at] + bias[at[-1]], name="biased")
+    if operands:
+        bias, sums = operands[0], product
+        product = te.compute(sums.shape, lambda *at: sums[at] + bias[at[-1]], name="biased")
+    return _gated(product, call.rows // 2) if gated else product
+
+
+def _gated(product: Any, half: int) -> Any:
+    def element(*at: Any) -> Any:
+        gate, one = product[at], tirx.const(1.0, "float32")
+        return gate * (one / (one + tirx.exp(-gate))) * product[(*at[:-1], at[-1] + half)]
+
+    return te.compute([*product.shape[:-1], half], element, name=GATED)
 
 
 def _normed(x: Any, norm: RowNormTerms) -> Any:

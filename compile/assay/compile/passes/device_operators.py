@@ -17,16 +17,17 @@ from tvm.relax.expr_functor import PyExprMutator, mutator
 
 from assay.compile.device_schedules.paged_attention import device_paged_attention
 from assay.compile.device_schedules.quantized_weights import (
+    PANEL,
     RowNormTerms,
     block_product,
     block_rows,
     word_weights,
 )
 from assay.compile.passes.constants import array_of
-from assay.compile.passes.graph import Graph
+from assay.compile.passes.graph import Graph, is_call
 from assay.compile.passes.paged_cache import PREFIX as PAGED_ATTENTION
 from assay.compile.passes.recurrences import PREFIX as RECURRENCE
-from assay.compile.passes.row_sources import norm_of_products
+from assay.compile.passes.row_sources import norm_of_products, product_before_gate
 from assay.compile.schedules.block_problem import GATHER, MATMUL, BlockCall
 from assay.compile.schedules.ir import as_int
 from assay.compile.schedules.paged_problem import PagedProblem
@@ -35,7 +36,7 @@ from assay.errors import UnsupportedOperatorError
 
 __all__ = ["convert_for_devices"]
 
-_OUT_ELEMENTWISE_FUSABLE = 4  # tvm::relax::OpPatternKind
+_OUT_ELEMENTWISE_FUSABLE, _OPAQUE = 4, 8  # tvm::relax::OpPatternKind
 # Steps of a recurrence: the code grows with them.
 _MOST_STEPS = 64
 
@@ -86,6 +87,9 @@ class _Converter(PyExprMutator):  # type: ignore[misc]
     def visit_call_(self, call: Any) -> Any:
         given = call
         call = super().visit_call_(call)
+        if is_call(given, "multiply"):
+            gated = self._gated_product(given)
+            return call if gated is None else gated
         if not isinstance(call.op, tvm.ir.Op) or call.op.name != "relax.call_dps_packed":
             return call
         name = str(call.args[0].global_symbol) if isinstance(call.args[0], relax.ExternFunc) else ""
@@ -105,30 +109,46 @@ class _Converter(PyExprMutator):  # type: ignore[misc]
 
     # Block-quantized weights.
 
-    def _product(self, text: str, left: Any, operands: list[Any]) -> Any:
+    def _gated_product(self, call: Any) -> Any | None:
+        """A product and the gate of its halves that ``call``, of the module that is converted, is."""
+        given = product_before_gate(self.graph, call)
+        if given is None:
+            return None
+        operands = list(given.args[1].fields)
+        text = str(given.args[0].global_symbol).removeprefix(MATMUL)
+        known = BlockCall.from_text(text)
+        if known.has_bias or known.rows % (2 * PANEL):
+            return None
+        return self._product(text, operands[0], [self.visit_expr(each) for each in operands], gated=True)
+
+    def _product(self, text: str, left: Any, operands: list[Any], *, gated: bool = False) -> Any:
         """``left``: the first operand as it was in the module that is converted."""
         known = BlockCall.from_text(text)
+        # TVM would take the first sum for the last word on what may follow.
+        pattern = {"op_pattern": _OPAQUE if gated else _OUT_ELEMENTWISE_FUSABLE}
+        name = "gated_block_matmul" if gated else "block_matmul"
         rest = [*self._weights(known, operands), *operands[4 if known.has_zero_points else 3 :]]
         norm = norm_of_products(self.graph, left)
         if norm is None:
             return self.builder_.call_te(
-                lambda *tensors: block_product(known, *tensors),
+                lambda *tensors: block_product(known, *tensors, gated=gated),
                 operands[0],
                 *rest,
-                primfunc_name_hint="block_matmul",
+                primfunc_name_hint=name,
+                primfunc_attrs=pattern,
             )
         epsilon, normed = norm
 
         def product(x: Any, gain: Any, *tensors: Any) -> Any:
-            return block_product(known, x, *tensors, norm=RowNormTerms(epsilon=epsilon, gain=gain))
+            terms = RowNormTerms(epsilon=epsilon, gain=gain)
+            return block_product(known, x, *tensors, norm=terms, gated=gated)
 
         return self.builder_.call_te(
             product,
             *map(self.visit_expr, normed),
             *rest,
-            primfunc_name_hint="norm_block_matmul",
-            # TVM takes the sum of squares for the last word on what may follow.
-            primfunc_attrs={"op_pattern": _OUT_ELEMENTWISE_FUSABLE},
+            primfunc_name_hint=f"norm_{name}",
+            primfunc_attrs=pattern,
         )
 
     def _table(self, text: str, call: Any, operands: list[Any]) -> Any:

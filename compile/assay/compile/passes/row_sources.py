@@ -10,7 +10,7 @@ from assay.compile.passes.graph import Graph, is_call, static_shape
 from assay.compile.schedules.block_problem import MATMUL, BlockCall, block_call
 from assay.compile.schedules.quantized_rows import GatedRows, NormedRows, RowSource
 
-__all__ = ["norm_of_products", "row_source"]
+__all__ = ["norm_of_products", "product_before_gate", "row_source"]
 
 
 def row_source(graph: Graph, x: Any) -> tuple[RowSource, list[Any], str] | None:
@@ -28,6 +28,21 @@ def norm_of_products(graph: Graph, x: Any) -> tuple[float, list[Any]] | None:
     """The epsilon and the operands of the RMS norm that ``x`` is; None where not only products read it."""
     known = _normed(graph.value(x)) if _products_of(graph, x) else None
     return None if known is None else (known[0].epsilon, known[1])
+
+
+def product_before_gate(graph: Graph, value: Any) -> Any | None:
+    """The product with block-quantized weights that ``value`` is a gate of: SiLU of one half times the other.
+
+    None where ``value`` is none such, or where more than halves of the product are read.
+    """
+    known = _gated(graph, value)
+    whole = None if known is None else known[1][0]
+    if not isinstance(whole, relax.Var) or graph.is_output(whole):
+        return None
+    if not all(is_call(graph.value(user), "split", "strided_slice") for user in graph.users(whole)):
+        return None
+    product = graph.value(whole)
+    return None if block_call(product, MATMUL) is None else product
 
 
 def _products_of(graph: Graph, x: Any) -> list[BlockCall]:
