@@ -1,8 +1,8 @@
 """Operators that have kernels of their own on the CPU, in forms for devices.
 
 Recurrent operators over a constant number of steps become operators for each step, products with
-block-quantized weights and tables one tensor expression that reads the codes, and attention over a paged
-cache a kernel of ``device_schedules``.
+block-quantized weights and tables one tensor expression that reads the codes, with the norm before and the
+gate behind a product in it, and attention over a paged cache a kernel of ``device_schedules``.
 """
 
 from __future__ import annotations
