@@ -9,15 +9,17 @@ panel. The integer sums of a block are exact; blocks are added in float32, in or
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 
 from tvm import tirx
 
+from assay.compile.schedules.assembly import LlvmFunction, importing
 from assay.compile.schedules.block_dot import BlockDot, block_dot
 from assay.compile.schedules.block_format import BlockFormat
 from assay.compile.schedules.block_panel import Packed, Panel, Spread
 from assay.compile.schedules.block_tile import BlockTile
+from assay.compile.schedules.block_walk import block_walk
 from assay.compile.schedules.blocks import Block, FusedFunction, loads_of
 from assay.compile.schedules.context import ScheduleContext
 from assay.compile.schedules.contraction import Contraction
@@ -56,6 +58,8 @@ _FEW, _TILE_ROWS = 8, 4
 _CHUNK = 256
 # Bytes of a spread panel that stay in L1 beside activations and sums; of rows that L2 does not hold.
 _NEAR_BYTES, _FAR_BYTES = 24 << 10, 256 << 10
+# Elements of a buffer that lies on the heap, at least.
+_LEAST_BUFFER = 512
 # Which panel is asked for during another: two threads take every second one.
 _PANELS_AHEAD = 2
 
@@ -76,7 +80,8 @@ def emit_block_matmul(
         form=form, x=x_flat, weights=w_flat, rows=simplify(rows), leading=leading, epilogue=epilogue,
         context=context,
     )  # fmt: skip
-    return seq(first, second, epilogue.declare_views(), emitter.emit())
+    emitted = seq(first, second, epilogue.declare_views(), emitter.emit())
+    return importing(emitter.functions.values(), emitted)
 
 
 def _operands(block: Block) -> tuple[Buffer, Buffer]:
@@ -94,6 +99,7 @@ class _Emitter:
     leading: Sequence[Expr]
     epilogue: Epilogue
     context: ScheduleContext
+    functions: dict[str, LlvmFunction] = field(default_factory=dict)
 
     @cached_property
     def dot(self) -> BlockDot:
@@ -162,10 +168,14 @@ class _Emitter:
         cuts = -(-form.blocks * Spread.bytes_of_block(form, vectors) // _NEAR_BYTES)
         each = -(-form.blocks // cuts)
         cuts = -(-form.blocks // each)
-        spread, statements = Spread.allocated(form, first, vectors, each)
-        sums = None
-        if cuts > 1:
-            sums, declaration = allocate([_CHUNK * vectors * form.lanes], "float32", "sums")
+        spread, allocation = Spread.allocated(form, first, vectors, each)
+        statements = [allocation]
+        height, sums = self._height(vectors), None
+        if cuts > 1 or self._walk(height, vectors) is not None:
+            # Nothing smaller is sure to be aligned.
+            rows = _CHUNK if cuts > 1 else height
+            size = max(rows * vectors * form.lanes, _LEAST_BUFFER)
+            sums, declaration = allocate([size], "float32", "sums")
             statements.append(declaration)
 
         def part(number: Expr) -> Stmt:
@@ -174,11 +184,11 @@ class _Emitter:
             own = spread.starting(begin)
 
             def tile(row: Expr, height: int) -> Stmt:
-                share = _Share(begin=begin, blocks=blocks, sums=sums, row=row)
+                share = _Share(begin=begin, blocks=blocks, sums=sums, row=row if cuts > 1 else i64(0))
                 fetched = self._fetch_panel(panel + _PANELS_AHEAD, number, cuts, floordiv(row, height))
                 return seq(fetched, self._tile(own, height, first, vectors, start + row, panel, share))
 
-            tiles = row_tiles(count, self._height(vectors), tile)
+            tiles = row_tiles(count, height, tile)
             return seq(one, two, own.fill(packed, begin, blocks), tiles)
 
         return seq(statements, loop(cuts, part, "cut"))
@@ -237,19 +247,36 @@ class _Emitter:
     def _share(self, tile: BlockTile, share: _Share, fetched: Stmt, kept: Stmt) -> Stmt:
         """A tile's products with a part of K; the last part's results go where ``kept`` puts them."""
         begin, sums = share.begin, share.sums
+        walk = self._walk(len(tile.rows), len(tile.vectors))
+        if walk is not None and sums is not None:
+            first = if_then(tirx.EQ(begin, i64(0)), seq(fetched, tile.clear(), tile.keep(sums, share.row)))
+            last = begin + share.blocks >= self.form.blocks
+            scales = tile.fetch_scales_below(begin) if self._far else []
+            products = tile.call(walk, sums, share.row, begin, share.blocks)
+            return seq(first, scales, products, if_then(last, seq(tile.restore(sums, share.row), kept)))
         start = seq(fetched, tile.clear())
         if sums is not None:
             start = if_then(tirx.EQ(begin, i64(0)), start, seq(tile.restore(sums, share.row)))
             last = begin + share.blocks >= self.form.blocks
             kept = if_then(last, kept, seq(tile.keep(sums, share.row)))
-        # Rows that L2 holds come soon enough by themselves.
-        far = self.form.activations.row_bytes * _CHUNK > _FAR_BYTES
 
         def block(b: Expr) -> Stmt:
-            return seq(tile.fetch_codes_below(begin + b) if far else [], tile.block(begin + b))
+            return seq(tile.fetch_codes_below(begin + b) if self._far else [], tile.block(begin + b))
 
-        scales = tile.fetch_scales_below(begin) if far else []
+        scales = tile.fetch_scales_below(begin) if self._far else []
         return seq(start, scales, loop(share.blocks, block, "block"), kept)
+
+    @property
+    def _far(self) -> bool:
+        """Rows that L2 holds come soon enough by themselves."""
+        return self.form.activations.row_bytes * _CHUNK > _FAR_BYTES
+
+    def _walk(self, rows: int, vectors: int) -> LlvmFunction | None:
+        """The function for the blocks of a tile, where there is one."""
+        walk = block_walk(self.context.unit, self.dot, self.form, rows=rows, vectors=vectors, far=self._far)
+        if walk is not None:
+            self.functions[walk.name] = walk
+        return walk
 
     def _outputs(self, width: int) -> Contraction:
         """Where the results of a tile go."""

@@ -1,4 +1,4 @@
-"""Where a product takes the codes of a panel from: the packed bytes, or buffers that they were spread in."""
+"""Where a product takes the codes of a panel from: the packed bytes, or a buffer that they were spread in."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from typing import Protocol
 
 from tvm import tirx
 
+from assay.compile.schedules.assembly import address
 from assay.compile.schedules.block_format import BlockFormat, Offset
 from assay.compile.schedules.half import widened
 from assay.compile.schedules.ir import (
@@ -57,6 +58,10 @@ class Panel(Protocol):
         """The quads of a step of a block, unsigned bytes, one vector of them each."""
         ...
 
+    def place(self, block: Expr) -> Expr | None:
+        """The address of a block spread to one code a byte and float32; None where it is packed."""
+        ...
+
     def scale(self, base: Expr, vector: int) -> Expr:
         """float32 scales of a block."""
         ...
@@ -96,6 +101,10 @@ class Packed:
         above = words >> broadcast(const_like(4, "uint16"), size // 2)
         return [lets.keep(tirx.reinterpret(f"uint8x{size}", half & low), "quad") for half in (words, above)]
 
+    def place(self, block: Expr) -> Expr | None:
+        """None: all are packed."""
+        return None
+
     def _numbers(self, at: Expr, dtype: str, vector: int) -> Expr:
         lanes = self.form.lanes
         size = int(dtype[-2:]) // 8
@@ -125,12 +134,16 @@ class Packed:
 
 @dataclass(frozen=True, kw_only=True)
 class Spread:
-    """``vectors`` of a panel from ``first`` on, spread in buffers: one code a byte, the rest float32."""
+    """``vectors`` of a panel from ``first`` on, spread in a buffer of bytes.
+
+    A block has its codes, one a byte, then float32 scales, then float32 offsets where there are any: one
+    stream, which fills all sets of a cache alike.
+    """
 
     form: BlockFormat
     first: int
     vectors: int
-    buffers: tuple[Buffer, ...]
+    buffer: Buffer
     quads: int = 1
     begin: Expr | None = None
 
@@ -141,18 +154,14 @@ class Spread:
         return vectors * form.lanes * (form.block + 4 * numbers)
 
     @staticmethod
-    def allocated(form: BlockFormat, first: int, vectors: int, blocks: int) -> tuple[Spread, list[Stmt]]:
-        """Buffers for ``blocks`` blocks, not filled yet."""
-        width = vectors * form.lanes
-        made = [allocate([blocks * form.block * width], "uint8", "codes")]
-        made += [allocate([blocks * width], "float32", "scales")]
-        if form.offset is not Offset.CONSTANT:
-            made += [allocate([blocks * width], "float32", "offsets")]
-        spread = Spread(form=form, first=first, vectors=vectors, buffers=tuple(buffer for buffer, _ in made))
-        return spread, [allocation for _, allocation in made]
+    def allocated(form: BlockFormat, first: int, vectors: int, blocks: int) -> tuple[Spread, Stmt]:
+        """A buffer for ``blocks`` blocks, not filled yet."""
+        size = blocks * Spread.bytes_of_block(form, vectors)
+        buffer, allocation = allocate([size], "uint8", "spread")
+        return Spread(form=form, first=first, vectors=vectors, buffer=buffer), allocation
 
     def starting(self, block: Expr) -> Spread:
-        """The same buffers with ``block`` as the first one in them."""
+        """The same buffer with ``block`` as the first one in it."""
         return replace(self, begin=block)
 
     def fill(self, source: Packed, begin: Expr, blocks: Expr) -> Stmt:
@@ -162,45 +171,58 @@ class Spread:
     def _block(self, source: Packed, block: Expr, own: Expr) -> Stmt:
         form, lets = self.form, Lets()
         base = lets.keep(source.base(block), "base")
-        steps = form.block // 4 // source.quads
+        start = own * self.bytes_of_block(form, self.vectors)
+        steps, size = form.block // 4 // source.quads, form.vector_bytes
 
         def step(s: Expr) -> Stmt:
             inner, stores = Lets(), []
             for v in range(self.vectors):
                 for q, quad in enumerate(source.codes(inner, base, s, self.first + v)):
-                    at = self._at(own, s * source.quads + q, v)
-                    stores.append(store(self.buffers[0], quad, lanes_at(at, form.vector_bytes)))
+                    at = start + self._code(s * source.quads + q, v)
+                    stores.append(store(self.buffer, quad, lanes_at(at, size)))
             return seq(inner.statements, stores)
 
         numbers = []
         for v in range(self.vectors):
-            place = lanes_at((own * self.vectors + v) * form.lanes, form.lanes)
-            numbers.append(store(self.buffers[1], source.scale(base, self.first + v), place))
+            values = [source.scale(base, self.first + v)]
             if form.offset is not Offset.CONSTANT:
-                numbers.append(store(self.buffers[2], source.offset(base, self.first + v), place))
+                values.append(source.offset(base, self.first + v))
+            for kind, value in enumerate(values):
+                place = lanes_at(start + self._number(kind, v), size)
+                numbers.append(store(self.buffer, tirx.reinterpret(f"uint8x{size}", value), place))
         return seq(lets.statements, loop(steps, step, "step"), numbers)
 
     def base(self, block: Expr) -> Expr:
-        """The number of a block."""
-        return i64(block) if self.begin is None else i64(block) - self.begin
+        """The first byte of a block."""
+        own = i64(block) if self.begin is None else i64(block) - self.begin
+        return own * self.bytes_of_block(self.form, self.vectors)
 
-    def _at(self, block: Expr, step: Expr, vector: int) -> Expr:
-        quads = self.form.block // 4
-        return ((block * quads + step) * self.vectors + vector) * self.form.vector_bytes
+    def _code(self, step: Expr, vector: int) -> Expr:
+        return (step * self.vectors + vector) * self.form.vector_bytes
+
+    def _number(self, kind: int, vector: int) -> int:
+        """The byte of a block at which a vector's scales (0) or offsets (1) are."""
+        form = self.form
+        return self.vectors * form.lanes * (form.block + 4 * kind) + vector * form.vector_bytes
 
     def codes(self, lets: Lets, base: Expr, step: Expr, vector: int) -> list[Expr]:
         """One quad."""
-        at = self._at(base, step, vector - self.first)
-        return [lets.keep(load(self.buffers[0], lanes_at(at, self.form.vector_bytes)), "quad")]
+        at = base + self._code(step, vector - self.first)
+        return [lets.keep(load(self.buffer, lanes_at(at, self.form.vector_bytes)), "quad")]
 
-    def _number(self, buffer: Buffer, base: Expr, vector: int) -> Expr:
-        lanes = self.form.lanes
-        return load(buffer, lanes_at((base * self.vectors + vector - self.first) * lanes, lanes))
+    def place(self, block: Expr) -> Expr | None:
+        """The block's address in the buffer."""
+        return address(self.buffer, self.base(block))
+
+    def _float(self, base: Expr, kind: int, vector: int) -> Expr:
+        at = base + self._number(kind, vector - self.first)
+        raw = load(self.buffer, lanes_at(at, self.form.vector_bytes))
+        return tirx.reinterpret(f"float32x{self.form.lanes}", raw)
 
     def scale(self, base: Expr, vector: int) -> Expr:
         """float32 scales."""
-        return self._number(self.buffers[1], base, vector)
+        return self._float(base, 0, vector)
 
     def offset(self, base: Expr, vector: int) -> Expr:
         """float32 zero points or minimums."""
-        return self._number(self.buffers[2], base, vector)
+        return self._float(base, 1, vector)

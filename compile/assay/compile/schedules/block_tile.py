@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 
 from tvm import tirx
 
+from assay.compile.schedules.assembly import LlvmFunction, address
 from assay.compile.schedules.block_dot import BlockDot
 from assay.compile.schedules.block_format import SPAN, BlockFormat, Offset
 from assay.compile.schedules.block_panel import Lets, Panel
@@ -86,6 +87,20 @@ class BlockTile:
         form, height = self.form.activations, len(self.rows)
         start = height * form.row_bytes + block * form.block
         return [prefetch(self.x, at + start, near=True) for at in self.rows]
+
+    def call(self, walk: LlvmFunction, kept: Buffer, row: Expr, begin: Expr, blocks: Expr) -> Stmt:
+        """The products of ``blocks`` blocks from ``begin`` on, added to ``kept`` as ``keep`` fills it."""
+        place = self.panel.place(begin)
+        assert place is not None, "a function walks codes that are one a byte"
+        form = self.form.activations
+        call = walk.call(
+            i64(blocks),
+            address(kept, row * self._width),
+            address(self.x, self.rows[0] + begin * form.block),
+            address(self.x, self.rows[0] + form.codes + begin * 4),
+            place,
+        )
+        return tirx.Evaluate(call)
 
     def block(self, block: Expr) -> Stmt:
         """The products of one block, added to the accumulators."""
