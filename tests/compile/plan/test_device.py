@@ -122,6 +122,45 @@ def test_convolutions_of_groups(tvm: Any, needs_opencl: None, make_model: MakeMo
     agree(model, {"x": normal(1, 136, 14, 14)})
 
 
+def test_no_kernel_only_reads_memory_that_it_writes(
+    tvm: Any, needs_opencl: None, make_model: MakeModel
+) -> None:
+    """WebGPU refuses it; TVM puts the sum of a convolution and its bias where the convolution was."""
+    codes = ["scale", "zero"]
+    model = make_model(
+        [
+            node("Conv", ["x", "w", "b"], ["c"]),
+            node("QuantizeLinear", ["c", *codes], ["c_codes"]),
+            node("DequantizeLinear", ["c_codes", *codes], ["c_values"]),
+            node("QuantizeLinear", ["r", *codes], ["r_codes"]),
+            node("DequantizeLinear", ["r_codes", *codes], ["r_values"]),
+            node("Add", ["c_values", "r_values"], ["sum"]),
+            node("QuantizeLinear", ["sum", *codes], ["y_codes"]),
+            node("DequantizeLinear", ["y_codes", *codes], ["y"]),
+        ],
+        {"x": [1, 8, 6, 6], "r": [1, 8, 6, 6]},
+        {"y": [1, 8, 6, 6]},
+        {
+            "w": normal(8, 8, 1, 1),
+            "b": normal(8),
+            "scale": np.array(0.05, np.float32),
+            "zero": np.array(128, np.uint8),
+        },
+    )
+    plan = lowered(model).plan
+    assert plan is not None
+    for step in plan.steps:
+        buffers: dict[bool, set[Any]] = {True: set(), False: set()}
+        parameters = plan.kernels[step.kernel].parameters
+        for argument, parameter in zip(step.arguments, parameters, strict=True):
+            if parameter.buffer:
+                assert isinstance(argument, int)
+                tensor = plan.tensors[argument]
+                buffers[parameter.written].add((tensor.place, tensor.index))
+        assert not buffers[True] & buffers[False]
+    agree(model, {"x": normal(1, 8, 6, 6), "r": normal(1, 8, 6, 6)[..., ::-1].copy()})
+
+
 @pytest.mark.slow
 def test_a_build_is_verified_on_the_device_and_runs(
     needs_opencl: None, perceptron_file: Path, cache: Path, tmp_path: Path

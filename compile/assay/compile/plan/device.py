@@ -122,6 +122,8 @@ class _HostReader:
     workspaces: dict[tuple[int, Expression], int]
     variables: dict[Any, Expression] = field(default_factory=dict)
     buffers: dict[Any, Tensor] = field(default_factory=dict)
+    views: dict[Any, Any] = field(default_factory=dict)
+    allocations: set[Any] = field(default_factory=set)
     allocated: int = 0
 
     def read(self, function: Any) -> None:
@@ -142,8 +144,9 @@ class _HostReader:
         elif isinstance(statement, tirx.Bind):
             self.variables[statement.var] = self._size(statement.value)
         elif isinstance(statement, tirx.DeclBuffer):
-            self.buffers[statement.buffer] = self._memory(statement.data)
+            self.views[statement.buffer] = self._owner(statement.data)
         elif isinstance(statement, tirx.AllocBuffer):
+            self.allocations.add(statement.buffer)
             self.buffers[statement.buffer] = self._workspace(statement.buffer)
         elif isinstance(statement, tirx.AttrStmt):
             self._read(statement.body)
@@ -190,12 +193,8 @@ class _HostReader:
                 threads["xyz".index(letter)] = size
             else:
                 raise self._refusal(f"{axis} of {size}")
-        arguments = [
-            self._argument(operand, parameter)
-            for operand, parameter in zip(
-                operands[: len(operands) - len(axes)], kernel.parameters, strict=True
-            )
-        ]
+        pairs = list(zip(operands[: len(operands) - len(axes)], kernel.parameters, strict=True))
+        arguments = self._arguments(pairs)
         number = self.extractor.add_kernel(
             Kernel(
                 name=kernel.name,
@@ -209,6 +208,23 @@ class _HostReader:
             Step(kernel=number, arguments=tuple(arguments), grid=(grid[0], grid[1], grid[2]))
         )
 
+    def _arguments(self, pairs: Sequence[tuple[Any, Parameter]]) -> list[Argument]:
+        """Operands as arguments; a workspace that a kernel both reads and writes is two from there on.
+
+        TVM lets a result take the place of an operand whose last reader makes it. Kernels declare which of
+        their buffers they only read, and WebGPU refuses memory that is bound as both.
+        """
+        read = {self._owner(operand) for operand, each in pairs if each.buffer and not each.written}
+        found = [None if each.written else self._argument(operand, each) for operand, each in pairs]
+        for operand, each in pairs:
+            owner = self._owner(operand) if each.written else None
+            if owner in read and owner in self.allocations:
+                self.buffers[owner] = self._workspace(owner)
+        return [
+            self._argument(operand, each) if argument is None else argument
+            for argument, (operand, each) in zip(found, pairs, strict=True)
+        ]
+
     def _argument(self, operand: Any, parameter: Parameter) -> Argument:
         if not parameter.buffer:
             return Scalar(cast("ScalarDType", parameter.dtype), self._size(operand))
@@ -219,8 +235,12 @@ class _HostReader:
 
     def _memory(self, operand: Any) -> Tensor:
         """The tensor behind a pointer: a buffer, or the data of one."""
+        return self.buffers[self._owner(operand)]
+
+    def _owner(self, operand: Any) -> Any:
+        """The parameter or allocation behind a pointer."""
         buffer = operand if isinstance(operand, tirx.Var) else operand.args[0]
-        return self.buffers[buffer]
+        return self.views.get(buffer, buffer)
 
     def _workspace(self, buffer: Any) -> Tensor:
         """Memory of this call alone; those of other calls share it."""
