@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from assay.compile.targets import find_target
 from assay.compile.tvm_import import import_tvm
 from assay.compile.work import describe_kernel, describe_kernels
 from assay.runtime.kernels import work_of
@@ -14,6 +15,10 @@ from assay.runtime.kernels import work_of
 tvm = import_tvm()
 
 from tvm import relax, te, tirx  # noqa: E402
+
+from assay.compile.schedules.context import ScheduleContext  # noqa: E402
+from assay.compile.schedules.paged_attention import paged_attention  # noqa: E402
+from assay.compile.schedules.paged_problem import PagedProblem  # noqa: E402
 
 BATCH, ROWS, COLUMNS = "batch", 6, 10
 
@@ -67,6 +72,24 @@ def test_a_gather_touches_what_it_reads_of_its_table():
     assert not (work.operations or {}).get("float")
     # No more than there is, however many ids.
     assert work_of(kernel, ((1000, 8), (5000,), (5000, 8))).touched[0] == 4 * 1000 * 8
+
+
+def test_attention_reads_a_row_of_the_tables_of_rotation_for_each_token():
+    context = ScheduleContext(unit=find_target("x86-64-v3").vector_unit)
+    problem = PagedProblem(
+        heads=4, kv_heads=2, head_dim=16, rotary_dim=16, positions=160, scale=0.25, softcap=0.0, layers=2,
+        cache_dtype="float32",
+    )  # fmt: skip
+    kernel = describe_kernel(paged_attention(problem, context))
+    tables = {each.name: place for place, each in enumerate(kernel.parameters)}
+    tokens, sequences, pages = 3, 1, 5
+    shapes = (
+        (1, tokens, 128), (160, 8), (160, 8), (1, tokens), (sequences,), (sequences + 1,), (sequences, 4),
+        (2,), (pages, 2, 2, 2, 512), (1, tokens, 64),
+    )  # fmt: skip
+    touched = work_of(kernel, shapes).touched
+    assert touched[tables["cosines"]] == touched[tables["sines"]] == 4 * tokens * 8
+    assert touched[tables["qkv"]] == 4 * tokens * 128
 
 
 def test_integers_are_counted_apart():

@@ -8,6 +8,7 @@ and bytes of the arguments, each touched once.
 from __future__ import annotations
 
 import contextlib
+import json
 from collections.abc import Iterable, Iterator
 from typing import Any
 
@@ -16,6 +17,7 @@ from tvm import tirx
 
 from assay.compile.schedules.blocks import Block, FusedFunction, UnreadableFunctionError, read_function
 from assay.compile.schedules.ir import Buffer, Expr, as_int, children, i64, minimum, simplify, walk
+from assay.compile.schedules.paged_problem import GATHERED
 from assay.compile.schedules.program import call_name
 from assay.runtime.kernels import Arithmetic, Kernel, Parameter, Size
 
@@ -65,7 +67,10 @@ def _parameter(param: Expr, function: Expr, fused: FusedFunction | None, names: 
         return Parameter(name=names.name(param), dtype=str(param.ty.dtype), shape=None)
     dtype = str(buffer.ty.dtype)
     size = _product(buffer.ty.shape)
-    elements = size if fused is None else minimum(size, _reached(buffer, fused))
+    if fused is not None:
+        elements = minimum(size, _reached(buffer, fused))
+    else:
+        elements = minimum(size, _gathered(buffer, function, size))
     return Parameter(
         name=str(buffer.name),
         dtype=dtype,
@@ -117,6 +122,17 @@ def _reached(buffer: Buffer, fused: FusedFunction) -> Expr:
             used = {node for index in indices for node in walk(index) if isinstance(node, tirx.Var)}
             total = total + _product(extent for variable, extent in extents.items() if variable in used)
     return simplify(total)
+
+
+def _gathered(buffer: Buffer, function: Expr, size: Expr) -> Expr:
+    """Elements of a table that a kernel says it reads a row of for each id; else ``size``."""
+    said = dict(getattr(function, "attrs", None) or {}).get(GATHERED)
+    ids = json.loads(str(said)).get(str(buffer.name)) if said is not None else None
+    if ids is None:
+        return size
+    found = (_buffer_of(param, function) for param in function.params)
+    count = next(_product(each.ty.shape) for each in found if each is not None and str(each.name) == ids)
+    return simplify(count * _product(buffer.ty.shape[1:]))
 
 
 def _operations(blocks: Iterable[Block], names: _Names) -> dict[Arithmetic, Size]:

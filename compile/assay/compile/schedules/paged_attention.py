@@ -7,6 +7,7 @@ inside a task are in ``paged_rows.py``, those that write the cache in ``paged_ap
 
 from __future__ import annotations
 
+import json
 from dataclasses import replace
 
 from tvm import tirx
@@ -36,7 +37,7 @@ from assay.compile.schedules.ir import (
 from assay.compile.schedules.math import Registers, exp_below_one
 from assay.compile.schedules.nest import vector_pieces
 from assay.compile.schedules.paged_append import emit_append
-from assay.compile.schedules.paged_problem import PagedBuffers, PagedProblem
+from assay.compile.schedules.paged_problem import GATHERED, PagedBuffers, PagedProblem
 from assay.compile.schedules.paged_rows import PagedRows, Span
 from assay.compile.schedules.paged_views import PagedViews, page_of
 from assay.compile.schedules.recurrent_kernel import SCHEDULED
@@ -59,7 +60,8 @@ def paged_attention(problem: PagedProblem, context: ScheduleContext) -> Expr:
     function = tirx.PrimFunc(buffers.params(), body)
     for key, value in (("global_symbol", "paged_attention"), ("tirx.noalias", True), (SCHEDULED, True)):
         function = function.with_attr(key, value)
-    return function
+    tables = {} if buffers.cosines is None else {"cosines": "position_ids", "sines": "position_ids"}
+    return function.with_attr(GATHERED, json.dumps(tables))
 
 
 class _Tasks:

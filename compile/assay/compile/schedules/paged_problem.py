@@ -11,7 +11,10 @@ from tvm import tirx
 from assay.compile.decoders.interface import PAGE_TOKENS, CacheDType
 from assay.compile.schedules.ir import Buffer, Expr, i64
 
-__all__ = ["PAGE_TOKENS", "CacheDType", "PagedBuffers", "PagedProblem", "Place"]
+__all__ = ["GATHERED", "PAGE_TOKENS", "CacheDType", "PagedBuffers", "PagedProblem", "Place"]
+
+GATHERED = "assay.gathered"
+"""Attribute of a kernel: tables of which it reads a row for each id, and the ids, names by names as JSON."""
 
 
 @dataclass(frozen=True, kw_only=True)
