@@ -16,6 +16,7 @@ tvm = import_tvm()
 
 from tvm import relax, te, tirx  # noqa: E402
 
+from assay.compile.device_schedules.paged_attention import device_paged_attention  # noqa: E402
 from assay.compile.schedules.context import ScheduleContext  # noqa: E402
 from assay.compile.schedules.paged_attention import paged_attention  # noqa: E402
 from assay.compile.schedules.paged_problem import PagedProblem  # noqa: E402
@@ -74,13 +75,15 @@ def test_a_gather_touches_what_it_reads_of_its_table():
     assert work_of(kernel, ((1000, 8), (5000,), (5000, 8))).touched[0] == 4 * 1000 * 8
 
 
-def test_attention_reads_a_row_of_the_tables_of_rotation_for_each_token():
+@pytest.mark.parametrize("on_cpu", [True, False], ids=["CPU", "device"])
+def test_attention_reads_a_row_of_the_tables_of_rotation_for_each_token(on_cpu: bool):
     context = ScheduleContext(unit=find_target("x86-64-v3").vector_unit)
     problem = PagedProblem(
         heads=4, kv_heads=2, head_dim=16, rotary_dim=16, positions=160, scale=0.25, softcap=0.0, layers=2,
         cache_dtype="float32",
     )  # fmt: skip
-    kernel = describe_kernel(paged_attention(problem, context))
+    function = paged_attention(problem, context) if on_cpu else device_paged_attention(problem, None)
+    kernel = describe_kernel(function)
     tables = {each.name: place for place, each in enumerate(kernel.parameters)}
     tokens, sequences, pages = 3, 1, 5
     shapes = (

@@ -39,6 +39,7 @@ __all__ = [
 ]
 
 _TIMEOUT_SECONDS = 600
+# Elements that are compared at a time, with what is computed of them in the caches.
 _BLOCK = 1 << 14
 EMULATED_SECONDS = 3600
 """That a run may take on a device that the CPU plays, which compiles kernels for minutes."""

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from assay.compile.targets.target import VectorUnit
+from assay.compile.targets.target import DotProduct, VectorUnit
 from assay.compile.targets.x86_64_v3 import TARGET
 from assay.compile.tvm_import import import_tvm
 
@@ -161,6 +161,43 @@ def scheduled() -> Callable[..., str]:
         return str(function.script())
 
     return script
+
+
+@pytest.fixture(
+    params=[
+        VectorUnit(bits=128, registers=16),
+        VectorUnit(bits=256, registers=16, fma=False),
+        VectorUnit(bits=512, registers=32),
+        VectorUnit(bits=256, registers=16, dot=DotProduct.VNNI),
+    ],
+    ids=["128 bits", "no AVX2", "512 bits", "VNNI"],
+)
+def other_unit(request: pytest.FixtureRequest) -> VectorUnit:
+    """A unit for which no function is written instruction by instruction."""
+    unit: VectorUnit = request.param
+    return unit
+
+
+@pytest.fixture
+def call_function() -> Callable[..., list[np.ndarray]]:
+    """Calls a function of instructions, compiled for eight lanes."""
+
+    def call(
+        function: Any, arrays: Sequence[np.ndarray], arguments: Callable[[list[Any]], list[Any]]
+    ) -> list[np.ndarray]:
+        """The arrays, flat, after one call with the ``arguments`` that are made of their buffers."""
+        from assay.compile.lower import llvm_target
+        from assay.compile.schedules.assembly import importing
+
+        buffers = [tirx.decl_buffer([array.size], str(array.dtype)) for array in arrays]
+        body = tirx.Evaluate(function.call(*arguments(buffers)))
+        kernel = tirx.PrimFunc(buffers, importing([function], body)).with_attr("global_symbol", "kernel")
+        library = tvm.compile(tvm.IRModule({"kernel": kernel}), target=llvm_target(TARGET))
+        tensors = [tvm.runtime.tensor(array.reshape(-1)) for array in arrays]
+        library["kernel"](*tensors)
+        return [tensor.numpy() for tensor in tensors]
+
+    return call
 
 
 @pytest.fixture(scope="session")

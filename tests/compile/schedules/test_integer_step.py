@@ -5,13 +5,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from assay.compile.targets.target import DotProduct, VectorUnit
+from assay.compile.targets.target import VectorUnit
 from assay.compile.targets.x86_64_v3 import TARGET
-from assay.compile.tvm_import import import_tvm
-
-tvm = import_tvm()
-
-from tvm import tirx  # noqa: E402
 
 UNIT = TARGET.vector_unit
 LANES = 8
@@ -23,32 +18,24 @@ def forms() -> dict[str, Any]:
     return {"pairs": PairsOf16(), "quads": QuadsOf8Saturating()}
 
 
-def call(name: str, rows: int, vectors: int, offsets: list[int], a: Any, b: Any, sums: Any) -> Any:
+def call(run: Any, name: str, rows: int, vectors: int, offsets: list[int], a: Any, b: Any, sums: Any) -> Any:
     """``sums`` [rows, vectors * 8] after one call on A [rows, K] and the panels B."""
-    from assay.compile.lower import llvm_target
-    from assay.compile.schedules.assembly import address, importing
+    from assay.compile.schedules.assembly import address
     from assay.compile.schedules.integer_step import integer_step
 
     function = integer_step(UNIT, forms()[name], rows=rows, vectors=vectors, together=len(offsets))
     assert function is not None
-    buffers = [
-        tirx.decl_buffer([array.size], str(array.dtype), name=text)
-        for array, text in ((a, "a"), (b, "b"), (sums, "sums"))
-    ]
-    columns = a.shape[1]
-    body = tirx.Evaluate(
-        function.call(
-            *(address(buffers[2], i * vectors * LANES) for i in range(rows)),
-            *(address(buffers[0], i * columns) for i in range(rows)),
-            *(address(buffers[0], offset) for offset in offsets),
-            address(buffers[1], 0),
-        )
-    )
-    kernel = tirx.PrimFunc(buffers, importing([function], body)).with_attr("global_symbol", "kernel")
-    library = tvm.compile(tvm.IRModule({"kernel": kernel}), target=llvm_target(TARGET))
-    tensors = [tvm.runtime.tensor(array.reshape(-1)) for array in (a, b, sums)]
-    library["kernel"](*tensors)
-    return tensors[2].numpy().reshape(rows, -1)
+
+    def arguments(buffers: Any) -> list[Any]:
+        left, right, totals = buffers
+        return [
+            *(address(totals, i * vectors * LANES) for i in range(rows)),
+            *(address(left, i * a.shape[1]) for i in range(rows)),
+            *(address(left, offset) for offset in offsets),
+            address(right, 0),
+        ]
+
+    return run(function, (a, b, sums), arguments)[2].reshape(rows, -1)
 
 
 @pytest.mark.parametrize("name", ["pairs", "quads"])
@@ -57,7 +44,9 @@ def call(name: str, rows: int, vectors: int, offsets: list[int], a: Any, b: Any,
     [(1, 1, 1), (1, 2, 3), (2, 1, 1), (5, 1, 3), (7, 1, 2), (3, 2, 1), (4, 2, 4), (2, 3, 2), (1, 4, 2)],
     ids=str,
 )
-def test_a_step(needs_avx2: None, name: str, rows: int, vectors: int, together: int) -> None:
+def test_a_step(
+    needs_avx2: None, call_function: Any, name: str, rows: int, vectors: int, together: int
+) -> None:
     generator = np.random.default_rng(rows * vectors + together)
     depth = forms()[name].depth
     low, high, kind = (0, 256, "uint8") if name == "quads" else (-3000, 3000, "int16")
@@ -70,24 +59,14 @@ def test_a_step(needs_avx2: None, name: str, rows: int, vectors: int, together: 
     sums = generator.integers(-1000, 1000, (rows, vectors * LANES), "int32")
     taken = np.stack([a[:, at : at + depth] for at in offsets]).astype(np.int32)
     expected = sums + np.einsum("sik,sjk->ij", taken, b.astype(np.int32))
-    np.testing.assert_array_equal(call(name, rows, vectors, offsets, a, b, sums), expected)
+    np.testing.assert_array_equal(call(call_function, name, rows, vectors, offsets, a, b, sums), expected)
 
 
-@pytest.mark.parametrize(
-    "unit",
-    [
-        VectorUnit(bits=128, registers=16),
-        VectorUnit(bits=256, registers=16, fma=False),
-        VectorUnit(bits=512, registers=32),
-        VectorUnit(bits=256, registers=16, dot=DotProduct.VNNI),
-    ],
-    ids=["128 bits", "no AVX2", "512 bits", "VNNI"],
-)
-def test_other_units_have_no_such_step(unit: VectorUnit) -> None:
+def test_other_units_have_no_such_step(other_unit: VectorUnit) -> None:
     from assay.compile.schedules.integer_step import integer_step
 
     for form in forms().values():
-        assert integer_step(unit, form, rows=1, vectors=1, together=1) is None
+        assert integer_step(other_unit, form, rows=1, vectors=1, together=1) is None
 
 
 def test_tiles_that_do_not_fit_the_registers() -> None:

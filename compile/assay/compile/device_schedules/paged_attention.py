@@ -10,7 +10,7 @@ from assay.compile.device_schedules.paged_kernels import PagedKernels
 from assay.compile.device_schedules.paged_step import StepKernel
 from assay.compile.device_schedules.threads import launched_if, marked
 from assay.compile.schedules.ir import seq
-from assay.compile.schedules.paged_problem import PagedBuffers, PagedProblem
+from assay.compile.schedules.paged_problem import GATHERED, PagedBuffers, PagedProblem
 
 __all__ = ["device_paged_attention"]
 
@@ -38,4 +38,4 @@ def device_paged_attention(problem: PagedProblem, most_buffers: int | None) -> A
         *(launched_if(many, kernel) for kernel in (kernels.append(), kernels.attend())),
         launched_if(few, step.step()),
     ]
-    return marked(buffers.params(), seq(body), "paged_attention")
+    return marked(buffers.params(), seq(body), "paged_attention").with_attr(GATHERED, buffers.gathered)

@@ -16,7 +16,7 @@ from typing import TypeAlias
 
 from tvm import tirx
 
-from assay.compile.device_schedules.threads import barrier, launch, local, shared
+from assay.compile.device_schedules.threads import barrier, launch, local, shared, turns
 from assay.compile.schedules.ir import (
     Buffer,
     Expr,
@@ -35,7 +35,7 @@ from assay.compile.schedules.ir import (
 )
 from assay.compile.schedules.paged_problem import PAGE_TOKENS, PagedBuffers, PagedProblem
 
-__all__ = ["Keys", "PagedKernels", "turns"]
+__all__ = ["Each", "Keys", "PagedKernels", "one_by_one"]
 
 Put: TypeAlias = Callable[[Expr, Expr], Stmt]  # a value and its place in a head
 Each: TypeAlias = Callable[[int, Callable[[Expr], Stmt]], Stmt]  # a body of each number below the first
@@ -97,9 +97,9 @@ class PagedKernels:
     def _layer(self) -> Expr:
         return i64(load(self.b.place, 0))
 
-    def read_row(self, row: Buffer, at: Expr, column: Expr) -> Stmt:
+    def read_row(self, row: Buffer, at: Expr, column: Expr, each: Each) -> Stmt:
         """``row`` = a head of a token, from ``column`` on."""
-        return loop(self.p.head_dim, lambda j: store(row, load(self.heads, 0, at, column + j), j), "j")
+        return each(self.p.head_dim, lambda j: store(row, load(self.heads, 0, at, column + j), j))
 
     # The first kernel.
 
@@ -131,7 +131,7 @@ class PagedKernels:
         def put(value: Expr, j: Expr) -> Stmt:
             return store(self.heads, value, 0, at, column + j)
 
-        turned = self.turned(at, column, cosines, sines, put, _one_by_one)
+        turned = self.turned(at, column, cosines, sines, put, one_by_one)
         copied = loop(dim, lambda j: put(load(self.b.qkv, 0, at, column + j), j), "j")
         return seq(bound, if_then(head < self.p.heads + self.p.kv_heads, turned, copied))
 
@@ -182,8 +182,8 @@ class PagedKernels:
         for plane in (0, 1):
             first = self.column(plane, head)
             scale, rounded = self.rounded(row)
-            read, kept = self.read_row(row, at, first), self.keep_row(row, scale, page, plane, head, slot)
-            statements += [read, *rounded, kept]
+            statements += [self.read_row(row, at, first, one_by_one), *rounded]
+            statements.append(self.keep_row(row, scale, page, plane, head, slot))
         return seq(*statements)
 
     def column(self, plane: int, head: Expr) -> Expr:
@@ -215,7 +215,7 @@ class PagedKernels:
     def keep_row(
         self, row: Buffer, scale: Expr | None, page: Expr, plane: int, head: Expr, slot: Expr
     ) -> Stmt:
-        """Store what ``_rounded`` made in the cache."""
+        """Store what ``rounded`` made in the cache."""
         dim, dtype = self.p.head_dim, self.p.cache_dtype
 
         def put(j: Expr) -> Stmt:
@@ -254,7 +254,7 @@ class PagedKernels:
 
     def _attend(self, at: Expr, head: Expr, lane: Expr, threads: int) -> Stmt:
         row, declared = local(self.p.head_dim, "float32", "row")
-        read = self.read_row(row, at, head * self.p.head_dim)
+        read = self.read_row(row, at, head * self.p.head_dim, one_by_one)
 
         def keys(keys: Keys) -> Stmt:
             return loop(keys.count, lambda t: self.cached_key(keys, t), "key")
@@ -377,10 +377,6 @@ class PagedKernels:
         )  # fmt: skip
 
 
-def turns(count: Expr, lane: Expr, threads: int) -> Expr:
-    """How many of ``count`` things a thread has where all take turns."""
-    return tirx.max(tirx.floordiv(count - lane + (threads - 1), i64(threads)), i64(0))
-
-
-def _one_by_one(count: int, body: Callable[[Expr], Stmt]) -> Stmt:
+def one_by_one(count: int, body: Callable[[Expr], Stmt]) -> Stmt:
+    """All by the same thread."""
     return loop(count, body, "j")

@@ -11,8 +11,8 @@ from collections.abc import Callable
 
 from tvm import tirx
 
-from assay.compile.device_schedules.paged_kernels import Keys, PagedKernels, turns
-from assay.compile.device_schedules.threads import barrier, launch, local, shared
+from assay.compile.device_schedules.paged_kernels import Each, Keys, PagedKernels, one_by_one
+from assay.compile.device_schedules.threads import barrier, launch, local, shared, turns
 from assay.compile.schedules.ir import (
     Buffer,
     Expr,
@@ -63,23 +63,15 @@ class StepKernel(PagedKernels):
 
         return launch(self.tokens * p.heads, threads, thread)
 
-    def _read(
-        self,
-        row: Buffer,
-        at: Expr,
-        column: Expr,
-        each: Callable[[int, Callable[[Expr], Stmt]], Stmt],
-        *,
-        turned: bool,
-    ) -> Stmt:
+    def _read(self, row: Buffer, at: Expr, column: Expr, each: Each, *, turned: bool) -> Stmt:
         cosines, sines = self.b.cosines, self.b.sines
         if turned and cosines is not None and sines is not None:
             return self.turned(at, column, cosines, sines, lambda value, j: store(row, value, j), each)
-        return each(self.p.head_dim, lambda j: store(row, load(self.heads, 0, at, column + j), j))
+        return self.read_row(row, at, column, each)
 
     def _keys(self, keys: Keys, at: Expr, head: Expr) -> Stmt:
         """The keys of the cache, then those of the call."""
-        past = tirx.Cast("int64", load(self.b.past_lengths, keys.sequence))
+        past = i64(load(self.b.past_lengths, keys.sequence))
         cached, bound = bind("cached", tirx.min(turns(past - keys.first, i64(0), keys.step), keys.count))
         row, declared = local(self.p.head_dim, "float32", "row")
         return seq(
@@ -104,7 +96,7 @@ class StepKernel(PagedKernels):
                 return load(row, j) if scale is None else load(row, j) * scale
 
             return [
-                self._read(row, source, column, lambda count, body: loop(count, body, "j"), turned=turned),
+                self._read(row, source, column, one_by_one, turned=turned),
                 *rounded,
                 if_then(writes, self.keep_row(row, scale, page, number, keys.head, slot)),
                 self.weigh(keys, element) if number else self.score(keys, element),

@@ -7,13 +7,12 @@ from dataclasses import dataclass
 
 from tvm import tirx
 
-from assay.compile.device_schedules.threads import barrier, launch, local, shared
+from assay.compile.device_schedules.threads import barrier, launch, local, shared, turns
 from assay.compile.schedules.ir import (
     Expr,
     Stmt,
     bind,
     const_like,
-    floordiv,
     i64,
     load,
     loop,
@@ -49,7 +48,7 @@ def norm_kernel(
         total, one = local(1, "float32", "total")
         partial, two = shared(_THREADS, "float32", "partial")
         zero = store(total, const_like(0.0, "float32"), 0)
-        own = floordiv(lane * -1 + (norm.steps + _THREADS - 1), _THREADS)
+        own = turns(i64(norm.steps), lane, _THREADS)
 
         def square(i: Expr) -> Stmt:
             value, bound = bind("value", get(row, lane + i * _THREADS))

@@ -10,7 +10,7 @@ from tvm.ir import Range
 
 from assay.compile.schedules.ir import Buffer, Expr, Stmt, i64, seq
 
-__all__ = ["barrier", "launch", "launch_grid", "launched_if", "local", "marked", "shared"]
+__all__ = ["barrier", "launch", "launch_grid", "launched_if", "local", "marked", "shared", "turns"]
 
 
 def launch(groups: Expr, threads: int, body: Callable[[Expr, Expr], Stmt]) -> Stmt:
@@ -51,6 +51,11 @@ def launched_if(condition: Expr, kernel: Stmt) -> Stmt:
 def barrier() -> Stmt:
     """All threads of the group wait for each other, and see what the others wrote to shared memory."""
     return tirx.Evaluate(tirx.call_intrin("int32", "tirx.tvm_storage_sync", "shared"))
+
+
+def turns(count: Expr, lane: Expr, threads: int) -> Expr:
+    """How many of ``count`` things a thread of a group has where all take turns."""
+    return tirx.max(tirx.floordiv(count - lane + (threads - 1), i64(threads)), i64(0))
 
 
 def local(size: int, dtype: str, name: str) -> tuple[Buffer, Stmt]:

@@ -7,7 +7,6 @@ inside a task are in ``paged_rows.py``, those that write the cache in ``paged_ap
 
 from __future__ import annotations
 
-import json
 from dataclasses import replace
 
 from tvm import tirx
@@ -60,8 +59,7 @@ def paged_attention(problem: PagedProblem, context: ScheduleContext) -> Expr:
     function = tirx.PrimFunc(buffers.params(), body)
     for key, value in (("global_symbol", "paged_attention"), ("tirx.noalias", True), (SCHEDULED, True)):
         function = function.with_attr(key, value)
-    tables = {} if buffers.cosines is None else {"cosines": "position_ids", "sines": "position_ids"}
-    return function.with_attr(GATHERED, json.dumps(tables))
+    return function.with_attr(GATHERED, buffers.gathered)
 
 
 class _Tasks:

@@ -115,6 +115,12 @@ class PagedBuffers:
     scales: Buffer | None
     output: Buffer
 
+    @property
+    def gathered(self) -> str:
+        """The attribute ``GATHERED`` of a kernel of these buffers."""
+        tables = {"cosines": self.cosines, "sines": self.sines}
+        return json.dumps({name: "position_ids" for name, table in tables.items() if table is not None})
+
     @staticmethod
     def declare(
         problem: PagedProblem, tokens: int | None = None, sequences: int | None = None
