@@ -21,8 +21,10 @@ _ELEMENTS = 4_000_000
 
 
 @contextmanager
-def loaded(processes: int = 2) -> Iterator[list[subprocess.Popen[bytes]]]:
-    """With ``processes`` of the generator running, which it gives."""
+def loaded(processes: int | None = None) -> Iterator[list[subprocess.Popen[bytes]]]:
+    """With ``processes`` of the generator running, which it gives: if None, as many as this one has CPUs."""
+    if processes is None:
+        processes = len(os.sched_getaffinity(0))
     command = [sys.executable, "-P", "-m", "assay.ci.gate.trials.load_generator"]
     running = [subprocess.Popen(command) for _ in range(processes)]
     try:
