@@ -16,11 +16,19 @@ import pytest
 
 import assay.compile.targets.native as native
 import assay.runtime.cpu as cpu
+from assay.compile import stamps
 from assay.compile.build import BuildResult, build_artifact
 from assay.compile.reverify import verify_again
 from assay.compile.targets import targets
 from assay.compile.verify import reference_outputs
-from assay.errors import ArtifactError, CpuFeatureError, ModelError, UnknownNameError, VerificationError
+from assay.errors import (
+    ArtifactError,
+    CpuFeatureError,
+    ModelError,
+    StorageError,
+    UnknownNameError,
+    VerificationError,
+)
 from assay.models.registry import find_model
 from assay.models.spec import Tolerance
 from assay.runtime import load
@@ -120,6 +128,42 @@ def test_damaged_entry_of_the_cache_is_built_anew(
     second = build_artifact(spec, target="x86-64-v3", cache=tmp_path / "cache")
     assert not second.cached
     assert files(second.path) == whole
+
+
+def test_output_that_an_earlier_build_wrote_is_left_alone(
+    build: Build, perceptron: onnx.ModelProto, tmp_path: Path
+) -> None:
+    for packed in (False, True):
+        out = tmp_path / f"out-{packed}"
+        build(perceptron, output=out, packed=packed)
+        inode = out.stat().st_ino
+        assert build(perceptron, output=out, packed=packed).path == out
+        assert out.stat().st_ino == inode
+        changed = out if packed else out / "manifest.json"
+        content = changed.read_bytes()
+        changed.write_bytes(content.replace(b"release", b"RELEASE"))
+        build(perceptron, output=out, packed=packed)
+        assert changed.read_bytes() == content
+    build(perceptron, output=tmp_path / "out-False", profile="debug")
+    assert open_artifact(tmp_path / "out-False").manifest.profile == "debug"
+
+
+def test_entry_that_a_disk_damaged_is_not_copied(
+    build: Build, perceptron: onnx.ModelProto, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    entry = build(perceptron, output=None).path
+    library = next(entry.rglob("*.so"))
+    content = bytearray(library.read_bytes())
+    content[-1] ^= 1
+    library.write_bytes(content)
+    with monkeypatch.context() as patch:
+        patch.setattr(
+            stamps, "unchanged_note", lambda record, path: None if "outputs" in record.parts else ""
+        )
+        with pytest.raises(StorageError, match="was damaged"):
+            build(perceptron, output=tmp_path / "copy")
+    assert not (tmp_path / "copy").exists()
+    assert not build(perceptron, output=tmp_path / "copy").cached
 
 
 def test_debug_profile(build: Build, perceptron: onnx.ModelProto) -> None:

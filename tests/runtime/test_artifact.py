@@ -102,6 +102,17 @@ def test_replaces_an_artifact_and_nothing_else(here, files, make_manifest, packe
     assert open_artifact(path).manifest.scheme == "int8"
 
 
+def test_files_must_have_the_digests_that_are_asked_for(here, files, make_manifest, packed):
+    path = write_artifact(here / "x", make_manifest(), files, packed=packed)
+    digests = open_artifact(path).manifest.files
+    write_artifact(path, make_manifest(scheme="int8"), files, packed=packed, digests=digests)
+    assert open_artifact(path).manifest.scheme == "int8"
+    damaged = {**files, "LICENSE.model": b"Licence"}
+    with pytest.raises(ArtifactError, match=r"LICENSE\.model is damaged"):
+        write_artifact(path, make_manifest(), damaged, packed=packed, digests=digests)
+    assert open_artifact(path).manifest.scheme == "int8"
+
+
 @pytest.mark.parametrize("packed_too", [False, True])
 def test_leaves_other_files_alone(here, files, make_manifest, packed_too):
     (here / "documents").mkdir()

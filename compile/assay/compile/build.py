@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -10,6 +11,7 @@ from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from assay.compile import stamps
 from assay.compile.cache import BuildCache, installed_versions, key_of, source_digest
 from assay.compile.decoders.interface import DecoderOptions
 from assay.compile.decoders.text_files import text_digests
@@ -23,12 +25,12 @@ from assay.compile.targets import AnyTarget, Target, find_targets
 from assay.compile.targets.microarchitecture import named_microarchitectures
 from assay.compile.variant import Variant, compile_variant
 from assay.compile.verification import can_execute, emulator_of, verified
-from assay.errors import ArtifactError, UsageError
+from assay.errors import ArtifactError, StorageError, UsageError
 from assay.models.decoders.spec import DecoderSpec
 from assay.models.export import CanonicalModel
 from assay.models.spec import ModelSpec
 from assay.progress import Progress, SilentProgress
-from assay.runtime.artifact import open_artifact, write_artifact
+from assay.runtime.artifact import MANIFEST_DIGEST, open_artifact, write_artifact
 from assay.runtime.manifest import Manifest
 
 if TYPE_CHECKING:
@@ -142,6 +144,8 @@ def build_artifact(
                 single.append(cached_build(store, canonical, each, how, effort, variant, timed))
             with timed.step("join levels"), scratch_folder(entry) as scratch:
                 manifest = write_levels(entry, single, scratch)
+        if not cached:
+            stamps.keep_stamps(entry.with_suffix(stamps.SUFFIX), entry)
         build_seconds = _remembered(entry, None if cached else time.perf_counter() - start)
         notes = [note for each in known for note in each.notes]
         if guided is not None:
@@ -150,8 +154,7 @@ def build_artifact(
         if output is not None:
             place = output(plan.scheme.name) if callable(output) else output
             with timed.step("write artifact"):
-                files = {name: entry / name for name in manifest.files}
-                path = write_artifact(place, manifest, files, packed=packed)
+                path = _written(store, entry, manifest, place, packed=packed)
     return BuildResult(
         path=path,
         manifest=manifest,
@@ -208,11 +211,34 @@ def _known(entry: Path) -> Manifest | None:
     """The manifest of an earlier build, or None where there is none; a damaged one is removed."""
     if not entry.exists():
         return None
+    record = entry.with_suffix(stamps.SUFFIX)
+    whole = stamps.unchanged_note(record, entry) is not None
     try:
-        return open_artifact(entry).manifest
+        manifest = open_artifact(entry, verify=not whole).manifest
     except ArtifactError:
         shutil.rmtree(entry)
         return None
+    if not whole:
+        stamps.keep_stamps(record, entry)
+    return manifest
+
+
+def _written(store: BuildCache, entry: Path, manifest: Manifest, place: Path, *, packed: bool) -> Path:
+    """A copy of ``entry`` at ``place``, which is left alone where it is one already."""
+    record = store.folder / "outputs" / key_of([os.path.realpath(place), packed])
+    digest = (entry / MANIFEST_DIGEST).read_text()
+    if stamps.unchanged_note(record, place) == digest:
+        return place
+    files = {name: entry / name for name in manifest.files}
+    try:
+        path = write_artifact(place, manifest, files, packed=packed, digests=manifest.files)
+    except ArtifactError as error:
+        shutil.rmtree(entry)
+        raise StorageError(
+            f"The build cache {store.folder} was damaged: {error}", hint="Build again."
+        ) from error
+    stamps.keep_stamps(record, place, digest)
+    return path
 
 
 def _build_key(

@@ -15,6 +15,7 @@ from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from assay.compile import stamps
 from assay.errors import AssayError, StorageError
 from assay.models.export import CanonicalModel, export_canonical
 from assay.models.export.interface import read_outputs
@@ -102,6 +103,7 @@ class BuildCache:
                 "files": _file_digests(folder),
             }
             (folder / _DIGESTS).write_text(json.dumps(known))
+            stamps.keep_stamps(folder.with_suffix(stamps.SUFFIX), folder)
             return exported
 
     def _export_by_content(self, spec: ModelSpec, progress: Progress) -> CanonicalModel:
@@ -150,8 +152,11 @@ def _read_canonical(spec: ModelSpec, folder: Path) -> CanonicalModel | None:
 
     try:
         known = json.loads((folder / _DIGESTS).read_text())
-        if known["files"] != _file_digests(folder):
-            return None
+        record = folder.with_suffix(stamps.SUFFIX)
+        if stamps.unchanged_note(record, folder) is None:
+            if known["files"] != _file_digests(folder):
+                return None
+            stamps.keep_stamps(record, folder)
         path = folder / "canonical.onnx"
         graph = onnx.load(path, load_external_data=False).graph
         found = {item.name: item for item in spec.inputs}

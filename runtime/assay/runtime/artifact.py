@@ -80,12 +80,18 @@ class Artifact:
 
 
 def write_artifact(
-    destination: Path, manifest: Manifest, files: Mapping[str, bytes | Path], *, packed: bool = False
+    destination: Path,
+    manifest: Manifest,
+    files: Mapping[str, bytes | Path],
+    *,
+    packed: bool = False,
+    digests: Mapping[str, FileDigest] | None = None,
 ) -> Path:
     """Write an artifact of ``files`` (relative names to bytes, or to files to copy) at ``destination``.
 
     ``manifest.files`` is filled in here. An artifact that is already there is replaced in one step; anything
     else that is there is left alone and raises StorageError, as does a disk that is full or not writable.
+    Where files do not have the ``digests`` that they must have, ArtifactError is raised and nothing written.
     The same arguments give the same bytes. Returns ``destination``.
     """
     from assay.runtime.atomic import replace_directory, replace_file  # only writers need it
@@ -96,14 +102,16 @@ def write_artifact(
             raise ValueError(f"file name {name!r} {problem}")
     _refuse_foreign(destination, packed=packed)
     if packed:
-        digests = {name: _digest_source(files[name]) for name in sorted(files)}
+        found = {name: _digest_source(files[name]) for name in sorted(files)}
+        _refuse_others(found, digests)
         with replace_file(destination) as temporary, temporary.open("r+b") as stream:
-            sealed = _seal(manifest, digests)
+            sealed = _seal(manifest, found)
             packing.pack(stream, [*((name, files[name]) for name in sorted(files)), *sealed.items()])
     else:
         with replace_directory(destination) as folder:
-            digests = {name: _copy(files[name], folder / name) for name in sorted(files)}
-            for name, content in _seal(manifest, digests).items():
+            found = {name: _copy(files[name], folder / name) for name in sorted(files)}
+            _refuse_others(found, digests)
+            for name, content in _seal(manifest, found).items():
                 (folder / name).write_bytes(content)
     return destination
 
@@ -137,6 +145,12 @@ def _seal(manifest: Manifest, digests: dict[str, FileDigest]) -> dict[str, bytes
     content = encode_manifest(msgspec.structs.replace(manifest, files=digests))
     line = f"{hashlib.sha256(content).hexdigest()}  {MANIFEST}\n"
     return {MANIFEST: content, MANIFEST_DIGEST: line.encode()}
+
+
+def _refuse_others(found: Mapping[str, FileDigest], expected: Mapping[str, FileDigest] | None) -> None:
+    for name, digest in found.items():
+        if expected is not None and digest != expected.get(name):
+            raise ArtifactError(f"{name} is damaged: its digest differs.", hint=_AGAIN)
 
 
 def _copy(content: bytes | Path, destination: Path) -> FileDigest:

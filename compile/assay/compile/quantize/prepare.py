@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 import msgspec
 import numpy as np
 
+from assay.compile import stamps
 from assay.compile.cache import BuildCache, installed_versions, key_of, source_digest
 from assay.compile.quantize.apply import Plan, Quantized, parse_override, quantize
 from assay.compile.quantize.dequantize import stored_in_fewer_bits
@@ -161,6 +162,7 @@ def apply_plan(
                     absolute_tolerance=_rounding_noise(changed, folder) if plan.rounds_activations else 0.0,
                 )
             (folder / _NOTES).write_bytes(msgspec.json.encode(notes))
+            stamps.keep_stamps(folder.with_suffix(stamps.SUFFIX), folder)
     tolerance = canonical.spec.tolerance
     if notes.absolute_tolerance:
         tolerance = Tolerance(
@@ -176,10 +178,14 @@ def _read_notes(folder: Path) -> _Notes | None:
     """What an earlier run left, or None where it is not there or not whole."""
     try:
         notes = msgspec.json.decode((folder / _NOTES).read_bytes(), type=_Notes)
+        record = folder.with_suffix(stamps.SUFFIX)
+        if stamps.unchanged_note(record, folder) is not None:
+            return notes
         for name, digest in notes.digests.items():
             with (folder / name).open("rb") as stream:
                 if hashlib.file_digest(stream, "sha256").hexdigest() != digest:
                     return None
+        stamps.keep_stamps(record, folder)
     except (OSError, msgspec.MsgspecError, UnicodeDecodeError, json.JSONDecodeError):
         return None
     return notes
