@@ -94,7 +94,7 @@ def test_machine_code_has_the_instruction_and_no_spills(name: str) -> None:
     code = lowered_call(
         gpu_targets()[name], [(512, 512), (512, 512)], relax.op.matmul, ["float16"] * 2
     ).executable
-    tile, unit = fitted_matrix_tile(1, 512, 512), matrix_unit(gpu_targets()[name])
+    tile, unit = fitted_matrix_tile(1, 512, 512), matrix_unit(gpu_targets()[name], "float16")
     assert unit is not None
     (kernel,) = code.kernels.values()
     assert kernel.spills == 0

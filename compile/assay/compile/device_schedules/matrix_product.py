@@ -1,4 +1,4 @@
-"""Products of float16 matrices by a device's instructions for small matrices; sums are float32.
+"""Products of matrices by a device's instructions for small matrices; sums are float32.
 
 A block's threads bring panels to shared memory as in ``shared_product.py``. Each warp computes a part of the
 block's tile, as small matrices that stay in the registers of its threads from the first step to the last.
@@ -42,13 +42,11 @@ from assay.compile.targets.gpu_target import GpuTarget
 
 __all__ = ["matrix_product_kernels"]
 
-_DTYPE = "float16"
-
 
 def matrix_product_kernels(product: SharedProduct, target: GpuTarget) -> list[Stmt] | None:
     """Launches that compute ``product``; None where ``target`` has no instruction for its dtype."""
-    unit = matrix_unit(target)
-    if unit is None or {product.left.dtype, product.right.dtype} != {_DTYPE}:
+    unit = matrix_unit(target, product.left.dtype)
+    if unit is None or product.right.dtype != unit.dtype:
         return None
     columns, count = as_int(product.columns) or SYMBOLIC_SIZE, as_int(product.count) or 1
 
@@ -70,8 +68,10 @@ class _Kernel:
         by_value = kind == "rocm"
         self.width = unit.run if by_value else 2
         self.sum_lanes = unit.sums if by_value else 1
-        self.left = self._registers(self.down * unit.left_runs * unit.run, _DTYPE, self.width, "left")
-        self.right = self._registers(self.across * unit.right_runs * unit.run, _DTYPE, self.width, "right")
+        self.left = self._registers(self.down * unit.left_runs * unit.run, unit.dtype, self.width, "left")
+        self.right = self._registers(
+            self.across * unit.right_runs * unit.run, unit.dtype, self.width, "right"
+        )
         count = self.down * self.across * unit.sums
         self.sums = self._registers(count, "float32", self.sum_lanes, "sums")
 
@@ -90,7 +90,7 @@ class _Kernel:
             columns=tile.columns,
             steps=tile.steps,
             threads=tile.threads,
-            dtype=_DTYPE,
+            dtype=unit.dtype,
             pitches=((tile.pitch, 1), (tile.pitch, 1)),
             kind=self.kind,
         )

@@ -20,7 +20,7 @@ __all__ = ["MatrixUnit", "matrix_unit"]
 
 @dataclass(frozen=True, kw_only=True)
 class MatrixUnit:
-    """``sums[rows, columns] += left[rows, steps] * right[steps, columns]``: float16, added up in float32.
+    """``sums[rows, columns] += left[rows, steps] * right[steps, columns]`` of ``dtype``, added up in float32.
 
     ``threads`` hold them. A thread has ``left_runs`` runs of ``run`` consecutive steps of one row,
     ``right_runs`` of one column, and ``sums`` of the result. ``left_at(lane, number)`` is row and first step
@@ -30,6 +30,7 @@ class MatrixUnit:
     ``function`` is its name there: device_code/cuda_matrix.py has it, and stand-ins for the CPU.
     """
 
+    dtype: str
     function: str
     intrinsic: str | None = None
     modifiers: int = 0
@@ -65,7 +66,9 @@ def _quad(lane: Expr) -> tuple[Expr, Expr]:
     return floordiv(lane, 4), floormod(lane, 4) * 2
 
 
-def _cuda(steps: int) -> MatrixUnit:
+def _cuda(dtype: str, function: str, steps: int) -> MatrixUnit:
+    """16 x 8 x ``steps``."""
+
     def left_at(lane: Expr, number: int) -> tuple[Expr, Expr]:
         row, step = _quad(lane)
         return row + number % 2 * 8, step + number // 2 * 8
@@ -79,7 +82,8 @@ def _cuda(steps: int) -> MatrixUnit:
         return row + number // 2 * 8, column + number % 2
 
     return MatrixUnit(
-        function=f"assay_mma_m16n8k{steps}",
+        dtype=dtype,
+        function=function,
         rows=16,
         columns=8,
         steps=steps,
@@ -95,7 +99,14 @@ def _cuda(steps: int) -> MatrixUnit:
 
 
 def _amd(
-    function: str, intrinsic: str, modifiers: int, threads: int, run: int, sums: int, rows_apart: int
+    dtype: str,
+    function: str,
+    intrinsic: str,
+    modifiers: int,
+    threads: int,
+    run: int,
+    sums: int,
+    rows_apart: int,
 ) -> MatrixUnit:
     """16 x 16 x 16: row or column ``lane % 16``; ``rows_apart``: from one sum of a thread to its next."""
 
@@ -109,6 +120,7 @@ def _amd(
         return first + number * rows_apart, floormod(lane, 16)
 
     return MatrixUnit(
+        dtype=dtype,
         function=function,
         intrinsic=intrinsic,
         modifiers=modifiers,
@@ -126,22 +138,26 @@ def _amd(
     )
 
 
-_MFMA = _amd("assay_mfma_16x16x16", "llvm.amdgcn.mfma.f32.16x16x16f16", 3, 64, 4, 4, 1)
+# Of each architecture, one for each dtype of operands.
+_TURING = (_cuda("float16", "assay_mma_m16n8k8", 8),)
+_AMPERE = (_cuda("float16", "assay_mma_m16n8k16", 16),)
+_CDNA = (_amd("float16", "assay_mfma_16x16x16", "llvm.amdgcn.mfma.f32.16x16x16f16", 3, 64, 4, 4, 1),)
 _WMMA = "llvm.amdgcn.wmma.f32.16x16x16.f16"
-_AMD: Mapping[str, MatrixUnit] = {
-    "gfx90a": _MFMA,
-    "gfx942": _MFMA,
-    "gfx1100": _amd("assay_wmma_gfx11", _WMMA, 0, 32, 16, 8, 2),
-    "gfx1201": _amd("assay_wmma_gfx12", _WMMA, 0, 32, 8, 8, 1),
+_RDNA3 = (_amd("float16", "assay_wmma_gfx11", _WMMA, 0, 32, 16, 8, 2),)
+_RDNA4 = (_amd("float16", "assay_wmma_gfx12", _WMMA, 0, 32, 8, 8, 1),)
+# By the architecture of a target; CUDA's others have what sm_80 has.
+_UNITS: Mapping[str, tuple[MatrixUnit, ...]] = {
+    "sm_75": _TURING,
+    "gfx90a": _CDNA,
+    "gfx942": _CDNA,
+    "gfx1100": _RDNA3,
+    "gfx1201": _RDNA4,
 }
-# sm_75 lacks the larger one.
-_TURING, _AMPERE = _cuda(8), _cuda(16)
 
 
-def matrix_unit(target: GpuTarget) -> MatrixUnit | None:
-    """The instruction of ``target``, or None."""
-    if target.scheduled_for.api is GpuApi.CUDA:
-        return _TURING if target.architecture == "sm_75" else _AMPERE
-    if target.scheduled_for.api is GpuApi.ROCM:
-        return _AMD.get(target.scheduled_for.architecture or "")
-    return None
+def matrix_unit(target: GpuTarget, dtype: str) -> MatrixUnit | None:
+    """The instruction of ``target`` for operands of ``dtype``, or None."""
+    scheduled = target.scheduled_for
+    others = _AMPERE if scheduled.api is GpuApi.CUDA else ()
+    units = _UNITS.get(scheduled.architecture or "", others)
+    return next((unit for unit in units if unit.dtype == dtype), None)
