@@ -5,6 +5,7 @@ import json
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import filelock
 import numpy as np
@@ -17,8 +18,8 @@ from assay.compile.profiles import profiles
 from assay.compile.quantize.prepare import AppliedScheme
 from assay.compile.targets import targets
 from assay.compile.variant import Variant
-from assay.errors import StorageError
-from assay.models.export import CanonicalModel
+from assay.errors import ExternalDataError, StorageError
+from assay.models.export import CanonicalModel, export_canonical
 from assay.models.registry import find_model
 from assay.models.spec import ModelSpec, Tolerance
 from assay.progress import SilentProgress
@@ -75,7 +76,7 @@ def test_damaged_export_is_made_anew(
     assert asked(spec) == 2
 
 
-def test_file_of_a_user_is_read_every_time(perceptron: onnx.ModelProto, tmp_path: Path) -> None:
+def test_changed_file_of_a_user_is_exported_anew(perceptron: onnx.ModelProto, tmp_path: Path) -> None:
     path = tmp_path / "model.onnx"
     model = onnx.ModelProto()
     model.CopyFrom(perceptron)
@@ -87,6 +88,36 @@ def test_file_of_a_user_is_read_every_time(perceptron: onnx.ModelProto, tmp_path
         canonical = BuildCache(tmp_path / "cache").canonical(find_model(str(path)), SilentProgress())
         digests.append(canonical.digest)
     assert digests[0] != digests[1]
+
+
+def test_file_of_a_user_that_did_not_change_is_exported_once(
+    perceptron: onnx.ModelProto, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path, cache = tmp_path / "model.onnx", BuildCache(tmp_path / "cache")
+    model = onnx.ModelProto()
+    model.CopyFrom(perceptron)
+    onnx.save_model(model, path, save_as_external_data=True, location="weights.bin", size_threshold=0)
+    first = cache.canonical(find_model(str(path)), SilentProgress())
+    exports = []
+
+    def export(*arguments: Any, **options: Any) -> CanonicalModel:
+        exports.append(arguments)
+        return export_canonical(*arguments, **options)
+
+    monkeypatch.setattr("assay.compile.cache.export_canonical", export)
+    assert cache.canonical(find_model(str(path)), SilentProgress()) == first
+    assert not exports
+    weights = tmp_path / "weights.bin"
+    weights.write_bytes(weights.read_bytes()[::-1])
+    second = cache.canonical(find_model(str(path)), SilentProgress())
+    assert second.digest != first.digest
+    assert len(exports) == 1
+    second.path.write_bytes(b"cut")
+    assert cache.canonical(find_model(str(path)), SilentProgress()) == second
+    assert len(exports) == 2
+    weights.unlink()
+    with pytest.raises(ExternalDataError):
+        cache.canonical(find_model(str(path)), SilentProgress())
 
 
 def _key(

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from assay.compile.stamps import keep_stamps, unchanged_note
+from assay.compile.stamps import keep_stamps, stamps_of, unchanged_note
 
 
 @pytest.fixture
@@ -27,6 +27,18 @@ def test_what_is_unchanged_has_its_note(folder: Path, tmp_path: Path) -> None:
     keep_stamps(record, folder / "first")
     assert unchanged_note(record, folder / "first") == ""
     assert unchanged_note(record, folder / "inner" / "second") is None
+
+
+def test_files_beside_a_file_belong_to_it(folder: Path, tmp_path: Path) -> None:
+    record, file = tmp_path / "one.stamps", folder / "first"
+    before = stamps_of(file, ["inner/second"])
+    keep_stamps(record, file, "whole", files=before)
+    (folder / "third").write_bytes(b"of no concern")
+    assert unchanged_note(record, file) == "whole"
+    (folder / "inner" / "second").write_bytes(b"other")
+    assert unchanged_note(record, file) is None
+    keep_stamps(record, file, "whole", files=before)
+    assert not record.exists(), "what changed after its stamps were taken is not what was checked"
 
 
 def test_every_change_is_noticed(folder: Path, tmp_path: Path) -> None:

@@ -19,6 +19,7 @@ from assay.compile import stamps
 from assay.errors import AssayError, StorageError
 from assay.models.export import CanonicalModel, export_canonical
 from assay.models.export.interface import read_outputs
+from assay.models.export.safe_load import external_files
 from assay.models.providers.onnx_file import OnnxFile
 from assay.progress import Progress
 
@@ -91,36 +92,73 @@ class BuildCache:
     def canonical(self, spec: ModelSpec, progress: Progress) -> CanonicalModel:
         """The canonical form of a model; a registered one is exported once."""
         if isinstance(spec.provider, OnnxFile):
-            return self._export_by_content(spec, progress)
-        key = key_of([_described(spec), _code_digests(spec), installed_versions(_EXPORT_TOOLS)])
-        with self.locked("canonical", key) as folder:
+            return self._export_by_content(spec, spec.provider.path.resolve(), progress)
+        with self.locked("canonical", _export_key(spec)) as folder:
             earlier = _read_canonical(spec, folder)
             if earlier is not None:
                 return earlier
             exported = export_canonical(spec, folder, progress=progress)
-            known = {
-                "digests": {"source_digest": exported.source_digest, "digest": exported.digest},
-                "files": _file_digests(folder),
-            }
+            known = {"digests": _digests(exported), "files": _file_digests(folder)}
             (folder / _DIGESTS).write_text(json.dumps(known))
             stamps.keep_stamps(folder.with_suffix(stamps.SUFFIX), folder)
             return exported
 
-    def _export_by_content(self, spec: ModelSpec, progress: Progress) -> CanonicalModel:
+    def _export_by_content(self, spec: ModelSpec, source: Path, progress: Progress) -> CanonicalModel:
         """Export a user's file into a folder named after the result: others may read while it changes."""
         import tempfile
 
+        record = self.folder / "sources" / key_of([_export_key(spec), str(source)])
+        earlier = self._exported(spec, stamps.unchanged_note(record, source))
+        if earlier is not None:
+            return earlier
+        before = _source_stamps(source)
         with self.locked("canonical", "scratch") as beside:
             scratch = Path(tempfile.mkdtemp(prefix=".export-", dir=beside.parent))
         try:
             exported = export_canonical(spec, scratch, progress=progress)
-            with self.locked("canonical", exported.digest.partition(":")[2][:32]) as folder:
+            with self.locked("canonical", _short(exported.digest)) as folder:
                 if _file_digests(folder) != _file_digests(scratch):
                     shutil.rmtree(folder, ignore_errors=True)
                     scratch.replace(folder)
+                stamps.keep_stamps(folder.with_suffix(stamps.SUFFIX), folder)
+                if before is not None:
+                    stamps.keep_stamps(record, source, json.dumps(_digests(exported)), files=before)
             return replace(exported, path=folder / exported.path.name)
         finally:
             shutil.rmtree(scratch, ignore_errors=True)
+
+    def _exported(self, spec: ModelSpec, note: str | None) -> CanonicalModel | None:
+        """What ``note`` says that came of a user's file; None without it, or where that is not as it was."""
+        if note is None:
+            return None
+        try:
+            digests = json.loads(note)
+            with self.locked("canonical", _short(digests["digest"])) as folder:
+                whole = stamps.unchanged_note(folder.with_suffix(stamps.SUFFIX), folder) is not None
+                return _opened(spec, folder, digests) if whole else None
+        except (ValueError, KeyError, TypeError):
+            return None
+
+
+def _source_stamps(path: Path) -> dict[str, stamps.Stamp] | None:
+    """Stamps of a user's file and its external data; None where the export will say what is wrong."""
+    try:
+        return stamps.stamps_of(path, external_files(path))
+    except (OSError, ValueError):
+        return None
+
+
+def _export_key(spec: ModelSpec) -> str:
+    """A key of all that an export depends on but the content of a user's file."""
+    return key_of([_described(spec), _code_digests(spec), installed_versions(_EXPORT_TOOLS)])
+
+
+def _short(digest: str) -> str:
+    return digest.partition(":")[2][:32]
+
+
+def _digests(canonical: CanonicalModel) -> dict[str, str]:
+    return {"source_digest": canonical.source_digest, "digest": canonical.digest}
 
 
 def _described(spec: ModelSpec) -> str:
@@ -148,8 +186,6 @@ def _file_digests(folder: Path) -> dict[str, str]:
 
 def _read_canonical(spec: ModelSpec, folder: Path) -> CanonicalModel | None:
     """An earlier export, or None where it is not there or not whole."""
-    import onnx
-
     try:
         known = json.loads((folder / _DIGESTS).read_text())
         record = folder.with_suffix(stamps.SUFFIX)
@@ -157,14 +193,20 @@ def _read_canonical(spec: ModelSpec, folder: Path) -> CanonicalModel | None:
             if known["files"] != _file_digests(folder):
                 return None
             stamps.keep_stamps(record, folder)
-        path = folder / "canonical.onnx"
-        graph = onnx.load(path, load_external_data=False).graph
-        found = {item.name: item for item in spec.inputs}
-        return CanonicalModel(
-            spec=replace(spec, inputs=tuple(found[value.name] for value in graph.input)),
-            path=path,
-            outputs=read_outputs(graph),
-            **known["digests"],
-        )
+        return _opened(spec, folder, known["digests"])
     except (OSError, ValueError, KeyError, TypeError, AssayError, RuntimeError):
         return None
+
+
+def _opened(spec: ModelSpec, folder: Path, digests: dict[str, str]) -> CanonicalModel:
+    import onnx
+
+    path = folder / "canonical.onnx"
+    graph = onnx.load(path, load_external_data=False).graph
+    found = {item.name: item for item in spec.inputs}
+    return CanonicalModel(
+        spec=replace(spec, inputs=tuple(found[value.name] for value in graph.input)),
+        path=path,
+        outputs=read_outputs(graph),
+        **digests,
+    )

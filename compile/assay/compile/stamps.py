@@ -9,12 +9,12 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable
 from pathlib import Path
 
 import msgspec
 
-__all__ = ["SUFFIX", "keep_stamps", "unchanged_note"]
+__all__ = ["SUFFIX", "Stamp", "keep_stamps", "stamps_of", "unchanged_note"]
 
 SUFFIX = ".stamps"
 
@@ -23,7 +23,7 @@ _CLOCK_TICK = 20_000_000
 _SECOND = 1_000_000_000
 
 
-class _Stamp(msgspec.Struct, frozen=True, kw_only=True):
+class Stamp(msgspec.Struct, frozen=True, kw_only=True):
     """What the file system says of one file: times in nanoseconds."""
 
     size: int
@@ -36,24 +36,36 @@ class _Stamp(msgspec.Struct, frozen=True, kw_only=True):
 class _Kept(msgspec.Struct, frozen=True, kw_only=True):
     """The stamps of files by their names below a path, and what whoever checked them had to say."""
 
-    files: dict[str, _Stamp]
+    files: dict[str, Stamp]
     note: str
 
 
-def keep_stamps(record: Path, path: Path, note: str = "") -> None:
-    """Write into ``record`` that ``path``, a file or all below a folder, was written or checked just now.
+def stamps_of(path: Path, beside: Iterable[str] = ()) -> dict[str, Stamp]:
+    """Stamps of ``path``, by name: all files below a folder; or a file, and those named ``beside`` it.
+
+    Raises OSError where one is not there.
+    """
+    if not path.is_dir():
+        return {name: _stamp(path.parent / (name or path.name)) for name in ("", *beside)}
+    files = [Path(folder, name) for folder, _, names in os.walk(path, onerror=_raise) for name in names]
+    return {str(file.relative_to(path)): _stamp(file) for file in files}
+
+
+def keep_stamps(record: Path, path: Path, note: str = "", *, files: dict[str, Stamp] | None = None) -> None:
+    """Write into ``record`` that ``path`` was written or checked just now, or when ``files`` were its stamps.
 
     Nothing is kept where times tell too little: on a file system whose times are whole seconds, or where a
     file is of the future. Raises OSError.
     """
-    files = dict(_stamps(path))
+    if files is None:
+        files = stamps_of(path)
     record.unlink(missing_ok=True)
     since = time.time_ns() - max((each.changed for each in files.values()), default=0)
     if since < 0 or any(each.changed % _SECOND == 0 for each in files.values()):
         return
     # A change within the same tick of the clock would leave the same stamp.
     time.sleep(max(0, _CLOCK_TICK - since) / _SECOND)
-    if dict(_stamps(path)) == files:
+    if stamps_of(path, files.keys() - {""}) == files:
         record.parent.mkdir(parents=True, exist_ok=True)
         record.write_bytes(msgspec.json.encode(_Kept(files=files, note=note)))
 
@@ -62,24 +74,14 @@ def unchanged_note(record: Path, path: Path) -> str | None:
     """The note that was kept of ``path``; None where it is not as ``record`` has it."""
     try:
         kept = msgspec.json.decode(record.read_bytes(), type=_Kept)
-        return kept.note if dict(_stamps(path)) == kept.files else None
+        return kept.note if stamps_of(path, kept.files.keys() - {""}) == kept.files else None
     except (OSError, msgspec.MsgspecError, UnicodeDecodeError):
         return None
 
 
-def _stamps(path: Path) -> Iterator[tuple[str, _Stamp]]:
-    """Every file at or below ``path``; raises OSError where there is nothing."""
-    if not path.is_dir():
-        yield "", _stamp(path.lstat())
-        return
-    for folder, _, names in os.walk(path, onerror=_raise):
-        for name in names:
-            file = Path(folder, name)
-            yield str(file.relative_to(path)), _stamp(file.lstat())
-
-
-def _stamp(status: os.stat_result) -> _Stamp:
-    return _Stamp(
+def _stamp(path: Path) -> Stamp:
+    status = path.lstat()
+    return Stamp(
         size=status.st_size,
         modified=status.st_mtime_ns,
         changed=status.st_ctime_ns,

@@ -16,7 +16,7 @@ from assay.errors import ExternalDataError, ModelError
 if TYPE_CHECKING:
     import onnx
 
-__all__ = ["LoadedModel", "load_safely", "parse_model", "tensors_of"]
+__all__ = ["LoadedModel", "external_files", "load_safely", "parse_model", "tensors_of"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -65,6 +65,19 @@ def parse_model(content: bytes, name: str) -> onnx.ModelProto:
     if not (model.ir_version > 0 and model.HasField("graph") and model.opset_import and model.graph.output):
         raise ModelError(f"{name!r} is not an ONNX model, or is truncated: it lacks a graph or its versions.")
     return model
+
+
+def external_files(path: Path) -> set[str]:
+    """What the model at ``path`` names as files of external data; none where it cannot be read.
+
+    Only names: nothing says that such files are there, or may be read.
+    """
+    try:
+        model = parse_model(path.read_bytes(), str(path))
+    except (OSError, ModelError):
+        return set()
+    entries = (entry for tensor in tensors_of(model) for entry in tensor.external_data)
+    return {entry.value for entry in entries if entry.key == "location"}
 
 
 def tensors_of(model: onnx.ModelProto) -> Iterator[onnx.TensorProto]:
