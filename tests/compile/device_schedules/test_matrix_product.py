@@ -22,7 +22,7 @@ from .test_conv2d import normal, reference
 
 Array = npt.NDArray[Any]
 # One target for each instruction, and one without any.
-TARGETS = ("cuda-sm_75", "cuda-sm_80", "rocm-gfx942", "rocm-gfx1100", "rocm-gfx1201", "rocm-gfx1030", "metal")
+TARGETS = ("cuda-sm_75", "cuda-sm_80", "rocm-gfx942", "rocm-gfx1100", "rocm-gfx1201", "rocm-gfx1030")
 INSTRUCTIONS = {
     "cuda-sm_75": (CodeFormat.PTX, r"mma\.sync\.aligned\.m16n8k8\.row\.col\.f32\.f16"),
     "cuda-sm_90": (CodeFormat.PTX, r"mma\.sync\.aligned\.m16n8k16\.row\.col\.f32\.f16"),

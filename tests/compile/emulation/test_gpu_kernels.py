@@ -102,23 +102,52 @@ def test_blocks_and_threads_have_three_dimensions(tmp_path: Path) -> None:
     assert np.array_equal(out, np.arange(30)[:, None] * 100 + np.arange(24))
 
 
-def test_simdgroup_matrices(tmp_path: Path) -> None:
-    source = """#include <metal_stdlib>
+_MATRICES = """#include <metal_stdlib>
 using namespace metal;
 kernel void product(
-    device float* a [[ buffer(0) ]], device float* b [[ buffer(1) ]], device float* c [[ buffer(2) ]],
+    device half* a [[ buffer(0) ]], device half* b [[ buffer(1) ]], device float* c [[ buffer(2) ]],
     uint blockIdx [[threadgroup_position_in_grid]], uint threadIdx [[thread_position_in_threadgroup]]) {
-  simdgroup_float8x8 x, y, z = make_filled_simdgroup_matrix<float, 8, 8>(1.0f);
-  simdgroup_load(x, a, 8);
-  simdgroup_load(y, b, 8, ulong2(0, 0), true);
-  simdgroup_multiply_accumulate(z, x, y, z);
-  simdgroup_store(z, c, 8);
+  threadgroup float sums[64];
+  simdgroup_half8x8 x, y;
+  simdgroup_float8x8 z = make_filled_simdgroup_matrix<float, 8, 8>(1.0f);
+  simdgroup_load(x, a + LEFT, 8);
+  simdgroup_load(y, b, 8, 0, true);
+  if (CONDITION) simdgroup_multiply_accumulate(z, x, y, z);
+  simdgroup_store(z, sums, 8);
+  BARRIER
+  for (int i = threadIdx; i < 64; i += 32) c[63 - i] = sums[63 - i];
 }"""
-    kernels = EmulatedKernels(source, ["product"], Language.METAL, tmp_path)
+
+
+def matrices_product(
+    folder: Path,
+    left: str = "0",
+    condition: str = "true",
+    barrier: str = "simdgroup_barrier(mem_flags::mem_threadgroup);",
+) -> tuple[np.ndarray[Any, Any], np.ndarray[Any, Any]]:
+    """What SIMD-group matrices give, and what they should."""
+    source = _MATRICES.replace("LEFT", left).replace("CONDITION", condition).replace("BARRIER", barrier)
+    kernels = EmulatedKernels(source, ["product"], Language.METAL, folder)
     random = np.random.default_rng(0)
-    a, b, c = (random.standard_normal((8, 8)).astype(np.float32) for _ in range(3))
+    a, b = (random.standard_normal((size, 8)).astype(np.float16) for size in (16, 8))
+    c = np.zeros((8, 8), np.float32)
     kernels.launch("product", (1, 1, 1), (32, 1, 1), [pointer(a), pointer(b), pointer(c)])
-    np.testing.assert_allclose(c, a @ b.T + 1, rtol=1e-5, atol=1e-5)
+    return c, a[:8].astype(np.float32) @ b.T.astype(np.float32) + 1
+
+
+def test_simdgroup_matrices(tmp_path: Path) -> None:
+    found, expected = matrices_product(tmp_path)
+    np.testing.assert_allclose(found, expected, rtol=1e-6, atol=1e-6)
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [{"left": "threadIdx / 16 * 8"}, {"condition": "threadIdx < 24"}, {"barrier": ""}],
+    ids=["another address", "not all threads", "no barrier"],
+)
+def test_wrong_use_of_simdgroup_matrices_shows(wrong: dict[str, str], tmp_path: Path) -> None:
+    found, _ = matrices_product(tmp_path, **wrong)
+    assert np.isnan(found).any()
 
 
 def test_functions_that_metal_lacks_do_not_compile(tmp_path: Path) -> None:

@@ -28,6 +28,7 @@ from assay.compile.device_schedules.shared_tiles import (
     fitted_tile,
     shared_tiles,
 )
+from assay.compile.device_schedules.simdgroup_product import simdgroup_product_kernels
 from assay.compile.schedules.ir import (
     Buffer,
     Expr,
@@ -52,7 +53,7 @@ __all__ = ["shared_product_kernels"]
 
 def shared_product_kernels(product: SharedProduct, target: GpuTarget) -> list[Stmt] | None:
     """Launches that compute ``product``; None where ``target`` has no tiles."""
-    made = matrix_product_kernels(product, target)
+    made = matrix_product_kernels(product, target) or simdgroup_product_kernels(product, target)
     if made is not None:
         return made
     product = replace(product, left=widened(product.left), right=widened(product.right))

@@ -9,13 +9,17 @@ from assay.compile.targets.gpu_target import GpuApi, GpuTarget
 
 __all__ = [
     "FEW_ROWS",
+    "SIMDGROUP_MATRIX",
     "SYMBOLIC_SIZE",
     "MatrixTile",
     "SharedTile",
+    "SimdgroupTile",
     "fitted_matrix_tile",
+    "fitted_simdgroup_tile",
     "fitted_tile",
     "matrix_tiles",
     "shared_tiles",
+    "simdgroup_tiles",
 ]
 
 FEW_ROWS = 16
@@ -23,6 +27,9 @@ FEW_ROWS = 16
 
 SYMBOLIC_SIZE = 512
 """What a size that is known only when the model runs is taken for."""
+
+SIMDGROUP_MATRIX = 8
+"""Rows and columns of Metal's SIMD-group matrices."""
 
 # A multiply-add takes a cycle of a thread. So does an element that comes from shared memory, about; one that
 # comes from a device's memory takes several, with what stores it in shared memory.
@@ -179,3 +186,97 @@ def fitted_matrix_tile(batch: int, rows: int, columns: int) -> MatrixTile:
         return max(blocks, _BUSY_BLOCKS) * float(tile.rows + tile.columns)
 
     return min(_MATRIX_TILES, key=cost)
+
+
+@dataclass(frozen=True, kw_only=True)
+class SimdgroupTile:
+    """A block of ``groups`` SIMD-groups computes ``rows`` by ``columns``, each of them a part.
+
+    ``groups_down`` of them lie below each other.
+    """
+
+    rows: int
+    columns: int
+    groups: int
+    groups_down: int
+
+    group_threads = 32
+    """Threads of a SIMD-group."""
+
+    @property
+    def threads(self) -> int:
+        """Threads of a block."""
+        return self.groups * self.group_threads
+
+    @property
+    def groups_across(self) -> int:
+        """SIMD-groups beside each other."""
+        return self.groups // self.groups_down
+
+    @property
+    def group_rows(self) -> int:
+        """Rows that a SIMD-group computes."""
+        return self.rows // self.groups_down
+
+    @property
+    def group_columns(self) -> int:
+        """Columns that a SIMD-group computes."""
+        return self.columns // self.groups_across
+
+    @property
+    def results(self) -> int:
+        """Sums in float32 that lie in shared memory at a time: a row of matrices of each SIMD-group."""
+        return self.groups * SIMDGROUP_MATRIX * self.group_columns
+
+    @staticmethod
+    def steps(element_bytes: int) -> int:
+        """Of the reduction, whose operands are in shared memory at a time."""
+        return 64 // element_bytes
+
+    @staticmethod
+    def pitch(length: int, element_bytes: int) -> int:
+        """Elements from one line of a panel to the next, of ``length`` elements beside each other.
+
+        Vectors of 16 bytes stay aligned, and lines begin in different banks.
+        """
+        return length + 16 // element_bytes
+
+    def shared_bytes(self, element_bytes: int) -> int:
+        """Of both panels, however they lie, and the results."""
+        steps, pitch = self.steps(element_bytes), self.pitch
+        longest = (
+            max(size * pitch(steps, element_bytes), steps * pitch(size, element_bytes))
+            for size in (self.rows, self.columns)
+        )
+        return element_bytes * sum(longest) + 4 * self.results
+
+
+# 16 matrices of sums take 32 registers of a thread, what it multiplies and brings as many again.
+_SIMDGROUP_TILES = (
+    SimdgroupTile(rows=64, columns=64, groups=4, groups_down=2),
+    SimdgroupTile(rows=32, columns=64, groups=4, groups_down=2),
+    SimdgroupTile(rows=32, columns=32, groups=4, groups_down=2),
+    SimdgroupTile(rows=16, columns=64, groups=4, groups_down=1),
+    SimdgroupTile(rows=8, columns=64, groups=4, groups_down=1),
+)
+
+
+def simdgroup_tiles() -> tuple[SimdgroupTile, ...]:
+    """The tiles of products by Metal's SIMD-group matrices."""
+    return _SIMDGROUP_TILES
+
+
+def fitted_simdgroup_tile(batch: int, rows: int, columns: int) -> SimdgroupTile:
+    """The tile that is estimated to be fastest for ``batch`` products of ``rows`` by ``columns``.
+
+    A matrix product is taken for as many multiply-adds of threads.
+    """
+
+    def cost(tile: SimdgroupTile) -> float:
+        blocks = batch * -(-rows // tile.rows) * -(-columns // tile.columns)
+        own = tile.rows * tile.columns / tile.threads
+        own += _SHARED_READ * (tile.group_rows + tile.group_columns) / tile.group_threads
+        own += _DEVICE_READ * (tile.rows + tile.columns) / tile.threads
+        return max(blocks * tile.threads, _BUSY_THREADS[GpuApi.METAL]) * own
+
+    return min(_SIMDGROUP_TILES, key=cost)

@@ -165,50 +165,8 @@ namespace fast {
 ASSAY_FUNCTIONS
 }
 
-// Every lane holds, loads, multiplies and stores the whole matrix: the results are those of the group.
-template <class T, int R, int C>
-struct simdgroup_matrix {
-  T values[R][C];
-};
-using simdgroup_float8x8 = simdgroup_matrix<float, 8, 8>;
-using simdgroup_half8x8 = simdgroup_matrix<half, 8, 8>;
-
-template <class T, int R, int C>
-simdgroup_matrix<T, R, C> make_filled_simdgroup_matrix(T value) {
-  simdgroup_matrix<T, R, C> result;
-  for (auto& row : result.values)
-    for (T& each : row) each = value;
-  return result;
-}
-template <class T, int R, int C>
-void simdgroup_load(simdgroup_matrix<T, R, C>& matrix, const T* source, ulong stride = C, ulong2 origin = {0, 0},
-                    bool transpose = false) {
-  for (int i = 0; i < R; i++)
-    for (int j = 0; j < C; j++)
-      matrix.values[i][j] = transpose ? source[(origin.x + j) * stride + origin.y + i]
-                                      : source[(origin.y + i) * stride + origin.x + j];
-  assay::from_lane<int>(0, 0);
-}
-template <class T, int R, int C>
-void simdgroup_store(const simdgroup_matrix<T, R, C>& matrix, T* target, ulong stride = C, ulong2 origin = {0, 0},
-                     bool transpose = false) {
-  assay::from_lane<int>(0, 0);
-  for (int i = 0; i < R; i++)
-    for (int j = 0; j < C; j++)
-      (transpose ? target[(origin.x + j) * stride + origin.y + i]
-                 : target[(origin.y + i) * stride + origin.x + j]) = matrix.values[i][j];
-}
-template <class T, class A, int R, int K, int C>
-void simdgroup_multiply_accumulate(simdgroup_matrix<T, R, C>& result, const simdgroup_matrix<A, R, K>& a,
-                                   const simdgroup_matrix<A, K, C>& b, const simdgroup_matrix<T, R, C>& sum) {
-  simdgroup_matrix<T, R, C> total = sum;
-  for (int i = 0; i < R; i++)
-    for (int k = 0; k < K; k++)
-      for (int j = 0; j < C; j++) total.values[i][j] += T(a.values[i][k]) * T(b.values[k][j]);
-  result = total;
-}
-
 }  // namespace metal
+#include "simdgroup_matrix.hpp"
 
 template <class T, class U>
 T as_type(U value) {
