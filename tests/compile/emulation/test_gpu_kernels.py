@@ -150,6 +150,19 @@ def test_wrong_use_of_simdgroup_matrices_shows(wrong: dict[str, str], tmp_path: 
     assert np.isnan(found).any()
 
 
+def test_functions_of_vectors(tmp_path: Path) -> None:
+    source = """kernel void k(device float4* a [[ buffer(0) ]], device int4* b [[ buffer(1) ]]) {
+      a[0] = metal::max(metal::min(a[0], float4(2.0f)), a[1]);
+      b[0] = metal::clamp(b[0], int4(-1), int4(1));
+    }"""
+    kernels = EmulatedKernels(source, ["k"], Language.METAL, tmp_path)
+    a = np.array([1, 3, -4, 2, 0, 0, -1, 5], np.float32)
+    b = np.array([-7, 0, 1, 9], np.int32)
+    kernels.launch("k", (1, 1, 1), (1, 1, 1), [pointer(a), pointer(b)])
+    assert a[:4].tolist() == [1, 2, -1, 5]
+    assert b.tolist() == [-1, 0, 1, 1]
+
+
 def test_functions_that_metal_lacks_do_not_compile(tmp_path: Path) -> None:
     source = "kernel void k(device float* a [[ buffer(0) ]]) { a[0] = erff(a[0]); }"
     with pytest.raises(EmulatorError, match="erff"):

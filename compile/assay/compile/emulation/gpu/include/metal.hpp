@@ -99,6 +99,16 @@ T min(T a, T b) {
 }
 inline float max(float a, float b) { return __builtin_fmaxf(a, b); }
 inline float min(float a, float b) { return __builtin_fminf(a, b); }
+template <class T, int N>
+assay::Vector<T, N> max(assay::Vector<T, N> a, assay::Vector<T, N> b) {
+  for (int i = 0; i < N; i++) a[i] = max(a[i], b[i]);
+  return a;
+}
+template <class T, int N>
+assay::Vector<T, N> min(assay::Vector<T, N> a, assay::Vector<T, N> b) {
+  for (int i = 0; i < N; i++) a[i] = min(a[i], b[i]);
+  return a;
+}
 template <class T>
 T clamp(T x, T low, T high) {
   return min(max(x, low), high);
