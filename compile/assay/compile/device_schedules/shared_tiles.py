@@ -78,8 +78,8 @@ def _tile(rows: int, columns: int, steps: int, thread_rows: int, thread_columns:
 
 
 # 64 sums of a thread and what it multiplies are within the 128 registers with which an SM of NVIDIA still
-# holds two blocks of 256 threads; Apple's have half as many registers. LLVM for AMD reads all that an
-# unrolled loop reads first: more than 8 steps would take more registers than a thread has.
+# holds two blocks of 256 threads. LLVM for AMD reads all that an unrolled loop reads first: more than 8 steps
+# would take more registers than a thread has.
 _TILES: Mapping[GpuApi, tuple[SharedTile, ...]] = {
     GpuApi.CUDA: (
         _tile(128, 128, 8, 8, 8),
@@ -99,20 +99,13 @@ _TILES: Mapping[GpuApi, tuple[SharedTile, ...]] = {
         _tile(16, 64, 8, 4, 4),
         _tile(8, 64, 8, 4, 2),
     ),
-    GpuApi.METAL: (
-        _tile(64, 64, 16, 8, 4),
-        _tile(32, 64, 16, 4, 4),
-        _tile(32, 32, 16, 4, 2),
-        _tile(16, 64, 16, 4, 4),
-        _tile(8, 64, 32, 4, 2),
-    ),
 }
 # Threads that a device of middle size runs at a time, with as many registers as these kernels take.
 _BUSY_THREADS = {GpuApi.CUDA: 32768, GpuApi.ROCM: 32768, GpuApi.METAL: 8192}
 
 
 def shared_tiles(target: GpuTarget) -> tuple[SharedTile, ...]:
-    """The tiles within the limits of ``target``; none where its products do not use shared memory."""
+    """The tiles within the limits of ``target``; none where its products are computed in other ways."""
     return tuple(
         tile
         for tile in _TILES.get(target.scheduled_for.api, ())
@@ -251,7 +244,8 @@ class SimdgroupTile:
         return element_bytes * sum(longest) + 4 * self.results
 
 
-# 16 matrices of sums take 32 registers of a thread, what it multiplies and brings as many again.
+# 16 matrices of sums take 32 registers of a thread, what it multiplies and brings as many again: Apple's GPUs
+# have half as many as NVIDIA's.
 _SIMDGROUP_TILES = (
     SimdgroupTile(rows=64, columns=64, groups=4, groups_down=2),
     SimdgroupTile(rows=32, columns=64, groups=4, groups_down=2),

@@ -48,7 +48,8 @@ from assay.compile.targets.gpu_target import GpuApi, GpuTarget
 
 __all__ = ["simdgroup_product_kernels"]
 
-# Metal has matrices of these dtypes, and multiplies them into matrices of float32.
+# Metal has matrices of these dtypes. Its header multiplies each into matrices of float32, on which kernels of
+# llama.cpp rely too (ggml-metal.metal, kernel_mul_mm).
 _ELEMENT_BYTES = {"float32": 4, "float16": 2}
 _SIZE = SIMDGROUP_MATRIX
 
