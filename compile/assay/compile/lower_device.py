@@ -87,6 +87,7 @@ def _fused(module: Any, target: GpuTarget, tvm_target: Any, profile: Profile, pr
     from assay.compile.passes.constants import fold_constant_movement
     from assay.compile.passes.device_forms import refuse_scans, to_device_forms
     from assay.compile.passes.device_operators import convert_for_devices
+    from assay.compile.passes.half_weights import keep_half_weights
     from assay.compile.passes.large_weights import split_large_weights
     from assay.compile.passes.normalize import normalize
     from assay.compile.passes.norms import join_norms
@@ -98,6 +99,7 @@ def _fused(module: Any, target: GpuTarget, tvm_target: Any, profile: Profile, pr
         module = name_inputs_plainly(module)
         if profile.fuse:
             module = join_norms(module)
+        module = keep_half_weights(module, target.largest_buffer)
         module = convert_for_devices(module, target.most_buffers)
         module = fold_constant_movement(normalize(module))
         if profile.fuse:

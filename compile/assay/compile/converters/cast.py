@@ -10,7 +10,10 @@ from tvm import relax, te
 from assay.compile.passes.constants import array_of, is_half
 from assay.compile.schedules.half import widened_bits
 
-__all__ = ["convert_cast"]
+__all__ = ["WIDENED", "convert_cast"]
+
+WIDENED = "assay.widened"
+"""An attribute of the functions that widen computed numbers: the dtype that these have."""
 
 _FLOAT = 1  # onnx.TensorProto.FLOAT
 _HALVES = ("float16", "bfloat16")
@@ -29,7 +32,8 @@ def convert_cast(builder: Any, inputs: Any, attributes: Mapping[str, Any], opset
         return None
     if array_of(x) is not None:
         return builder.emit(relax.op.astype(x, "float32")) if is_half(array_of(x)) else None
-    return builder.emit(builder.call_te(_widen, x, dtype, primfunc_name_hint="widen"))
+    made = builder.call_te(_widen, x, dtype, primfunc_name_hint="widen", primfunc_attrs={WIDENED: dtype})
+    return builder.emit(made)
 
 
 def _widen(x: Any, dtype: str) -> Any:

@@ -12,6 +12,7 @@ from typing import Any
 from assay.compile.device_schedules.conv2d import schedule_conv2d
 from assay.compile.device_schedules.gemm import schedule_gemm
 from assay.compile.device_schedules.quantized_product import schedule_quantized_product
+from assay.compile.device_schedules.table_rows import schedule_table_rows
 from assay.compile.schedules.blocks import FusedFunction, UnreadableFunctionError, read_function
 from assay.compile.targets.gpu_target import GpuTarget
 from assay.compile.tvm_import import import_tensor_intrinsics
@@ -23,6 +24,7 @@ _SCHEDULED = "tirx.is_scheduled"
 _GROUPED = "group_conv2d"
 _OURS: tuple[Callable[[FusedFunction, GpuTarget], Any], ...] = (
     schedule_quantized_product,
+    schedule_table_rows,
     schedule_gemm,
     schedule_conv2d,
 )

@@ -113,8 +113,8 @@ def _fitted(product: FewRows, tile: RowTile) -> RowTile:
         tile = replace(tile, vectors=max(1, tile.vectors // 2))
     if rows is not None:
         tile = replace(tile, rows=-(-rows // -(-rows // tile.rows)))
-    if weights.steps % tile.left_lanes or weights.codes % tile.left_lanes:
-        tile = replace(tile, left_lanes=1)
+    while weights.steps % tile.left_lanes or weights.codes % tile.left_lanes:
+        tile = replace(tile, left_lanes=tile.left_lanes // 2)
     while tile.step_threads > blocks:
         tile = replace(tile, step_threads=tile.step_threads // 2)
     while tile.column_threads > 1 and tile.width > outputs:

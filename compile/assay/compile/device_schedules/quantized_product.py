@@ -1,22 +1,23 @@
-"""Products with block-quantized weights on a device.
+"""Products with weights of 4, 8 or 16 bits on a device.
 
-With few rows, as in a step of a decoder, each word of codes is read once and unpacked in registers for all
-rows; the scale and the zero point of a block are applied to its sum. With more rows the weights are
-dequantized to memory of the call, and an ordinary product follows. Where the number of rows is symbolic, all
-forms are there, and the grid of those that do not apply is empty.
+With few rows, as in a step of a decoder, each word of weights is read once and unpacked in registers for all
+rows; the scale and the zero point of a block are applied to its sum. With more rows an ordinary product reads
+weights of 16 bits, or what codes are dequantized to in memory of the call. Where the number of rows is
+symbolic, all forms are there, and the grid of those that do not apply is empty.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 from tvm import tirx
 
 from assay.compile.device_schedules.block_product import SharedProduct
 from assay.compile.device_schedules.device_stages import element_kernel, elementwise_kernel, finished
-from assay.compile.device_schedules.few_rows import FewRows, Weights, few_rows_kernel
+from assay.compile.device_schedules.few_rows import FewRows, few_rows_kernel
 from assay.compile.device_schedules.gemm import with_stages
+from assay.compile.device_schedules.panel_weights import PanelWeights, dequantized_numbers, panel_weights
 from assay.compile.device_schedules.quantized_weights import BLOCK_PRODUCT, GATED, NORMED, PANEL, SQUARES
 from assay.compile.device_schedules.register_product import Product, product_kernel
 from assay.compile.device_schedules.row_norm import RowNorm, norm_kernel
@@ -32,68 +33,18 @@ from assay.compile.schedules.ir import (
     Expr,
     Stmt,
     as_int,
-    bind,
-    broadcast,
-    const_like,
-    floordiv,
-    floormod,
     i64,
     if_then,
     lanes_at,
     load,
-    seq,
     simplify,
     store,
     substitute,
     unflatten,
-    vector_dtype,
 )
 from assay.compile.targets.gpu_target import GpuTarget
 
 __all__ = ["schedule_quantized_product"]
-
-
-@dataclass(frozen=True, kw_only=True)
-class _Weights(Weights):
-    """A weight of 4 or 8 bits as ``quantized_weights`` lays it out. ``zeros``: None for the middle."""
-
-    bits: int
-    words: Buffer
-    scales: Buffer
-    zeros: Buffer | None
-
-    def word(self, number: Expr, output: Expr, lanes: int) -> Expr:
-        return in_panel(self.words, number, output, lanes)
-
-    def code(self, word: Expr, position: int, lanes: int) -> Expr:
-        mask = ((1 << self.bits) - 1) << (position * self.bits)
-        last = position == self.codes - 1
-        signed = const_like(mask - (1 << 32) if last else mask, "int32")
-        value = tirx.Cast(vector_dtype("float32", lanes), tirx.bitwise_and(word, broadcast(signed, lanes)))
-        return value + broadcast(const_like(2.0**31, "float32"), lanes) if last else value
-
-    def unit(self, position: int) -> float:
-        return 2.0 ** (position * self.bits)
-
-    def scaled(self, total: Expr, left: Expr, block: Expr, output: Expr, lanes: int) -> Expr:
-        return (total - broadcast(left, lanes) * self.zero(block, output, lanes)) * self.scale(
-            block, output, lanes
-        )
-
-    def scale(self, block: Expr, output: Expr, lanes: int) -> Expr:
-        """Scales of a block for consecutive outputs."""
-        return in_panel(self.scales, block, output, lanes)
-
-    def zero(self, block: Expr, output: Expr, lanes: int) -> Expr:
-        """Zero points of a block for consecutive outputs."""
-        if self.zeros is None:
-            return broadcast(const_like(float(1 << (self.bits - 1)), "float32"), lanes)
-        return in_panel(self.zeros, block, output, lanes)
-
-
-def in_panel(buffer: Buffer, step: Expr, output: Expr, lanes: int) -> Expr:
-    """Consecutive outputs of a step of a buffer [panels, steps, PANEL]."""
-    return load(buffer, floordiv(output, PANEL), step, lanes_at(floormod(output, PANEL), lanes))
 
 
 def schedule_quantized_product(function: FusedFunction, target: GpuTarget) -> Expr | None:
@@ -102,7 +53,7 @@ def schedule_quantized_product(function: FusedFunction, target: GpuTarget) -> Ex
     if anchor is None or anchor.annotations["assay.schedule"] != BLOCK_PRODUCT:
         return None
     dequantized = next(block for block in function.blocks if block.name == "dequantized")
-    weights = _weights(anchor, dequantized)
+    weights = panel_weights(anchor, dequantized)
     source = next(each for each in loads_of(anchor.value) if _is_left(each, anchor, dequantized))
     *leading, _ = anchor.spatial_extents
     rows = i64(1)
@@ -182,34 +133,12 @@ def _is_left(access: Expr, anchor: Block, dequantized: Block) -> bool:
     return not any(access.source.same_as(other) for other in (anchor.output, dequantized.output))
 
 
-def _weights(anchor: Block, dequantized: Block) -> _Weights:
-    loads = list(loads_of(dequantized.value))
-    words = next(each.source for each in loads if str(each.ty.dtype) == "int32")
-    *zeros, scales = (each.source for each in loads if not each.source.same_as(words))
-    outputs, steps = (as_int(extent) for extent in dequantized.spatial_extents)
-    assert outputs is not None
-    assert steps is not None
-    bits, block = (int(str(anchor.annotations[key])) for key in ("assay.bits", "assay.block"))
-    return _Weights(
-        bits=bits,
-        block=block,
-        outputs=outputs,
-        steps=steps,
-        codes=32 // bits,
-        dtype="int32",
-        grain=PANEL,
-        words=words,
-        scales=scales,
-        zeros=zeros[0] if zeros else None,
-    )
-
-
 def _kernels(
     few_rows: FewRows,
     product: FewRows,
     before: Sequence[Stmt],
     behind: Sequence[Stmt],
-    weights: _Weights,
+    weights: PanelWeights,
     target: GpuTarget,
 ) -> tuple[list[Stmt], list[Buffer]] | None:
     """The kernels for the number of rows that there is, or for all numbers, and their workspaces.
@@ -235,14 +164,18 @@ def _kernels(
 
 
 def _many_rows(
-    product: FewRows, weights: _Weights, target: GpuTarget, rows: RowTile
+    product: FewRows, weights: PanelWeights, target: GpuTarget, rows: RowTile
 ) -> tuple[list[Stmt], list[Buffer]] | None:
-    """Dequantize to a workspace, and multiply by that; None where the target has no tiles."""
+    """An ordinary product with the numbers that the weights are; None where the target has no tiles."""
     panels, steps, lanes = -(-weights.outputs // PANEL), i64(weights.steps), rows.left_lanes
-    real = tirx.decl_buffer([i64(panels), steps, i64(PANEL)], "float32", name="real")
-    kernels, own, read = [_dequantize(weights, real, rows)], [real], product.left
+    tile = device_tile(target.api)
+    # Reads of single elements beside those of vectors would make all of them single ones.
+    in_vectors = tile is None or tile.lanes > 1
+    numbers = weights.in_place() if in_vectors else None
+    numbers = numbers or dequantized_numbers(weights, rows)
+    kernels, own, read = [*numbers.kernels], [*numbers.own], product.left
     if lanes > 1 and weights.steps % lanes == 0:
-        # Reads of single elements beside those of vectors would make all of them single ones.
+        # The same of the left operand.
         left = tirx.decl_buffer([product.rows, steps], "float32", name="left")
 
         def copied(index: Sequence[Expr]) -> Stmt:
@@ -253,7 +186,6 @@ def _many_rows(
         own.append(left)
         read = lambda row, step, lanes: load(left, row, lanes_at(step, lanes))  # noqa: E731
     finish = _guarded(product.finish, weights)
-    tile = device_tile(target.api)
     if tile is not None:
         form = Product(
             batch=(),
@@ -261,7 +193,7 @@ def _many_rows(
             columns=i64(panels * PANEL),
             steps=(steps,),
             left=lambda batch, row, steps: read(row, steps[0], 1),
-            right=lambda batch, steps, column, lanes: in_panel(real, steps[0], column, lanes),
+            right=lambda batch, steps, column, lanes: numbers.read(steps[0], column, lanes),
             finish=finish,
         )
         return [*kernels, product_kernel(form, tile)], own
@@ -276,7 +208,7 @@ def _many_rows(
             lanes=LANES if weights.steps % LANES == 0 else 1,
         ),
         right=Operand(
-            read=lambda batch, column, step, lanes: in_panel(real, step, column, lanes),
+            read=lambda batch, column, step, lanes: numbers.read(step, column, lanes),
             by_step=False,
             lanes=LANES,
         ),
@@ -287,7 +219,7 @@ def _many_rows(
 
 
 def _guarded(
-    finish: Callable[[Expr, Expr, Expr], Stmt], weights: _Weights
+    finish: Callable[[Expr, Expr, Expr], Stmt], weights: PanelWeights
 ) -> Callable[[Sequence[Expr], Expr, Expr, Expr], Stmt]:
     """``finish`` without the outputs that only fill the last panel."""
 
@@ -296,29 +228,3 @@ def _guarded(
         return stored if weights.outputs % PANEL == 0 else if_then(column < weights.outputs, stored)
 
     return done
-
-
-def _dequantize(weights: _Weights, real: Buffer, tile: RowTile) -> Stmt:
-    """Write ``real`` [panels, steps, PANEL]: a thread for each word of as many outputs as a vector has."""
-    lanes, count = tile.lanes, -(-weights.steps // weights.codes)
-
-    def element(index: Sequence[Expr]) -> Stmt:
-        panel, number, place = index[0], index[1], simplify(index[2] * lanes)
-        column = simplify(panel * PANEL + place)
-        block = floordiv(number, weights.block // weights.codes)
-        dtype = vector_dtype(weights.dtype, lanes)
-        word = tirx.decl_buffer([i64(1)], dtype, name="word", scope="local")
-        scale, one = bind("scale", weights.scale(block, column, lanes))
-        zero, two = bind("zero", weights.zero(block, column, lanes))
-        read = store(word, weights.word(number, column, lanes), 0)
-        statements = [tirx.AllocBuffer(word), read, *one, *two]
-        for i in range(weights.codes):
-            step = simplify(number * weights.codes + i)
-            unit = broadcast(const_like(1 / weights.unit(i), "float32"), lanes)
-            value = (weights.code(load(word, 0), i, lanes) * unit - zero) * scale
-            put = store(real, value, panel, step, lanes_at(place, lanes))
-            inside = weights.steps % weights.codes == 0
-            statements.append(put if inside else if_then(step < weights.steps, put))
-        return seq(statements)
-
-    return element_kernel([i64(-(-weights.outputs // PANEL)), i64(count), i64(PANEL // lanes)], element)

@@ -1,13 +1,15 @@
-"""Tensor expressions over block-quantized weights for devices, and how the weights lie in memory.
+"""Tensor expressions over weights of 4, 8 and 16 bits for devices, and how the weights lie in memory.
 
 Words of 32 bits hold the codes of consecutive k of one row of the weight, the first in the lowest bits; the
 highest bit is inverted, so that what the highest bits are as a signed number is a code less the middle one.
 The rows form panels: of the rows of one, the first words lie beside each other, then the second ones, so that
-threads or lanes of consecutive outputs read consecutive words. Scales and zero points lie likewise.
+threads or lanes of consecutive outputs read consecutive words. Scales and zero points lie likewise. Words of
+two numbers of 16 bits (``half_weights.py``) are in the same order.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -15,10 +17,12 @@ import numpy as np
 import numpy.typing as npt
 from tvm import te, tirx
 
+from assay.compile.device_schedules.half_weights import HALVES, half_words, widened_half
 from assay.compile.schedules.block_problem import BlockCall
 
 __all__ = [
     "BLOCK_PRODUCT",
+    "BLOCK_ROWS",
     "GATED",
     "NORMED",
     "PANEL",
@@ -38,6 +42,9 @@ GATED = "gated"
 
 BLOCK_PRODUCT = "device_block_product"
 """The annotation ``assay.schedule`` of a product."""
+
+BLOCK_ROWS = "device_block_rows"
+"""The annotation ``assay.schedule`` of rows of a table."""
 
 PANEL = 16
 """Rows of a panel."""
@@ -61,12 +68,15 @@ def codes_per_word(call: BlockCall) -> int:
 
 
 def word_weights(call: BlockCall, codes: Array, *numbers: Array) -> list[Array]:
-    """The operands of a ``BlockCall`` as they lie on devices.
+    """The operands of the weight of a ``BlockCall`` as they lie on devices.
 
     ``codes`` uint8 [rows, blocks, block * bits / 8] become int32 [panels, blocks * block * bits / 32, PANEL],
     and ``numbers`` (scales, then zero points where there are any) float32 [rows, blocks] become
-    [panels, blocks, PANEL]. Behind the last row are zeros.
+    [panels, blocks, PANEL]. Of numbers of 16 bits, ``codes`` is these [rows, columns], which become int32
+    [panels, ceil(columns / 2), PANEL]. Behind the last row are zeros.
     """
+    if call.dtype:
+        return [_panels(half_words(codes))]
     words = np.ascontiguousarray(codes).reshape(call.rows, -1).view("<i4").astype(np.int32) ^ _HIGHEST
     return [_panels(each) for each in (words, *numbers)]
 
@@ -78,10 +88,15 @@ def _panels(array: Array) -> Array:
     return np.ascontiguousarray(padded.reshape(-1, PANEL, columns).transpose(0, 2, 1))
 
 
-def _number(call: BlockCall, row: Any, column: Any, words: Any, scales: Any, zeros: Any) -> Any:
-    """The weight at a row and a column, as float32."""
-    each, block = codes_per_word(call), tirx.floordiv(column, call.block)
+def _number(call: BlockCall, row: Any, column: Any, weight: Sequence[Any]) -> Any:
+    """The weight at a row and a column, as float32, from its operands."""
+    words, *numbers = weight
     panel, place = tirx.floordiv(row, PANEL), tirx.floormod(row, PANEL)
+    if call.dtype:
+        word, half = words[panel, tirx.floordiv(column, HALVES), place], tirx.floormod(column, HALVES)
+        return widened_half(call.dtype, word, half)
+    scales, zeros = numbers[0], numbers[1] if call.has_zero_points else None
+    each, block = codes_per_word(call), tirx.floordiv(column, call.block)
     word, position = words[panel, tirx.floordiv(column, each), place], tirx.floormod(column, each)
     mask, half = (tirx.const(n, "int32") for n in ((1 << call.bits) - 1, 1 << (call.bits - 1)))
     bits = tirx.bitwise_and(tirx.shift_right(word, tirx.Cast("int32", position * call.bits)), mask)
@@ -95,24 +110,20 @@ def _number(call: BlockCall, row: Any, column: Any, words: Any, scales: Any, zer
 def block_product(
     call: BlockCall,
     x: Any,
-    words: Any,
-    scales: Any,
-    *rest: Any,
+    *operands: Any,
     norm: RowNormTerms | None = None,
     gated: bool = False,
 ) -> Any:
     """TE: x ``[..., K]`` times the transpose of the weights, plus the bias where there is one.
 
+    ``operands``: those of the weight, then the bias.
     ``norm``: of the rows of x before. ``gated``: the result is SiLU of its first half times the second.
     """
-    operands = list(rest)
+    weight, rest = operands[: call.weight_operands], operands[call.weight_operands :]
     epsilon = {} if norm is None else {"assay.epsilon": repr(norm.epsilon)}
     x = x if norm is None else _normed(x, norm)
-    zeros = operands.pop(0) if call.has_zero_points else None
     weights = te.compute(
-        (call.rows, call.columns),
-        lambda n, k: _number(call, n, k, words, scales, zeros),
-        name="dequantized",
+        (call.rows, call.columns), lambda n, k: _number(call, n, k, weight), name="dequantized"
     )
     k = te.reduce_axis((0, call.columns), "k")
     product = te.compute(
@@ -123,11 +134,12 @@ def block_product(
             "assay.schedule": BLOCK_PRODUCT,
             "assay.bits": call.bits,
             "assay.block": call.block,
+            "assay.dtype": call.dtype,
             **epsilon,
         },
     )
-    if operands:
-        bias, sums = operands[0], product
+    if rest:
+        bias, sums = rest[0], product
         product = te.compute(sums.shape, lambda *at: sums[at] + bias[at[-1]], name="biased")
     return _gated(product, call.rows // 2) if gated else product
 
@@ -154,11 +166,12 @@ def _normed(x: Any, norm: RowNormTerms) -> Any:
     return te.compute(x.shape, element, name=NORMED)
 
 
-def block_rows(call: BlockCall, indices: Any, words: Any, scales: Any, *rest: Any) -> Any:
-    """TE: the rows of a table of codes at ``indices``, which are inside it."""
-    zeros = rest[0] if call.has_zero_points else None
-    return te.compute(
-        [*indices.shape, call.columns],
-        lambda *at: _number(call, indices[at[:-1]], at[-1], words, scales, zeros),
-        name="rows",
-    )
+def block_rows(call: BlockCall, indices: Any, *weight: Any) -> Any:
+    """TE: the rows of a table at ``indices``; where these are outside, the nearest ones."""
+
+    def element(*at: Any) -> Any:
+        row = tirx.max(tirx.min(indices[at[:-1]], call.rows - 1), 0)
+        return _number(call, row, at[-1], weight)
+
+    attrs = {"assay.schedule": BLOCK_ROWS}
+    return te.compute([*indices.shape, call.columns], element, name="rows", attrs=attrs)

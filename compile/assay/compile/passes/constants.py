@@ -13,7 +13,14 @@ from tvm.relax.expr_functor import PyExprMutator, mutator
 if TYPE_CHECKING:
     from assay.compile.passes.graph import Graph
 
-__all__ = ["array_of", "fold_constant_movement", "is_half", "stored_array"]
+__all__ = [
+    "array_of",
+    "fold_constant_movement",
+    "half_weights_of_products",
+    "is_half",
+    "moved_array",
+    "stored_array",
+]
 
 
 def array_of(expr: Any) -> npt.NDArray[Any] | None:
@@ -45,7 +52,8 @@ def _static_shape(expr: Any) -> tuple[int, ...] | None:
     return tuple(int(s) for s in shape)
 
 
-def _moved(call: Any, array: npt.NDArray[Any]) -> npt.NDArray[Any] | None:
+def moved_array(call: Any, array: npt.NDArray[Any]) -> npt.NDArray[Any] | None:
+    """What ``call`` makes of a constant, where it only moves or converts elements; else None."""
     name = call.op.name
     if name == "relax.permute_dims":
         axes = call.attrs.axes
@@ -58,7 +66,7 @@ def _moved(call: Any, array: npt.NDArray[Any]) -> npt.NDArray[Any] | None:
     return None
 
 
-def _weights_of_products(graph: Graph) -> set[Any]:
+def half_weights_of_products(graph: Graph) -> set[Any]:
     """The variables of weights of 16 bits that only matrix products read, moved or not."""
     from assay.compile.passes.graph import is_call
 
@@ -95,7 +103,7 @@ class _Folder(PyExprMutator):  # type: ignore[misc]
         value = binding.value
         array = stored_array(value)
         if array is None:
-            array = _moved(value, self.stored[value.args[0]])
+            array = moved_array(value, self.stored[value.args[0]])
         assert array is not None
         self.stored[binding.var] = array
         cast = relax.op.astype(relax.const(np.asarray(array, order="C")), "float32")
@@ -109,7 +117,7 @@ class _Folder(PyExprMutator):  # type: ignore[misc]
         if array is None:
             return call
         call = self.builder_.normalize(call)
-        moved = _moved(call, array)
+        moved = moved_array(call, array)
         return call if moved is None else relax.const(np.asarray(moved, order="C"))
 
     def _constant(self, expr: Any) -> Any:
@@ -124,7 +132,7 @@ def fold_constant_movement(module: Any) -> Any:
     """
     from assay.compile.passes.graph import Graph
 
-    folder = _Folder(module, _weights_of_products(Graph(module["main"])))
+    folder = _Folder(module, half_weights_of_products(Graph(module["main"])))
     for variable, function in module.functions.items():
         if isinstance(function, relax.Function):
             folder.builder_.update_func(variable, folder.visit_expr(function))

@@ -7,10 +7,12 @@ gate behind a product in it, and attention over a paged cache a kernel of ``devi
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Callable
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import tvm
 from tvm import relax
 from tvm.relax.expr_functor import PyExprMutator, mutator
@@ -36,7 +38,7 @@ from assay.errors import UnsupportedOperatorError
 
 __all__ = ["convert_for_devices"]
 
-_OUT_ELEMENTWISE_FUSABLE, _OPAQUE = 4, 8  # tvm::relax::OpPatternKind
+_INJECTIVE, _OUT_ELEMENTWISE_FUSABLE, _OPAQUE = 2, 4, 8  # tvm::relax::OpPatternKind
 # Steps of a recurrence: the code grows with them.
 _MOST_STEPS = 64
 
@@ -74,6 +76,12 @@ def _check_steps(binding: Any) -> None:
         )
 
 
+def _digest(array: npt.NDArray[Any]) -> str:
+    """What tells an array from others: its dtype, its shape and its bytes."""
+    bytes_of = hashlib.sha256(np.ascontiguousarray(array).view(np.uint8).reshape(-1).data).hexdigest()
+    return f"{array.dtype} {array.shape} {bytes_of}"
+
+
 @mutator
 class _Converter(PyExprMutator):  # type: ignore[misc]
     def __init__(self, module: Any, most_buffers: int | None) -> None:
@@ -83,6 +91,8 @@ class _Converter(PyExprMutator):  # type: ignore[misc]
         self.kernels: dict[PagedProblem, Any] = {}
         # The value that holds the memory of an operand after the calls so far.
         self.latest: dict[Any, Any] = {}
+        # Operands of weights by what is in them.
+        self.constants: dict[str, Any] = {}
 
     def visit_call_(self, call: Any) -> Any:
         given = call
@@ -127,7 +137,7 @@ class _Converter(PyExprMutator):  # type: ignore[misc]
         # TVM would take the first sum for the last word on what may follow.
         pattern = {"op_pattern": _OPAQUE if gated else _OUT_ELEMENTWISE_FUSABLE}
         name = "gated_block_matmul" if gated else "block_matmul"
-        rest = [*self._weights(known, operands), *operands[4 if known.has_zero_points else 3 :]]
+        rest = [*self._weights(known, operands), *operands[1 + known.weight_operands :]]
         norm = norm_of_products(self.graph, left)
         if norm is None:
             return self.builder_.call_te(
@@ -158,12 +168,18 @@ class _Converter(PyExprMutator):  # type: ignore[misc]
             operands[0],
             *self._weights(known, operands),
             primfunc_name_hint="block_gather",
+            # What depends on data is opaque to TVM.
+            primfunc_attrs={"op_pattern": _INJECTIVE},
         )
 
     def _weights(self, call: BlockCall, operands: list[Any]) -> list[Any]:
-        """Codes, scales and zero points as they lie on devices; converters make them constants."""
-        arrays = [array_of(each) for each in operands[1 : 4 if call.has_zero_points else 3]]
-        return [relax.const(each) for each in word_weights(call, *arrays)]  # type: ignore[arg-type]
+        """Numbers, or codes, scales and zero points, as they lie on devices; converters make them constants.
+
+        A table that is the weight of a product too is one constant.
+        """
+        arrays = [array_of(each) for each in operands[1 : 1 + call.weight_operands]]
+        made = word_weights(call, *arrays)  # type: ignore[arg-type]
+        return [self.constants.setdefault(_digest(each), relax.const(each)) for each in made]
 
     # The paged cache.
 

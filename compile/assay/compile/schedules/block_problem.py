@@ -22,7 +22,9 @@ class BlockCall:
     """A matrix ``[rows, columns]`` of codes of ``bits`` bits, with a scale for every ``block`` columns.
 
     ``rows`` are the outputs N of a product, or the entries of a table; ``columns`` are K. ``accuracy``: ONNX
-    Runtime's accuracy_level of a product, by which activations may be quantized to int8 at 4.
+    Runtime's accuracy_level of a product, by which activations may be quantized to int8 at 4. ``dtype``:
+    float16 or bfloat16 where the matrix is of such numbers, which have neither scales nor zero points, and
+    ``block`` says only how many are added up together; empty for codes. Only devices know those.
     """
 
     bits: int
@@ -32,11 +34,17 @@ class BlockCall:
     accuracy: int = 0
     has_zero_points: bool = False
     has_bias: bool = False
+    dtype: str = ""
 
     @property
     def integer(self) -> bool:
         """Whether activations are quantized, too."""
         return self.accuracy == _INT8_ACTIVATIONS
+
+    @property
+    def weight_operands(self) -> int:
+        """How many operands the matrix is: the numbers, or codes, scales and perhaps zero points."""
+        return 1 if self.dtype else 2 + self.has_zero_points
 
     def with_rows(self, rows: int) -> BlockCall:
         """The call with other rows."""
