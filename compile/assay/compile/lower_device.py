@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from functools import partial
 from typing import Any
 
 import msgspec
@@ -47,7 +48,7 @@ def lower_device(
     from assay.compile.work import describe_kernels as describe_work
 
     tvm_target = gpu_target(target)
-    module = _fused(module, target, tvm_target, profile, progress)
+    module = _fused(module, target, tvm_target, profile, progress, own_schedules=own_schedules)
     with compiler_step(progress, "schedule"):
         module, weights = extract_weights(module)
         work = describe_work(module)
@@ -74,7 +75,15 @@ def lower_device(
     )
 
 
-def _fused(module: Any, target: GpuTarget, tvm_target: Any, profile: Profile, progress: Progress) -> Any:
+def _fused(
+    module: Any,
+    target: GpuTarget,
+    tvm_target: Any,
+    profile: Profile,
+    progress: Progress,
+    *,
+    own_schedules: bool,
+) -> Any:
     """``module`` as kernels that are not scheduled yet, its weights still constants.
 
     Of the passes for the CPU, those that only simplify the graph run here too; those that pack weights or
@@ -83,6 +92,8 @@ def _fused(module: Any, target: GpuTarget, tvm_target: Any, profile: Profile, pr
     import tvm
     from tvm import relax
 
+    from assay.compile.device_schedules.attention import fits_attention
+    from assay.compile.passes.attention import fuse_attention
     from assay.compile.passes.buffer_limit import fuse_within, split_concatenations
     from assay.compile.passes.constants import fold_constant_movement
     from assay.compile.passes.device_forms import refuse_scans, to_device_forms
@@ -104,6 +115,8 @@ def _fused(module: Any, target: GpuTarget, tvm_target: Any, profile: Profile, pr
         module = fold_constant_movement(normalize(module))
         if profile.fuse:
             module = fold_constant_movement(join_norms(module))
+        if profile.fuse and own_schedules:
+            module = fuse_attention(module, partial(fits_attention, target))
         module = split_large_weights(module, target.largest_buffer)
     with compiler_step(progress, "fuse"):
         legalize = transform.LegalizeOps(legalizations(), skip_ops=["relax.reshape"])

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -26,8 +26,14 @@ def lowered_call(
     shapes: Sequence[Sequence[Any]],
     compute: Callable[..., Any],
     dtypes: Sequence[str] | None = None,
+    *,
+    others: Collection[str] = ("transpose",),
+    length: int = 64,
 ) -> Any:
-    """``compute`` of Relax variables of ``shapes`` for ``target``, as all models are compiled."""
+    """``compute`` of Relax variables of ``shapes`` for ``target``, as all models are compiled.
+
+    ``others``: the kernels that may have dlight's default. ``length``: the largest of symbolic extents.
+    """
     from tvm import relax
 
     from assay.compile.lower_device import lower_device
@@ -42,12 +48,12 @@ def lowered_call(
         with builder.dataflow():
             output = builder.emit_output(builder.normalize(compute(*values)))
         builder.emit_func_output(output)
-    symbols = {str(e.name): 64 for shape in shapes for e in shape if not isinstance(e, int)}
+    symbols = {str(e.name): length for shape in shapes for e in shape if not isinstance(e, int)}
     form = lower_device(
         builder.get(), target=target, profile=profiles()["release"], sizes=symbols, maxima=symbols
     )
     assert form.plan is not None
-    assert set(form.unscheduled) <= {"transpose"}, "a kernel that a rule of ours is meant for"
+    assert set(form.unscheduled) <= set(others), "a kernel that a rule of ours is meant for"
     return form
 
 

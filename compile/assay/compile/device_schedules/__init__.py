@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
+from assay.compile.device_schedules.attention import schedule_attention
 from assay.compile.device_schedules.conv2d import schedule_conv2d
 from assay.compile.device_schedules.gemm import schedule_gemm
 from assay.compile.device_schedules.quantized_product import schedule_quantized_product
@@ -23,6 +24,7 @@ _SCHEDULED = "tirx.is_scheduled"
 # TOPI's name of the block of a convolution of several groups.
 _GROUPED = "group_conv2d"
 _OURS: tuple[Callable[[FusedFunction, GpuTarget], Any], ...] = (
+    schedule_attention,
     schedule_quantized_product,
     schedule_table_rows,
     schedule_gemm,

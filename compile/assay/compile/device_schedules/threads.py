@@ -8,9 +8,19 @@ from typing import Any
 from tvm import tirx
 from tvm.ir import Range
 
-from assay.compile.schedules.ir import Buffer, Expr, Stmt, i64, seq
+from assay.compile.schedules.ir import Buffer, Expr, Stmt, as_int, i64, seq
 
-__all__ = ["barrier", "launch", "launch_grid", "launched_if", "local", "marked", "shared", "turns"]
+__all__ = [
+    "barrier",
+    "hidden_count",
+    "launch",
+    "launch_grid",
+    "launched_if",
+    "local",
+    "marked",
+    "shared",
+    "turns",
+]
 
 
 def launch(groups: Expr, threads: int, body: Callable[[Expr, Expr], Stmt]) -> Stmt:
@@ -56,6 +66,18 @@ def barrier() -> Stmt:
 def turns(count: Expr, lane: Expr, threads: int) -> Expr:
     """How many of ``count`` things a thread of a group has where all take turns."""
     return tirx.max(tirx.floordiv(count - lane + (threads - 1), i64(threads)), i64(0))
+
+
+def hidden_count(count: Expr, kind: str) -> Expr:
+    """``count`` of a loop; for AMD a constant one as a number that LLVM does not know.
+
+    It would unroll the loop, and read what later turns need first, into more registers than there are.
+    ``kind``: TVM's kind of target.
+    """
+    if kind != "rocm" or as_int(count) is None:
+        return count
+    shared_bytes = tirx.call_llvm_pure_intrin("int32", "llvm.amdgcn.groupstaticsize")
+    return count + i64(tirx.shift_right(shared_bytes, tirx.const(31, "int32")))
 
 
 def local(size: int, dtype: str, name: str) -> tuple[Buffer, Stmt]:

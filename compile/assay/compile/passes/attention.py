@@ -63,14 +63,18 @@ class _Match:
     zero_masked: bool
 
 
-def fuse_attention(module: Any) -> Any:
-    """``module`` with every attention whose scores and weights nothing else reads as one kernel."""
+def fuse_attention(module: Any, fits: Callable[[int, int, int], bool] | None = None) -> Any:
+    """``module`` with every attention whose scores and weights nothing else reads as one kernel.
+
+    ``fits(depth, value_depth, buffers)``: whether there is a kernel for heads of these sizes that takes as
+    many buffers, its result included; None where there is one for any.
+    """
     main = module["main"]
     graph = Graph(main)
     matches = {}
     for var, value in graph.values.items():
         found = _match(graph, var, value) if is_call(value, "nn.softmax") else None
-        if found is not None:
+        if found is not None and (fits is None or _fits(found[1], fits)):
             matches[found[0]] = found[1]
     if not matches:
         return module
@@ -78,6 +82,13 @@ def fuse_attention(module: Any) -> Any:
     fuser.builder_.update_func(module.get_global_var("main"), fuser.visit_expr(main))
     module = relax.transform.CanonicalizeBindings()(fuser.builder_.get())
     return relax.transform.DeadCodeElimination()(module)
+
+
+def _fits(match: _Match, fits: Callable[[int, int, int], bool]) -> bool:
+    tensors = [match.q.base, match.k.base, match.v.base]
+    tensors += [each for step in match.steps for each in step.operands if each is not None]
+    distinct = {each for each in tensors if scalar_of(each) is None}
+    return fits(match.depth, match.value_depth, len(distinct) + 1)
 
 
 def _match(graph: Graph, softmax: Any, call: Any) -> tuple[Any, _Match] | None:
