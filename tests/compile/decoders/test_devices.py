@@ -23,11 +23,13 @@ PROMPT = [3, 5, 7, 9, 11]
 SHAPE: dict[str, Any] = {"hidden": 64, "inner": 96, "context": 128}
 
 
-@pytest.fixture(scope="module", params=[("opencl", "int4"), ("vulkan", "int8")], ids="-".join)
+@pytest.fixture(
+    scope="module", params=[("opencl", "int4"), ("vulkan", "int8"), ("opencl", "bf16")], ids="-".join
+)
 def artifact(
     request: pytest.FixtureRequest, tiny: ModuleType, tmp_path_factory: pytest.TempPathFactory
 ) -> Path:
-    """Compiled for a device and for this CPU, its weights in 8 or 4 bits with a scale for each block."""
+    """Compiled for a device and for this CPU, its weights in 4 or 8 bits with a scale a block, or in 16."""
     api, scheme = request.param
     found = find_devices()[api]
     if not found.devices:
