@@ -14,7 +14,6 @@ from tvm import relax
 from tvm.relax.expr_functor import PyExprMutator, mutator
 
 from assay.compile.converters.cast import WIDENED
-from assay.compile.device_schedules.half_weights import HALVES
 from assay.compile.device_schedules.quantized_weights import PANEL
 from assay.compile.passes.constants import (
     array_of,
@@ -23,6 +22,7 @@ from assay.compile.passes.constants import (
     stored_array,
 )
 from assay.compile.passes.graph import Graph, is_call, static_shape
+from assay.compile.passes.large_weights import rows_of_parts, slices
 from assay.compile.schedules.block_problem import GATHER, MATMUL, BlockCall
 
 __all__ = ["keep_half_weights"]
@@ -34,8 +34,8 @@ _BLOCK = 32
 def keep_half_weights(module: Any, largest_buffer: int | None = None) -> Any:
     """``module`` whose products and tables with weights of 16 bits are calls that convert_for_devices knows.
 
-    ``largest_buffer``: bytes that a weight may have; larger ones, and those that other operators read, are
-    widened when the model is compiled. None for any number. Casts of what is computed become plain casts.
+    ``largest_buffer``: bytes that a weight may have once a kernel widened it; larger ones come in parts. None
+    for any number. Those that other operators read stay. Casts of what is computed become plain casts.
     """
     converter = _Converter(module, largest_buffer)
     main = module.get_global_var("main")
@@ -66,9 +66,13 @@ class _Converter(PyExprMutator):  # type: ignore[misc]
         weight, shape = self._weight(given.args[1]), static_shape(given.args[0])
         if shape is None or len(shape) < 2 or str(given.ty.dtype) != "float32":
             return call
-        if self._is_too_large(weight.T):
-            return relax.op.matmul(call.args[0], _wide(weight), call.attrs.out_dtype)
-        return self._called(MATMUL, np.ascontiguousarray(weight.T), call.args[0], list(given.ty.shape))
+        leading = list(given.ty.shape)[:-1]
+        products = [
+            self._called(MATMUL, part, call.args[0], [*leading, len(part)]) for part in self._parts(weight.T)
+        ]
+        if len(products) == 1:
+            return products[0]
+        return relax.op.concat([self.builder_.emit(product) for product in products], -1)
 
     def _weight(self, expr: Any) -> npt.NDArray[Any]:
         """The numbers of 16 bits that one of ``weights`` widens, as it moves them."""
@@ -87,15 +91,21 @@ class _Converter(PyExprMutator):  # type: ignore[misc]
         if table is None or not _takes_rows(take, table):
             return relax.op.astype(call.args[1].fields[0], "float32")
         indices = self.visit_expr(take.args[1])
-        if self._is_too_large(table):
-            return relax.op.take(_wide(table), indices, 0, take.attrs.mode)
-        return self._called(GATHER, table, indices, list(given.ty_args[0].shape))
+        parts, shape = self._parts(table), list(given.ty_args[0].shape)
+        if len(parts) == 1:
+            return self._called(GATHER, parts[0], indices, shape)
+        counts = [len(part) for part in parts]
+        return rows_of_parts(
+            self.builder_, indices, counts, lambda i, at: self._called(GATHER, parts[i], at, shape)
+        )
 
-    def _is_too_large(self, array: npt.NDArray[Any]) -> bool:
-        """Whether a buffer cannot hold the words of a matrix."""
-        rows, columns = array.shape
-        words = -(-rows // PANEL) * PANEL * -(-columns // HALVES)
-        return self.largest_buffer is not None and words * 4 > self.largest_buffer
+    def _parts(self, array: npt.NDArray[Any]) -> list[npt.NDArray[Any]]:
+        """A matrix [rows, columns] by rows. A table and a product that share one have the same parts."""
+        if self.largest_buffer is None:
+            return [np.ascontiguousarray(array)]
+        # In float32 they take twice as much, with rows that fill the last panel.
+        room = self.largest_buffer // 2 - (PANEL - 1) * array.shape[1] * array.itemsize
+        return slices(array, 0, max(room, 1))
 
     @staticmethod
     def _called(kind: str, array: npt.NDArray[Any], operand: Any, shape: list[Any]) -> Any:
@@ -106,10 +116,6 @@ class _Converter(PyExprMutator):  # type: ignore[misc]
         return relax.call_dps_packed(
             kind + call.to_text(), [operand, weight], out_ty=relax.TensorType(shape, "float32")
         )
-
-
-def _wide(array: npt.NDArray[Any]) -> Any:
-    return relax.const(np.ascontiguousarray(array, np.float32))
 
 
 def _takes_rows(take: Any, table: npt.NDArray[Any]) -> bool:
