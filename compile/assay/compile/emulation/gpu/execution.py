@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 __all__ = ["emulated_form", "emulation_note", "run_emulated"]
 
-_TIMEOUT_SECONDS: float = 300
+_TIMEOUT_SECONDS: float = 900
 # NVRTC's plainest architecture: what is run is the source beside its machine code.
 _STAND_IN_ARCHITECTURE = "sm_75"
 
