@@ -27,7 +27,7 @@ def lowered_call(
     compute: Callable[..., Any],
     dtypes: Sequence[str] | None = None,
     *,
-    others: Collection[str] = ("transpose",),
+    others: Collection[str] = ("transpose", "fused_less_transpose"),
     length: int = 64,
 ) -> Any:
     """``compute`` of Relax variables of ``shapes`` for ``target``, as all models are compiled.

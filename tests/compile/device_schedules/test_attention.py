@@ -98,6 +98,39 @@ def check_soft_cap(on: OnDevice) -> None:
     close(found, reference(q, k, v, 1.5, lambda scores: np.tanh(scores / 3) * 3 + bias))
 
 
+def check_guard(on: OnDevice) -> None:
+    """A selection, zeros for rows that see nothing, keys and values of fewer heads, and a symbolic batch."""
+    b, heads = tirx.Var("b", "int64"), 4
+
+    def compute(q: Any, k: Any, v: Any, hidden: Any) -> Any:
+        emit = relax.BlockBuilder.current().emit
+
+        def repeated(x: Any) -> Any:
+            wide = emit(relax.op.broadcast_to(emit(relax.op.expand_dims(x, 2)), (b, 2, 2, 33, 8)))
+            return emit(relax.op.reshape(wide, (b, heads, 33, 8)))
+
+        product = emit(relax.op.matmul(q, emit(relax.op.permute_dims(repeated(k), [0, 1, 3, 2]))))
+        visible = emit(relax.op.less(hidden, relax.const(np.float32(0.5))))
+        scores = emit(relax.op.where(visible, product, relax.const(np.float32(-np.inf))))
+        raw = emit(relax.op.nn.softmax(scores, -1))
+        zero = relax.const(np.float32(0))
+        weights = emit(relax.op.where(emit(relax.op.isnan(raw)), zero, raw))
+        turned = emit(relax.op.permute_dims(emit(relax.op.matmul(weights, repeated(v))), [0, 2, 1, 3]))
+        return relax.op.reshape(turned, (b, 33, heads * 8))
+
+    run = on([(b, heads, 33, 8), (b, 2, 33, 8), (b, 2, 33, 8), (1, 1, 33, 33)], compute)
+    q, k, v = normal(2, heads, 33, 8), normal(2, 2, 33, 8), normal(2, 2, 33, 8)
+    hidden = np.triu(np.ones((1, 1, 33, 33), np.float32), 1)
+    hidden[..., 7, :] = 1
+    with np.errstate(invalid="ignore"):
+        expected = reference(
+            q, k.repeat(2, 1), v.repeat(2, 1), 1, lambda scores: np.where(hidden > 0.5, -np.inf, scores)
+        )
+    assert np.isnan(expected[..., 7, :]).all()
+    expected = np.where(np.isnan(expected), 0, expected)
+    close(run(q, k, v, hidden), expected.transpose(0, 2, 1, 3).reshape(2, 33, heads * 8))
+
+
 # Sizes that no tile divides, and that all do; values of another depth than keys.
 SIZES = [
     (2, 37, 45, 20),
@@ -132,6 +165,15 @@ def test_masks(on_device: OnDevice) -> None:
 
 def test_masks_from_source(on_emulated: OnDevice) -> None:
     check_masks(on_emulated)
+
+
+def test_rows_that_see_nothing(on_device: OnDevice) -> None:
+    check_guard(on_device)
+
+
+@pytest.mark.slow
+def test_rows_that_see_nothing_from_source(on_emulated: OnDevice) -> None:
+    check_guard(on_emulated)
 
 
 def test_a_soft_cap_and_a_bias(on_device: OnDevice) -> None:

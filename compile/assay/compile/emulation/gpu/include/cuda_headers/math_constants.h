@@ -1,0 +1,2 @@
+// Infinity and NaN are in cuda.hpp, which comes before.
+#pragma once
