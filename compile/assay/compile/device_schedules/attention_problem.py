@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from tvm import tirx
 
-from assay.compile.device_schedules.threads import launch
+from assay.compile.device_schedules.threads import launch, local
 from assay.compile.schedules.blocks import Block, FusedFunction, loads_of
 from assay.compile.schedules.ir import (
     Expr,
@@ -19,6 +19,7 @@ from assay.compile.schedules.ir import (
     floordiv,
     floormod,
     i64,
+    load,
     minimum,
     seq,
     simplify,
@@ -89,9 +90,21 @@ class DeviceAttention:
         inside = (as_int(self.keys) or 1) % size == 0
         return key if inside else minimum(key, i64(self.keys) - 1)
 
-    def keys_from(self, start: Expr, size: int) -> Expr:
-        """How many of ``size`` keys from ``start`` on there are."""
-        return i64(size) if (as_int(self.keys) or 1) % size == 0 else minimum(i64(self.keys) - start, size)
+    def keys_from(self, start: Expr, size: int) -> tuple[Expr, list[Stmt]]:
+        """How many of ``size`` keys from ``start`` on there are, and statements that compute it.
+
+        By way of memory where it is symbolic: TVM makes memory as small as what loops are seen to reach, and
+        would give it a symbolic size, which kernels do not have.
+        """
+        if (as_int(self.keys) or 1) % size == 0:
+            return i64(size), []
+        count = minimum(i64(self.keys) - start, size)
+        if as_int(self.keys) is not None:
+            return bind("count", count)
+        kept, declaration = local(1, "int32", "kept")
+        var = tirx.Var("count", "int64")
+        kept_count = store(kept, tirx.Cast("int32", count), 0)
+        return var, [declaration, kept_count, tirx.Bind(var, i64(load(kept, 0)))]
 
     def divided(self, value: Expr, total: Expr) -> Expr:
         """An element of the result from its sum, and the sum of the powers."""

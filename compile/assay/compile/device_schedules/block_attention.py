@@ -110,7 +110,7 @@ class _Kernel:
     def _block(self, places: _Places, block: Expr) -> Stmt:
         tile, size = self.t, self.t.keys
         start, bound = bind("start", block * size)
-        count, more = bind("count", self.p.keys_from(start, size))
+        count, more = self.p.keys_from(start, size)
         row, another = bind("row", places.down * tile.key_rows)
         return seq(
             bound,

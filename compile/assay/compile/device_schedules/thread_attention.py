@@ -121,20 +121,11 @@ class _Kernel:
 
     def _block(self, lead: Sequence[Expr], first: Expr, block: Expr) -> Stmt:
         start, bound = bind("start", block * self.keys)
-        count, more = self._count(start)
+        count, more = self.p.keys_from(start, self.keys)
         statements = [*bound, *more, self._score(lead, start, count)]
         if self.p.modify is not None:
             statements.append(loop(count, lambda t: self._modified(lead, first, start, t), "key"))
         return seq(statements, self._powers(count), self._add(lead, start, count))
-
-    def _count(self, start: Expr) -> tuple[Expr, list[Stmt]]:
-        """The keys of a block; hidden where symbolic, or TVM would give memory a size that is as symbolic."""
-        count = self.p.keys_from(start, self.keys)
-        if as_int(self.p.keys) is not None:
-            return bind("count", count)
-        kept, declaration = local(1, "int64", "kept")
-        var = tirx.Var("count", "int64")
-        return var, [declaration, store(kept, count, 0), tirx.Bind(var, load(kept, 0))]
 
     def _multiplied(self, rows: int, left: Callable[[int], Expr], right: Buffer, step: Expr) -> Stmt:
         """Add the products of a step to a tile of sums."""
