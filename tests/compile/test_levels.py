@@ -8,6 +8,7 @@ import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import onnx
@@ -49,28 +50,84 @@ def test_x86_64_v2_runs_on_a_nehalem_and_x86_64_v3_does_not(
     assert run("x86-64-v3") == -signal.SIGILL
 
 
-@pytest.mark.parametrize("level", ["x86-64-v4", "x86-64-v4-vnni", "x86-64-v4-amx"])
-@pytest.mark.parametrize("depth", [64, 100, 103])
-def test_integer_products_are_exact_on_a_cpu_that_has_the_level(
-    level: str, depth: int, make_model: Callable[..., onnx.ModelProto], cache: Path, tmp_path: Path
-) -> None:
+def integer_product(rows: int | str, weights: Any, make_model: Callable[..., onnx.ModelProto]) -> Any:
+    """x [rows, K] uint8 times int8 weights [K, N]."""
+    depth, cols = weights.shape
+    return make_model(
+        [onnx.helper.make_node("MatMulInteger", ["x", "w"], ["y"])],
+        {"x": ([rows, depth], "uint8")},
+        {"y": ([rows, cols], "int32")},
+        {"w": weights},
+    )
+
+
+def integer_convolution(
+    size: int, weights: Any, stride: int, make_model: Callable[..., onnx.ModelProto]
+) -> Any:
+    """x [2, C, size, size] uint8 with zero point 7, int8 filters OIHW, one pixel of padding."""
+    extent = (size - 1) // stride + 1
+    return make_model(
+        [
+            onnx.helper.make_node(
+                "ConvInteger", ["x", "w", "zero"], ["y"], pads=[1, 1, 1, 1], strides=[stride, stride]
+            )
+        ],
+        {"x": ([2, weights.shape[1], size, size], "uint8")},
+        {"y": ([2, weights.shape[0], extent, extent], "int32")},
+        {"w": weights, "zero": np.uint8(7)},
+    )
+
+
+def needs_level(level: str) -> None:
     missing = missing_features(targets()[level].features)
     if missing:
         pytest.skip(f"needs AVX-512 hardware with {', '.join(sorted(missing))}")
-    generator = np.random.default_rng(depth)
-    weights = generator.integers(-128, 128, (depth, 70), dtype=np.int8)
-    model = make_model(
-        [onnx.helper.make_node("MatMulInteger", ["x", "w"], ["y"])],
-        {"x": (["n", depth], "uint8")},
-        {"y": (["n", 70], "int32")},
-        {"w": weights},
-    )
+
+
+def built_natively(model: onnx.ModelProto, level: str, cache: Path, tmp_path: Path) -> Any:
     path = tmp_path / "product.onnx"
     onnx.save_model(model, path)
     result = build_artifact(find_model(str(path)), target=level, cache=cache)
     assert [each.executed for each in result.manifest.levels] == ["native"]
-    artifact = load(result.path, threads=1)
-    # Rows of one tile, of a tile and a part, of several blocks; few rows have another kernel.
-    for rows in (1, 5, 16, 17, 50, 64):
+    return load(result.path, threads=1)
+
+
+AVX_512 = ["x86-64-v4", "x86-64-v4-vnni", "x86-64-v4-amx"]
+
+
+@pytest.mark.parametrize("level", AVX_512)
+@pytest.mark.parametrize("depth", [20, 103, 320])
+def test_integer_products_are_exact_on_a_cpu_that_has_the_level(
+    level: str, depth: int, make_model: Callable[..., onnx.ModelProto], cache: Path, tmp_path: Path
+) -> None:
+    needs_level(level)
+    generator = np.random.default_rng(depth)
+    weights = generator.integers(-128, 128, (depth, 70), dtype=np.int8)
+    # Few rows have another kernel than those of two blocks, one of which is not whole.
+    for rows in (5, 49):
+        artifact = built_natively(integer_product(rows, weights, make_model), level, cache, tmp_path)
         x = generator.integers(0, 256, (rows, depth), dtype=np.uint8)
         np.testing.assert_array_equal(artifact.run({"x": x})["y"], x.astype(np.int64) @ weights)
+
+
+@pytest.mark.parametrize("level", AVX_512)
+@pytest.mark.parametrize(("channels", "size", "stride"), [(3, 9, 2), (32, 7, 1), (40, 12, 2)])
+def test_integer_convolutions_are_exact_on_a_cpu_that_has_the_level(
+    level: str,
+    channels: int,
+    size: int,
+    stride: int,
+    make_model: Callable[..., onnx.ModelProto],
+    cache: Path,
+    tmp_path: Path,
+) -> None:
+    needs_level(level)
+    generator = np.random.default_rng(channels)
+    weights = generator.integers(-128, 128, (50, channels, 3, 3), dtype=np.int8)
+    model = integer_convolution(size, weights, stride, make_model)
+    artifact = built_natively(model, level, cache, tmp_path)
+    x = generator.integers(0, 256, (2, channels, size, size), dtype=np.uint8)
+    padded = np.pad(x.astype(np.int64) - 7, ((0, 0), (0, 0), (1, 1), (1, 1)))
+    windows = np.lib.stride_tricks.sliding_window_view(padded, (3, 3), axis=(2, 3))[:, :, ::stride, ::stride]
+    expected = np.einsum("nchwij,ocij->nohw", windows, weights.astype(np.int64))
+    np.testing.assert_array_equal(artifact.run({"x": x})["y"], expected)

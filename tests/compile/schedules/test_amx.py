@@ -59,6 +59,13 @@ def compiled(model: onnx.ModelProto, target: Target) -> Any:
     )
 
 
+def target_of_loops() -> Target:
+    """A CPU with AVX2 that does what AMX does in plain loops."""
+    able = targets()["x86-64-v3"]
+    unit = replace(able.vector_unit, bits=512, registers=32, dot=DotProduct.TILES)
+    return replace(able, vector_unit=unit)
+
+
 @pytest.mark.parametrize(
     ("batch", "rows", "depth", "cols"),
     [
@@ -75,11 +82,7 @@ def test_tiles_cover_every_row_column_and_step(
 ) -> None:
     generator = np.random.default_rng(0)
     weights = generator.integers(-128, 128, (depth, cols)).astype(np.int8)
-    able = targets()["x86-64-v3"]
-    target = replace(
-        able, vector_unit=replace(able.vector_unit, bits=512, registers=32, dot=DotProduct.TILES)
-    )
-    lowered = compiled(product(weights, batch), target)
+    lowered = compiled(product(weights, batch), target_of_loops())
     panels = [array for array in lowered.weights.values() if array.dtype == np.int8]
     assert [panel.shape[2:] for panel in panels] == [(32, 4)]
     machine = tvm.relax.VirtualMachine(lowered.executable, tvm.cpu())
@@ -92,25 +95,62 @@ def test_tiles_cover_every_row_column_and_step(
         np.testing.assert_allclose(actual, expected, rtol=1e-6, atol=1e-4)
 
 
-@pytest.mark.parametrize(("depth", "steps", "tails"), [(256, 4, 0), (132, 2, 1), (20, 0, 1)])
-def test_instructions_of_one_tile(product: Any, depth: int, steps: int, tails: int) -> None:
-    """Two products for each step, which is a loop or unrolled, and as many for the rest of K."""
+@pytest.mark.parametrize(
+    ("channels", "outputs", "size", "kernel", "stride"),
+    [(3, 40, 9, 3, 2), (32, 32, 7, 3, 1), (20, 33, 8, 5, 1), (64, 64, 8, 1, 2), (5, 70, 12, 3, 1)],
+)
+def test_tiles_cover_every_pixel_channel_and_tap(
+    tvm: Any, needs_avx2: None, make_model: MakeModel,
+    channels: int, outputs: int, size: int, kernel: int, stride: int,
+) -> None:  # fmt: skip
+    generator = np.random.default_rng(channels)
+    filters = generator.integers(-128, 128, (outputs, channels, kernel, kernel)).astype(np.int8)
+    extent, edge = (size - 1) // stride + 1, kernel // 2
+    nodes = [
+        node("QuantizeLinear", ["x", "xs", "xz"], ["xq"]),
+        node("DequantizeLinear", ["xq", "xs", "xz"], ["xd"]),
+        node("DequantizeLinear", ["w", "ws", "wz"], ["wd"]),
+        node("Conv", ["xd", "wd"], ["y"], pads=[edge] * 4, strides=[stride, stride]),
+    ]
+    constants = {"xs": SCALE, "xz": np.uint8(ZERO), "w": filters, "ws": np.float32(1), "wz": np.int8(0)}
+    shapes = {"x": [2, channels, size, size]}, {"y": [2, outputs, extent, extent]}
+    model = make_model(nodes, *shapes, constants)
+    lowered = compiled(model, target_of_loops())
+    panels = [array for array in lowered.weights.values() if array.dtype == np.int8]
+    assert [panel.shape[2:] for panel in panels] == [(32, 4)]
+    q = generator.integers(0, 256, (2, channels, size, size)) - ZERO
+    x = (q * SCALE).astype(np.float32)
+    machine = tvm.relax.VirtualMachine(lowered.executable, tvm.cpu())
+    kept = tuple(tvm.runtime.tensor(array) for array in lowered.weights.values())
+    actual = machine["main"](tvm.runtime.tensor(x), kept).numpy()
+    padded = np.pad(q, ((0, 0), (0, 0), (edge, edge), (edge, edge)))
+    windows = np.lib.stride_tricks.sliding_window_view(padded, (kernel, kernel), axis=(2, 3))
+    windows = windows[:, :, ::stride, ::stride]
+    expected = np.einsum("nchwij,ocij->nohw", windows, filters.astype(np.int64))
+    np.testing.assert_allclose(actual, expected * np.float64(SCALE), rtol=1e-5, atol=1e-4)
+
+
+@pytest.mark.parametrize(("depth", "steps"), [(256, 4), (132, 3), (20, 1)])
+def test_instructions_of_a_block(product: Any, depth: int, steps: int) -> None:
+    """Four products, on four loads, for each step: those behind the first are a loop or unrolled."""
     lowered = compiled(product(np.ones((depth, 64), np.int8), 32), targets()["x86-64-v4-amx"])
     text = str(llvm_module(lowered.executable.mod).inspect_source("asm"))
     assert len(re.findall(r"\tldtilecfg\t", text)) == 1
-    assert len(re.findall(r"\ttdpbusd\t", text)) in {2 * (bool(steps) + tails), 2 * (steps + tails)}
-    assert len(re.findall(r"\ttilestored\t", text)) == 2
+    products = len(re.findall(r"\ttdpbusd\t", text))
+    assert products in {4 * min(steps, 2), 4 * steps}
+    assert len(re.findall(r"\ttileloadd\t", text)) == products
+    assert len(re.findall(r"\ttilestored\t", text)) == 4
     assert len(re.findall(r"\ttilerelease\b", text)) == 1
     assert "vpdpbusd" not in text
 
 
 def test_configuration_has_the_layout_of_palette_1() -> None:
-    content = configuration(7, 12)
+    content = configuration(12)
     assert len(content) == 64
     assert content[:16] == [1, *[0] * 15]
     row_bytes = [content[16 + 2 * tile] + 256 * content[17 + 2 * tile] for tile in range(8)]
-    assert row_bytes == [64, 64, 64, 12, 64, 64, 64, 64]
-    assert content[48:56] == [7, 7, 7, 7, 16, 16, 3, 3]
+    assert row_bytes == [64, 64, 64, 64, 12, 12, 64, 64]
+    assert content[48:56] == [16, 16, 16, 16, 16, 16, 3, 3]
     assert content[32:48] == [0] * 16
     assert content[56:] == [0] * 8
-    assert configuration(16, 0)[48:56] == [16, 16, 16, 0, 16, 16, 0, 0]
+    assert configuration(64)[48:56] == [16] * 8

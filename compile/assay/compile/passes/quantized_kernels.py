@@ -70,9 +70,7 @@ class IntegerKernels:
         if minimal is not None:
             return minimal, PairsOf16()
         rows = self._rows(list(out)[:3])
-        width = self._width(
-            form, rows, channels // geometry.groups, flat.shape[1] if geometry.is_pointwise else None
-        )
+        width = self._width(form, rows, channels // geometry.groups, geometry.groups)
         packed = pack_integer_filters(typed(filters, zero, form), geometry, width, form.depth)
         if geometry.is_pointwise:
             return self._product(x, packed, form, channels), form
@@ -83,7 +81,7 @@ class IntegerKernels:
     ) -> tuple[Any, MultiplyAdd]:
         """``matrix`` [K, N] whose zero points are ``zero`` [N], to an output of shape ``out``."""
         form, cols = self._form(matrix.T, zero), matrix.shape[1]
-        width = self._width(form, self._rows(list(out)[:-1]), cols, len(matrix))
+        width = self._width(form, self._rows(list(out)[:-1]), cols)
         packed = pack_integer_panels(typed(matrix.T, zero, form).T, width, form.depth)
         return self._product(x, packed, form, cols), form
 
@@ -142,10 +140,10 @@ class IntegerKernels:
                 return self.contract(ordered_conv2d, x.q, *tensors, sizes=ordered.sizes, **options)
         return self.contract(integer_conv2d, x.q, relax.const(packed), **options)
 
-    def _width(self, form: MultiplyAdd, rows: int, cols: int, depth: int | None) -> int:
-        """Columns of a panel; ``depth``: K of a matrix product, None for any other contraction."""
+    def _width(self, form: MultiplyAdd, rows: int, cols: int, groups: int = 1) -> int:
+        """Columns of a panel."""
         unit = self.context.unit
-        if form.depth == 4 and takes_tiles(unit, rows, depth):
+        if form.depth == 4 and takes_tiles(unit, rows, groups):
             return PANEL_WIDTH
         return choose_panel_width(unit_for(form, unit), rows, cols)
 

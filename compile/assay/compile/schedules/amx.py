@@ -1,10 +1,12 @@
-"""Matrix products of 8-bit integers on AMX tiles: 16 rows times 32 columns of 32-bit sums.
+"""Contractions of 8-bit integers on AMX tiles: 32 rows times 32 columns of 32-bit sums.
 
 A tile register holds 16 rows of 64 bytes. ``tdpbusd`` adds to a tile of sums [16, 16] the product of a tile
-of A [16, 64] (uint8, as it lies in memory) and one of B [16, 16, 4] (int8, 16 steps of four K of a panel).
-See the chapter on AMX in Intel's "Architecture Instruction Set Extensions Programming Reference", which also
-has the layout of the configuration. One configuration has tiles for the whole steps of K and for what is left
-of it, and is loaded for every 16 rows, which also clears the sums.
+of A [16, 64] (uint8) and one of B [16, 16, 4] (int8, 16 steps of four K of a panel). Four tiles of sums share
+two of A and two of B, which is every register. See the chapter on AMX in Intel's "Architecture Instruction
+Set Extensions Programming Reference", which also has the layout of the configuration.
+
+Rows of A are copied first, each with its whole reduction in one piece, as Goto and van de Geijn pack A
+("Anatomy of High-Performance Matrix Multiplication", 2008): a convolution's rows are no tile in memory.
 
 A machine without AMX takes the same walk with plain loops in the place of the instructions: that proves
 addresses and bounds, not the instructions.
@@ -21,6 +23,7 @@ from assay.compile.schedules.context import ScheduleContext
 from assay.compile.schedules.contraction import Contraction
 from assay.compile.schedules.epilogue import Epilogue
 from assay.compile.schedules.ir import (
+    CACHE_LINE,
     Buffer,
     Expr,
     Stmt,
@@ -37,75 +40,129 @@ from assay.compile.schedules.ir import (
     loop,
     minimum,
     parallel,
+    prefetch,
     seq,
     simplify,
     store,
 )
 from assay.compile.schedules.math import with_registers
 from assay.compile.schedules.multiply_add import MultiplyAdd, element_bytes
+from assay.compile.schedules.packed_rows import QUAD, TILE_DEPTH, PackedRows
+from assay.compile.schedules.panel_fetch import stays_near
 from assay.compile.targets.target import DotProduct, VectorUnit
 
 __all__ = ["PANEL_WIDTH", "configuration", "emit_tiles", "fits_tiles", "takes_tiles"]
 
-_ROWS, _COLS, _QUAD = 16, 16, 4
-_STEP = 64  # K of a whole tile
+_ROWS, _COLS = 16, 16
+_BLOCK = 2 * _ROWS
 PANEL_WIDTH = 2 * _COLS
-_PANEL_ROW = PANEL_WIDTH * _QUAD  # bytes
+_PANEL_ROW = PANEL_WIDTH * QUAD  # bytes
 _CONFIGURATION = 64  # bytes
 _PALETTE = 1
 # Where a configuration has the bytes of a row, two bytes for each tile, and the rows, one byte for each.
 _ROW_BYTES, _ROW_COUNT = 16, 48
-# The tiles: two of sums; one of A and two of B for whole steps, and the same for the rest of K.
-_SUMS, _WHOLE, _REST = (0, 1), (2, 4, 5), (3, 6, 7)
+# The tiles: sums by (half of the rows, half of the columns), then halves of A's rows and of B's columns.
+_SUMS, _LEFT, _RIGHT = ((0, 1), (2, 3)), (4, 5), (6, 7)
+# Cache lines of B in a step of a block.
+_LINES = TILE_DEPTH // QUAD * _PANEL_ROW // CACHE_LINE
+# Tasks to share between threads, where there are that many.
+_FEWEST_TASKS = 4
 
 
-def takes_tiles(unit: VectorUnit, rows: int, depth: int | None) -> bool:
-    """Whether a product of ``rows`` expected rows and K = ``depth`` is worth tiles, and tiles can take it."""
-    able = unit.dot in (DotProduct.AMX, DotProduct.TILES)
-    return able and rows >= _ROWS and depth is not None and depth % _QUAD == 0
+def takes_tiles(unit: VectorUnit, rows: int, groups: int = 1) -> bool:
+    """Whether a contraction of ``rows`` expected rows is worth tiles, and tiles can take it."""
+    return unit.dot in (DotProduct.AMX, DotProduct.TILES) and rows >= _ROWS and groups == 1
 
 
 def fits_tiles(contraction: Contraction, form: MultiplyAdd, context: ScheduleContext) -> bool:
     """Whether a contraction whose panels are as wide as two tiles can be emitted here."""
     return (
-        takes_tiles(context.unit, context.expected(contraction.rows), as_int(contraction.depth))
+        as_int(contraction.groups) == 1
+        and takes_tiles(context.unit, context.expected(contraction.rows))
         and contraction.panel_width == PANEL_WIDTH
-        and form.depth == _QUAD
+        and form.depth == QUAD
         and element_bytes(contraction.a) == 1
-        and not contraction.reduction
+        and as_int(contraction.depth) is not None
+        and contraction.order is None
     )
 
 
 def emit_tiles(contraction: Contraction, epilogue: Epilogue, context: ScheduleContext) -> Stmt:
-    """All tasks: sixteen rows and one panel each, shared between threads."""
-    panels = ceildiv(contraction.cols, PANEL_WIDTH)
-    row_tiles = simplify(tirx.max(ceildiv(contraction.rows, _ROWS), i64(1)))
-    machine = _Machine(contraction=contraction, amx=context.unit.dot is DotProduct.AMX)
+    """All tasks, shared between threads: a chunk of the rows, and all panels or a group of them."""
+    layout = PackedRows.of(contraction)
+    panels = -(-context.expected(contraction.cols) // PANEL_WIDTH)
+    chunk = _chunk_rows(layout, context.expected(contraction.rows), panels, context.unit.l2_bytes)
+    chunks = -(-context.expected(contraction.rows) // chunk)
+    together = -(-panels // min(panels, -(-_FEWEST_TASKS // chunks)))
+    near = stays_near(panels * layout.depth * PANEL_WIDTH, context.unit.l2_bytes)
+    machine = _Machine(
+        layout=layout,
+        b=contraction.b,
+        amx=context.unit.dot is DotProduct.AMX,
+        fetched=0 if near else -(-_LINES * _BLOCK // chunk),
+    )
+    total = ceildiv(contraction.cols, PANEL_WIDTH)
+    groups = ceildiv(total, together)
+
+    def place(row: Expr, panel: Expr) -> Expr:
+        return contraction.out_flat(i64(0), row, panel * PANEL_WIDTH)
 
     def task(number: Expr) -> Stmt:
-        panel, first = bind("panel", floordiv(number, row_tiles))
-        row, second = bind("row", floormod(number, row_tiles) * _ROWS)
-        rows, third = bind("rows", minimum(i64(contraction.rows) - row, _ROWS))
-        sums, declaration = allocate([_ROWS * PANEL_WIDTH], "int32", "sums", "local")
-        statements = machine.multiply(sums, panel, row, rows)
-        kept = _store(contraction, epilogue, context, sums, panel, row, rows)
-        return seq(first, second, third, declaration, statements, kept)
+        group, first = bind("group", floormod(number, groups) * together)
+        row, second = bind("row", floordiv(number, groups) * chunk)
+        count, third = bind("count", minimum(i64(contraction.rows) - row, chunk))
+        rows, declaration = allocate([chunk * layout.stride], "uint8", "rows", "local")
+        sums, more = allocate([_BLOCK * PANEL_WIDTH], "int32", "sums", "local")
+
+        def block(panel: Expr, at: Expr) -> Stmt:
+            left, bound = bind("left", minimum(count - at, _BLOCK))
+            b, where = bind("b_panel", contraction.b_offset(i64(0), panel))
+            fetched = loop(
+                left,
+                lambda r: seq(epilogue.fetch(place(row + at + r, panel), PANEL_WIDTH)),
+                "r",
+            )
+            product = machine.multiply(rows, at, b, sums, left)
+            kept = _store(contraction, epilogue, context, sums, panel, row + at, left)
+            return seq(bound, where, fetched, product, kept)
+
+        def panel_of(offset: Expr) -> Stmt:
+            return loop(
+                ceildiv(count, _BLOCK), lambda t: block(simplify(group + offset), t * _BLOCK), "block"
+            )
+
+        return seq(
+            first, second, third, declaration, more,
+            loop(count, lambda r: layout.copy(contraction, row + r, rows, r * layout.stride), "r"),
+            machine.begin(),
+            loop(minimum(total - group, together), panel_of, "panel"),
+            machine.end(),
+        )  # fmt: skip
 
     operations = context.expected(contraction.rows) * context.expected(contraction.cols)
-    serial = context.is_small(operations * context.expected(contraction.depth) // 64)
-    views = epilogue.declare_views()
-    return seq(views, parallel(simplify(panels * row_tiles), task, "task", serial=serial))
+    serial = context.is_small(operations * layout.depth // 64)
+    row_chunks = simplify(tirx.max(ceildiv(contraction.rows, chunk), i64(1)))
+    return seq(epilogue.declare_views(), parallel(simplify(row_chunks * groups), task, "task", serial=serial))
 
 
-def configuration(rows: int | Expr, rest: int) -> list[int | Expr]:
-    """The 64 bytes of a configuration for ``rows`` rows of A and a K that leaves ``rest``, divisible by 4."""
-    content: list[int | Expr] = [0] * _CONFIGURATION
+def _chunk_rows(layout: PackedRows, rows: int, panels: int, l2_bytes: int) -> int:
+    """Rows of a task: one block where L2 holds B, else as many as L2 holds, so that B comes by seldom."""
+    blocks = -(-rows // _BLOCK)
+    if panels * layout.depth * PANEL_WIDTH <= l2_bytes // 2:
+        return _BLOCK
+    most = max(1, l2_bytes // 2 // (layout.stride * _BLOCK))
+    return -(-blocks // -(-blocks // most)) * _BLOCK
+
+
+def configuration(depth: int) -> list[int]:
+    """The 64 bytes of a configuration for tiles of ``depth`` bytes of K, at most 64 and divisible by 4."""
+    content = [0] * _CONFIGURATION
     content[0] = _PALETTE
-    shapes: dict[int, tuple[int | Expr, int]] = dict.fromkeys(_SUMS, (rows, _COLS * _QUAD))
-    for (left, *right), depth in ((_WHOLE, _STEP), (_REST, rest)):
-        if depth:
-            shapes[left] = (rows, depth)
-            shapes |= dict.fromkeys(right, (depth // _QUAD, _COLS * _QUAD))
+    shapes = {
+        **dict.fromkeys((*_SUMS[0], *_SUMS[1]), (_ROWS, _COLS * QUAD)),
+        **dict.fromkeys(_LEFT, (_ROWS, depth)),
+        **dict.fromkeys(_RIGHT, (depth // QUAD, _COLS * QUAD)),
+    }
     for tile, (count, row_bytes) in shapes.items():
         content[_ROW_COUNT + tile] = count
         content[_ROW_BYTES + 2 * tile] = row_bytes
@@ -114,93 +171,111 @@ def configuration(rows: int | Expr, rest: int) -> list[int | Expr]:
 
 @dataclass(frozen=True, kw_only=True)
 class _Machine:
-    """Emits the steps of K, with AMX or with loops that do the same."""
+    """Emits the steps of K, with AMX or with loops that do the same.
 
-    contraction: Contraction
+    ``fetched``: cache lines of the next panel that a step of a block asks for.
+    """
+
+    layout: PackedRows
+    b: Buffer
     amx: bool
+    fetched: int
 
-    def multiply(self, sums: Buffer, panel: Expr, row: Expr, rows: Expr) -> list[Stmt]:
-        """Statements that leave A[row : row + rows] times the panel in ``sums`` [16, 32]."""
-        depth = as_int(self.contraction.depth)
-        assert depth is not None
-        a, first = bind("a_tile", self.contraction.a_offset(i64(0), row))
-        b, second = bind("b_tile", self.contraction.b_offset(i64(0), panel))
-        whole, rest = depth // _STEP, depth % _STEP
-        statements = [*first, *second, *self._begin(sums, rows, rest)]
-        if whole:
+    def begin(self) -> list[Stmt]:
+        """Load the configuration."""
+        if not self.amx:
+            return []
+        memory, declaration = allocate([_CONFIGURATION], "uint8", "configuration", "local")
+        stores = [
+            store(memory, const_like(byte, "uint8"), i)
+            for i, byte in enumerate(configuration(self.layout.tile_depth))
+        ]
+        return [declaration, *stores, _instruction("ldtilecfg", _address(memory, i64(0)))]
+
+    def end(self) -> list[Stmt]:
+        """Give the tiles back."""
+        return [_instruction("tilerelease")] if self.amx else []
+
+    def multiply(self, rows: Buffer, row: Expr, b: Expr, sums: Buffer, left: Expr) -> list[Stmt]:
+        """Leave in ``sums`` [32, 32] the product of 32 rows from ``row`` on and the panel at ``b``.
+
+        Only the first ``left`` rows mean something.
+        """
+        at = row * self.layout.stride
+        ahead = b + self.layout.depth * PANEL_WIDTH + floordiv(row, _BLOCK) * (self.fetched * CACHE_LINE)
+        panel_tile = TILE_DEPTH // QUAD * _PANEL_ROW
+        skipped = (TILE_DEPTH - self.layout.rest) // QUAD * _PANEL_ROW if self.layout.rest else 0
+        step = self._tiles if self.amx else self._loops
+        if self.amx:
+            statements = [_instruction("tilezero", _tile(tile)) for pair in _SUMS for tile in pair]
+        else:
+            zero = const_like(0, "int32")
+            statements = [loop(_BLOCK * PANEL_WIDTH, lambda i: store(sums, zero, i), "clear")]
+        statements += [*self._fetch(ahead), *step(rows, at, b, sums, left)]
+        if self.layout.tiles > 1:
             statements.append(
                 loop(
-                    whole,
+                    self.layout.tiles - 1,
                     lambda k: seq(
-                        self._step(sums, a + k * _STEP, b + k * (_STEP // _QUAD * _PANEL_ROW), rows, _STEP)
+                        self._fetch(ahead + (k + 1) * panel_tile),
+                        step(rows, at + (k + 1) * TILE_DEPTH, b + (k + 1) * panel_tile - skipped, sums, left),
                     ),
                     "k",
                 )
             )
-        if rest:
-            a_end, b_end = a + whole * _STEP, b + whole * (_STEP // _QUAD * _PANEL_ROW)
-            statements += self._step(sums, a_end, b_end, rows, rest)
-        return statements + self._end(sums)
+        if self.amx:
+            statements += [
+                _instruction(
+                    "tilestored64",
+                    _tile(_SUMS[i][j]),
+                    _address(sums, i64(i * _ROWS * PANEL_WIDTH + j * _COLS)),
+                    i64(4 * PANEL_WIDTH),
+                )
+                for i in (0, 1)
+                for j in (0, 1)
+            ]
+        return statements
 
-    def _begin(self, sums: Buffer, rows: Expr, rest: int) -> list[Stmt]:
-        if not self.amx:
-            zero = const_like(0, "int32")
-            return [loop(_ROWS * PANEL_WIDTH, lambda i: store(sums, zero, i), "clear")]
-        memory, declaration = allocate([_CONFIGURATION], "uint8", "configuration", "local")
-        height = tirx.Cast("uint8", rows)
-        stores = [
-            store(memory, const_like(byte, "uint8") if isinstance(byte, int) else byte, i)
-            for i, byte in enumerate(configuration(height, rest))
+    def _fetch(self, ahead: Expr) -> list[Stmt]:
+        return [prefetch(self.b, ahead + line * CACHE_LINE) for line in range(self.fetched)]
+
+    def _tiles(self, rows: Buffer, a: Expr, b: Expr, sums: Buffer, left: Expr) -> list[Stmt]:
+        stride = self.layout.stride
+        loads = [
+            _instruction("tileloadd64", _tile(tile), _address(rows, a + i * (_ROWS * stride)), i64(stride))
+            for i, tile in enumerate(_LEFT)
         ]
-        return [declaration, *stores, _instruction("ldtilecfg", _address(memory, i64(0)))]
-
-    def _step(self, sums: Buffer, a: Expr, b: Expr, rows: Expr, depth: int) -> list[Stmt]:
-        """Add the product of ``depth`` K from the positions ``a`` and ``b``."""
-        if not self.amx:
-            return [self._step_of_loops(sums, a, b, rows, depth)]
-        left, *right = _WHOLE if depth == _STEP else _REST
-        stride = self._stride()
-        loads = [_instruction("tileloadd64", _tile(left), _address(self.contraction.a, a), stride)]
-        for number, tile in enumerate(right):
-            place = _address(self.contraction.b, b + number * (_COLS * _QUAD))
-            loads.append(_instruction("tileloadd64", _tile(tile), place, i64(_PANEL_ROW)))
-        products = [
-            _instruction("tdpbusd", _tile(total), _tile(left), _tile(tile))
-            for total, tile in zip(_SUMS, right, strict=True)
-        ]
-        return loads + products
-
-    def _step_of_loops(self, sums: Buffer, a: Expr, b: Expr, rows: Expr, depth: int) -> Stmt:
-        stride = self._stride()
-
-        def product(r: Expr, k: Expr, n: Expr) -> Stmt:
-            left = tirx.Cast("int32", load(self.contraction.a, a + r * stride + k))
-            at = b + floordiv(k, _QUAD) * _PANEL_ROW + n * _QUAD + floormod(k, _QUAD)
-            right = tirx.Cast("int32", load(self.contraction.b, at))
-            total = r * PANEL_WIDTH + n
-            return store(sums, load(sums, total) + left * right, total)
-
-        return loop(
-            rows,
-            lambda r: loop(depth, lambda k: loop(PANEL_WIDTH, lambda n: product(r, k, n), "n"), "part"),
-            "r",
-        )
-
-    def _stride(self) -> Expr:
-        """Bytes between rows of A."""
-        first, second = (self.contraction.a_offset(i64(0), i64(row)) for row in (0, 1))
-        return simplify(second - first)
-
-    def _end(self, sums: Buffer) -> list[Stmt]:
-        if not self.amx:
-            return []
-        stores = [
+        loads += [
             _instruction(
-                "tilestored64", _tile(tile), _address(sums, i64(number * _COLS)), i64(4 * PANEL_WIDTH)
+                "tileloadd64", _tile(tile), _address(self.b, b + j * (_COLS * QUAD)), i64(_PANEL_ROW)
             )
-            for number, tile in enumerate(_SUMS)
+            for j, tile in enumerate(_RIGHT)
         ]
-        return [*stores, _instruction("tilerelease")]
+        return loads + [
+            _instruction("tdpbusd", _tile(_SUMS[i][j]), _tile(_LEFT[i]), _tile(_RIGHT[j]))
+            for i in (0, 1)
+            for j in (0, 1)
+        ]
+
+    def _loops(self, rows: Buffer, a: Expr, b: Expr, sums: Buffer, left: Expr) -> list[Stmt]:
+        def product(r: Expr, k: Expr, n: Expr) -> Stmt:
+            value = tirx.Cast("int32", load(rows, a + r * self.layout.stride + k))
+            at = b + floordiv(k, QUAD) * _PANEL_ROW + n * QUAD + floormod(k, QUAD)
+            weight = tirx.Cast("int32", load(self.b, at))
+            total = r * PANEL_WIDTH + n
+            return store(sums, load(sums, total) + value * weight, total)
+
+        return [
+            loop(
+                left,
+                lambda r: loop(
+                    self.layout.tile_depth,
+                    lambda k: loop(PANEL_WIDTH, lambda n: product(r, k, n), "n"),
+                    "part",
+                ),
+                "r",
+            )
+        ]
 
 
 def _instruction(name: str, *operands: Any) -> Stmt:

@@ -10,6 +10,7 @@ import numpy as np
 import numpy.typing as npt
 from tvm import te, tirx
 
+from assay.compile.schedules.amx import emit_tiles, fits_tiles
 from assay.compile.schedules.blocks import Block, FusedFunction
 from assay.compile.schedules.context import ScheduleContext
 from assay.compile.schedules.contraction import Contraction
@@ -174,4 +175,5 @@ def emit_conv2d(function: FusedFunction, anchor: Block, epilogue: Epilogue, cont
         multiply_add=form,
         order=order,
     )
-    return seq(more, x_declaration, b_declaration, emit_contraction(contraction, epilogue, context))
+    emit = emit_tiles if fits_tiles(contraction, form, context) else emit_contraction
+    return seq(more, x_declaration, b_declaration, emit(contraction, epilogue, context))

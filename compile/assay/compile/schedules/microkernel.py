@@ -43,7 +43,7 @@ from assay.compile.schedules.ir import (
     store,
 )
 from assay.compile.schedules.multiply_add import FLOAT32, element_bytes, unit_for
-from assay.compile.schedules.panel_fetch import PanelFetch, plan_fetch, walk_and_fetch
+from assay.compile.schedules.panel_fetch import PanelFetch, plan_fetch, stays_near, walk_and_fetch
 from assay.compile.schedules.register_tile import leftover_rows
 from assay.compile.schedules.tile_store import store_tile
 from assay.compile.schedules.tiles import choose_tile
@@ -54,6 +54,8 @@ _Step: TypeAlias = Callable[[Sequence[Expr], Expr, int], list[Stmt]]
 
 # Units to share between threads, where there is that much work.
 _MIN_UNITS = 8
+# Panels that are cheap to stream again for each chunk, however large L2 is.
+_STREAMED_BYTES = 640 * 1024
 
 
 def emit_contraction(contraction: Contraction, epilogue: Epilogue, context: ScheduleContext) -> Stmt:
@@ -177,7 +179,7 @@ class _Emitter:
         all_panels = element_bytes(self.c.b) * self.expected_depth * self.context.expected(self.c.cols)
         room = max(unit.l2_bytes * 3 // 4 - panel_bytes, unit.l2_bytes // 4)
         row_bytes = max(self.c.a_row_bytes * self.walked_depth // self.expected_depth, 1)
-        if self.c.reduction and all_panels <= unit.l2_bytes * 5 // 4:
+        if self.c.reduction and all_panels <= min(unit.l2_bytes * 5 // 4, _STREAMED_BYTES):
             room = unit.l1_bytes * 3 // 4
             row_bytes *= self.c.reduction[0][0]
         in_cache = room // row_bytes
@@ -223,7 +225,7 @@ class _Emitter:
         panel = self.expected_depth * self.c.panel_width
         panels = self.context.expected(ceildiv(self.c.cols, self.c.panel_width))
         everything = size * panel * panels * self.context.expected(self.c.groups)
-        near = everything <= self.context.unit.l2_bytes // 2 or as_int(self.c.depth) is None
+        near = stays_near(everything, self.context.unit.l2_bytes) or as_int(self.c.depth) is None
         walked = self.walked_depth * self.c.panel_width
         return plan_fetch(elements=walked, element_bytes=size, ahead=panel, tiles=tiles, near=near)
 
@@ -285,6 +287,9 @@ class _Emitter:
                 result.append(store(accumulators[i], total, at))
             return result
 
+        if not block or block.ends:
+            for i in range(height):
+                statements += self.epilogue.fetch(self.c.out_flat(group, row + i, panel * width), width)
         depth = block.depth if block else self.c.depth
         statements.append(self._reduction(step, group, panel, base, fetch, depth))
         if block and not block.ends:

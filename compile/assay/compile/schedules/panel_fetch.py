@@ -11,8 +11,10 @@ from dataclasses import dataclass, replace
 
 from assay.compile.schedules.ir import CACHE_LINE, Buffer, Expr, Stmt, i64, loop, prefetch, seq, simplify
 
-__all__ = ["PanelFetch", "plan_fetch", "walk_and_fetch"]
+__all__ = ["PanelFetch", "plan_fetch", "stays_near", "walk_and_fetch"]
 
+# What may still be in L2 when a network comes back to it, however large L2 is.
+_NEAR_BYTES = 256 * 1024
 # Row tiles that a panel must serve for the next one to be fetched meanwhile.
 _FEWEST_TILES = 3
 
@@ -28,6 +30,11 @@ class PanelFetch:
     def at(self, tile: Expr) -> PanelFetch:
         """The share of the ``tile``-th row tile."""
         return replace(self, first=simplify(self.first + tile * (self.lines * self.stride)))
+
+
+def stays_near(size: int, l2_bytes: int) -> bool:
+    """Whether weights of ``size`` bytes are in L2 from one run of a network to the next."""
+    return size <= min(l2_bytes // 2, _NEAR_BYTES)
 
 
 def plan_fetch(*, elements: int, element_bytes: int, ahead: int, tiles: int, near: bool) -> PanelFetch | None:
