@@ -29,8 +29,8 @@ class DepthBlock:
 
 
 def choose_block_depth(depth: int, rows: int, l2_bytes: int, unroll: int) -> int | None:
-    """Steps of K in one block, a multiple of ``unroll``; None where K is short or L2 holds all rows of A."""
-    if depth < 2 * _DEPTH or 4 * depth * rows <= l2_bytes * 3 // 4:
+    """Steps of K in one block, a multiple of ``unroll``; None where K is short or half of L2 holds all rows of A."""
+    if depth < 2 * _DEPTH or 4 * depth * rows <= l2_bytes // 2:
         return None
     blocks = depth // _DEPTH
     return -(-depth // (blocks * unroll)) * unroll

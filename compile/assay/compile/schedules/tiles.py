@@ -14,6 +14,8 @@ __all__ = ["Tile", "choose_panel_width", "choose_tile", "rows_that_fit"]
 _LATENCY = 4
 # A load costs a little even where the multiply-adds hide it.
 _LOAD_WEIGHT = 0.1
+# Elements that L2 gives in a cycle.
+_LANES_A_CYCLE = 8
 _MAX_ROWS = 14
 # More rows of two-operand code make LLVM spill, whatever registers are left.
 _MAX_ROWS_TWO_OPERANDS = 4
@@ -41,11 +43,15 @@ def rows_that_fit(unit: VectorUnit, cols: int) -> int:
     return min(most, max(rows, 1)) if vectors + beside < unit.registers else 0
 
 
-def _tile_cycles(rows: int, vectors: int) -> float:
-    """Cycles per step of K: two multiply-adds and two loads a cycle, each accumulator once per latency."""
+def _tile_cycles(rows: int, vectors: int, lanes: int) -> float:
+    """Cycles per step of K: two multiply-adds and two loads a cycle, each accumulator once per latency.
+
+    B comes from L2, half a cache line a cycle: its vectors of a whole line weigh twice.
+    """
     multiply_adds = rows * vectors / 2
     loads = (rows + vectors) / 2
-    return max(multiply_adds, loads, _LATENCY) + _LOAD_WEIGHT * loads
+    fetched = (rows + vectors * max(1, lanes // _LANES_A_CYCLE)) / 2
+    return max(multiply_adds, loads, _LATENCY) + _LOAD_WEIGHT * fetched
 
 
 def _row_tiles(rows: int, most: int) -> Iterator[int]:
@@ -57,7 +63,7 @@ def _row_tiles(rows: int, most: int) -> Iterator[int]:
 
 def _cost(rows: int, cols: int, most: int, width: int, lanes: int) -> float:
     panels = -(-cols // width)
-    return panels * sum(_tile_cycles(r, width // lanes) for r in _row_tiles(rows, most))
+    return panels * sum(_tile_cycles(r, width // lanes, lanes) for r in _row_tiles(rows, most))
 
 
 @cache
