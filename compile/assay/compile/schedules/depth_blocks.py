@@ -29,7 +29,7 @@ class DepthBlock:
 
 
 def choose_block_depth(depth: int, rows: int, l2_bytes: int, unroll: int) -> int | None:
-    """Steps of K in one block, a multiple of ``unroll``; None where K is short or half of L2 holds all rows of A."""
+    """Steps of K in one block, a multiple of ``unroll``; None for a short K, or where half of L2 holds A."""
     if depth < 2 * _DEPTH or 4 * depth * rows <= l2_bytes // 2:
         return None
     blocks = depth // _DEPTH
