@@ -14,9 +14,9 @@ import pytest
 
 from assay.compile.build import build_artifact
 from assay.compile.records import read_records, record_path
+from assay.compile.targets import find_target
 from assay.compile.targets.microarchitecture import microarchitecture
 from assay.compile.tune.session import tune_model
-from assay.errors import CpuFeatureError
 from assay.models.registry import find_model
 
 needs_name = pytest.mark.skipif(microarchitecture() is None, reason="the micro-architecture has no name here")
@@ -74,10 +74,9 @@ def test_records_change_the_key_of_a_build_that_takes_them(
     write_records(path, RecordFile(target="x86-64-v3", microarchitecture=name, records=(record,)))
     assert read_records(path).records == (record,)
     spec = find_model(str(perceptron_file))
-    try:
-        plain = build_artifact(spec, target=name, records=[], cache=cache)
-    except CpuFeatureError:
+    if find_target(name).name != "x86-64-v3":
         pytest.skip("this machine's micro-architecture is no alias of x86-64-v3")
+    plain = build_artifact(spec, target=name, records=[], cache=cache)
     tuned = build_artifact(spec, target=name, records=[tmp_path], cache=cache)
     assert plain.path != tuned.path
     assert (plain.path / "lib/model.so").read_bytes() != (tuned.path / "lib/model.so").read_bytes()

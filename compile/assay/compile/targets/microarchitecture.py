@@ -17,6 +17,7 @@ _INTEL = {
     **dict.fromkeys((0x3D, 0x47, 0x4F, 0x56), "broadwell"),
     **dict.fromkeys((0x4E, 0x5E, 0x8E, 0x9E, 0xA5, 0xA6), "skylake"),
     **dict.fromkeys((0x6A, 0x6C), "icelake-server"),
+    0xA7: "rocketlake",
     0x8F: "sapphirerapids",
     0xCF: "emeraldrapids",
     **dict.fromkeys((0x97, 0x9A), "alderlake"),
