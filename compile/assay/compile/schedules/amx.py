@@ -90,10 +90,10 @@ def fits_tiles(contraction: Contraction, form: MultiplyAdd, context: ScheduleCon
 def emit_tiles(contraction: Contraction, epilogue: Epilogue, context: ScheduleContext) -> Stmt:
     """All tasks, shared between threads: a chunk of the rows, and all panels or a group of them."""
     layout = PackedRows.of(contraction)
+    expected_rows = context.expected(contraction.rows)
     panels = -(-context.expected(contraction.cols) // PANEL_WIDTH)
-    chunk = _chunk_rows(layout, context.expected(contraction.rows), panels, context.unit.l2_bytes)
-    chunks = -(-context.expected(contraction.rows) // chunk)
-    together = -(-panels // min(panels, -(-_FEWEST_TASKS // chunks)))
+    chunk = _chunk_rows(layout, expected_rows, panels, context.unit.l2_bytes)
+    chunks = -(-expected_rows // chunk)
     near = stays_near(panels * layout.depth * PANEL_WIDTH, context.unit.l2_bytes)
     machine = _Machine(
         layout=layout,
@@ -101,48 +101,82 @@ def emit_tiles(contraction: Contraction, epilogue: Epilogue, context: ScheduleCo
         amx=context.unit.dot is DotProduct.AMX,
         fetched=0 if near else -(-_LINES * _BLOCK // chunk),
     )
-    total = ceildiv(contraction.cols, PANEL_WIDTH)
-    groups = ceildiv(total, together)
+    emitter = _Emitter(
+        contraction=contraction,
+        epilogue=epilogue,
+        context=context,
+        machine=machine,
+        chunk=chunk,
+        together=-(-panels // min(panels, -(-_FEWEST_TASKS // chunks))),
+    )
+    operations = expected_rows * context.expected(contraction.cols) * layout.depth
+    serial = context.is_small(operations // 64)
+    row_chunks = simplify(tirx.max(ceildiv(contraction.rows, chunk), i64(1)))
+    count = simplify(row_chunks * emitter.groups)
+    return seq(epilogue.declare_views(), parallel(count, emitter.task, "task", serial=serial))
 
-    def place(row: Expr, panel: Expr) -> Expr:
-        return contraction.out_flat(i64(0), row, panel * PANEL_WIDTH)
 
-    def task(number: Expr) -> Stmt:
-        group, first = bind("group", floormod(number, groups) * together)
-        row, second = bind("row", floordiv(number, groups) * chunk)
-        count, third = bind("count", minimum(i64(contraction.rows) - row, chunk))
-        rows, declaration = allocate([chunk * layout.stride], "uint8", "rows", "local")
+@dataclass(frozen=True, kw_only=True)
+class _Emitter:
+    """Emits tasks of ``chunk`` rows and ``together`` panels."""
+
+    contraction: Contraction
+    epilogue: Epilogue
+    context: ScheduleContext
+    machine: _Machine
+    chunk: int
+    together: int
+
+    @property
+    def panels(self) -> Expr:
+        """Panels of B."""
+        return ceildiv(self.contraction.cols, PANEL_WIDTH)
+
+    @property
+    def groups(self) -> Expr:
+        """Groups of panels, each of which copies its rows itself."""
+        return ceildiv(self.panels, self.together)
+
+    def task(self, number: Expr) -> Stmt:
+        """Copy a chunk of rows, and multiply its blocks by each panel of a group."""
+        layout = self.machine.layout
+        first_panel, first = bind("first_panel", floormod(number, self.groups) * self.together)
+        row, second = bind("row", floordiv(number, self.groups) * self.chunk)
+        count, third = bind("count", minimum(i64(self.contraction.rows) - row, self.chunk))
+        rows, declaration = allocate([self.chunk * layout.stride], "uint8", "rows", "local")
         sums, more = allocate([_BLOCK * PANEL_WIDTH], "int32", "sums", "local")
 
-        def block(panel: Expr, at: Expr) -> Stmt:
-            left, bound = bind("left", minimum(count - at, _BLOCK))
-            b, where = bind("b_panel", contraction.b_offset(i64(0), panel))
-            fetched = loop(
-                left,
-                lambda r: seq(epilogue.fetch(place(row + at + r, panel), PANEL_WIDTH)),
-                "r",
-            )
-            product = machine.multiply(rows, at, b, sums, left)
-            kept = _store(contraction, epilogue, context, sums, panel, row + at, left)
-            return seq(bound, where, fetched, product, kept)
-
-        def panel_of(offset: Expr) -> Stmt:
+        def blocks(panel: Expr) -> Stmt:
             return loop(
-                ceildiv(count, _BLOCK), lambda t: block(simplify(group + offset), t * _BLOCK), "block"
+                ceildiv(count, _BLOCK),
+                lambda t: self._block(rows, sums, panel, row, t * _BLOCK, count),
+                "block",
             )
 
         return seq(
             first, second, third, declaration, more,
-            loop(count, lambda r: layout.copy(contraction, row + r, rows, r * layout.stride), "r"),
-            machine.begin(),
-            loop(minimum(total - group, together), panel_of, "panel"),
-            machine.end(),
+            loop(count, lambda r: layout.copy(self.contraction, row + r, rows, r * layout.stride), "r"),
+            self.machine.begin(),
+            loop(
+                minimum(self.panels - first_panel, self.together),
+                lambda offset: blocks(simplify(first_panel + offset)),
+                "panel",
+            ),
+            self.machine.end(),
         )  # fmt: skip
 
-    operations = context.expected(contraction.rows) * context.expected(contraction.cols)
-    serial = context.is_small(operations * layout.depth // 64)
-    row_chunks = simplify(tirx.max(ceildiv(contraction.rows, chunk), i64(1)))
-    return seq(epilogue.declare_views(), parallel(simplify(row_chunks * groups), task, "task", serial=serial))
+    def _block(self, rows: Buffer, sums: Buffer, panel: Expr, row: Expr, at: Expr, count: Expr) -> Stmt:
+        """The block ``at`` rows behind ``row``, which is the first of ``count``, times one panel."""
+        left, bound = bind("left", minimum(count - at, _BLOCK))
+        b, where = bind("b_panel", self.contraction.b_offset(i64(0), panel))
+
+        def fetch(r: Expr) -> Stmt:
+            flat = self.contraction.out_flat(i64(0), row + at + r, panel * PANEL_WIDTH)
+            return seq(self.epilogue.fetch(flat, PANEL_WIDTH))
+
+        product = self.machine.multiply(rows, at, b, sums, left)
+        kept = _store(self.contraction, self.epilogue, self.context, sums, panel, row + at, left)
+        return seq(bound, where, loop(left, fetch, "r"), product, kept)
 
 
 def _chunk_rows(layout: PackedRows, rows: int, panels: int, l2_bytes: int) -> int:
