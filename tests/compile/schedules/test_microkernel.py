@@ -136,7 +136,8 @@ def test_inner_loop_has_one_product_for_each_accumulator_of_the_tile(
     tile = choose_tile(unit, 128, width, 256)
     accumulators = tile.rows * width // unit.lanes()
     multiply_adds = products(hottest(assembly_of("product", target)))
-    assert len(multiply_adds) == accumulators * tile.unroll
+    # Once for each block of steps, of which LLVM may unroll those between two fetches of the next panel.
+    assert len(multiply_adds) in {accumulators * tile.unroll * blocks for blocks in (1, 2)}
     if unit.fma:
         assert len({line.rpartition("%")[2] for line in multiply_adds}) == accumulators
 

@@ -43,9 +43,16 @@ from assay.compile.schedules.ir import (
     store,
 )
 from assay.compile.schedules.multiply_add import FLOAT32, element_bytes, unit_for
-from assay.compile.schedules.panel_fetch import PanelFetch, plan_fetch, stays_near, walk_and_fetch
+from assay.compile.schedules.panel_fetch import (
+    PanelFetch,
+    cheap_to_stream,
+    plan_fetch,
+    stays_near,
+    walk_and_fetch,
+)
+from assay.compile.schedules.panel_order import panel_order
 from assay.compile.schedules.register_tile import leftover_rows
-from assay.compile.schedules.tile_store import store_tile
+from assay.compile.schedules.tile_store import fetch_tile, store_tile
 from assay.compile.schedules.tiles import choose_tile
 
 __all__ = ["emit_contraction", "emit_rows_of_panel"]
@@ -54,8 +61,6 @@ _Step: TypeAlias = Callable[[Sequence[Expr], Expr, int], list[Stmt]]
 
 # Units to share between threads, where there is that much work.
 _MIN_UNITS = 8
-# Panels that are cheap to stream again for each chunk, however large L2 is.
-_STREAMED_BYTES = 640 * 1024
 
 
 def emit_contraction(contraction: Contraction, epilogue: Epilogue, context: ScheduleContext) -> Stmt:
@@ -100,7 +105,8 @@ class _Emitter:
         panels = simplify(tirx.max(panels, i64(1)))
         chunks = simplify(tirx.max(ceildiv(self.c.rows, chunk), i64(1)))
         per_group = simplify(panels * chunks)
-        place = self._placing(panels, chunks)
+        panel_bytes = element_bytes(self.c.b) * self.expected_depth * self.c.panel_width
+        place = panel_order(panels, chunks, panel_bytes, self.context.unit.l2_bytes)
 
         def unit(t: Expr, block: DepthBlock | None = None) -> Stmt:
             group, first = bind("group", floordiv(t, per_group))
@@ -134,37 +140,6 @@ class _Emitter:
             return None
         return choose_block_depth(depth, self.expected_rows, self.context.unit.l2_bytes, self.tile.unroll)
 
-    def _placing(self, panels: Expr, chunks: Expr) -> Callable[[Expr], tuple[Expr, Expr, list[Stmt]]]:
-        """From the number of a unit to its panel and its chunk.
-
-        A group's panels take about two L2s: what a thread streams again for the next chunk stays in its share
-        of L3. All in one group where they are few or their number is not known.
-        """
-        panel_bytes = element_bytes(self.c.b) * self.expected_depth * self.c.panel_width
-        most = max(1, self.context.unit.l2_bytes * 2 // panel_bytes)
-        count = as_int(panels)
-
-        def together(unit: Expr) -> tuple[Expr, Expr, list[Stmt]]:
-            panel, statements = bind("panel", floormod(unit, panels))
-            return panel, floordiv(unit, panels), statements
-
-        if count is None or count <= most:
-            return together
-        # A divisor makes all groups alike, which keeps the arithmetic of a unit short.
-        size = max(divisor for divisor in range(1, most + 1) if count % divisor == 0)
-        size = size if 2 * size >= most else most
-
-        def grouped(unit: Expr) -> tuple[Expr, Expr, list[Stmt]]:
-            base, first = bind("base", floordiv(unit, chunks * size) * size)
-            left, second = (
-                (i64(size), []) if count % size == 0 else bind("left", minimum(panels - base, size))
-            )
-            rest, third = bind("rest", unit - base * chunks)
-            panel, fourth = bind("panel", base + floormod(rest, left))
-            return panel, floordiv(rest, left), [*first, *second, *third, *fourth]
-
-        return grouped
-
     def _chunk_rows(self, panels: int) -> int:
         """Rows of one chunk, a multiple of the tile's: their part of A stays cached while the panels pass by.
 
@@ -179,7 +154,7 @@ class _Emitter:
         all_panels = element_bytes(self.c.b) * self.expected_depth * self.context.expected(self.c.cols)
         room = max(unit.l2_bytes * 3 // 4 - panel_bytes, unit.l2_bytes // 4)
         row_bytes = max(self.c.a_row_bytes * self.walked_depth // self.expected_depth, 1)
-        if self.c.reduction and all_panels <= min(unit.l2_bytes * 5 // 4, _STREAMED_BYTES):
+        if self.c.reduction and cheap_to_stream(all_panels, unit.l2_bytes):
             room = unit.l1_bytes * 3 // 4
             row_bytes *= self.c.reduction[0][0]
         in_cache = room // row_bytes
@@ -288,8 +263,7 @@ class _Emitter:
             return result
 
         if not block or block.ends:
-            for i in range(height):
-                statements += self.epilogue.fetch(self.c.out_flat(group, row + i, panel * width), width)
+            statements += fetch_tile(self.c, self.epilogue, height, group, panel, row)
         depth = block.depth if block else self.c.depth
         statements.append(self._reduction(step, group, panel, base, fetch, depth))
         if block and not block.ends:

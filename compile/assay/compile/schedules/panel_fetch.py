@@ -11,10 +11,12 @@ from dataclasses import dataclass, replace
 
 from assay.compile.schedules.ir import CACHE_LINE, Buffer, Expr, Stmt, i64, loop, prefetch, seq, simplify
 
-__all__ = ["PanelFetch", "plan_fetch", "stays_near", "walk_and_fetch"]
+__all__ = ["PanelFetch", "cheap_to_stream", "plan_fetch", "stays_near", "walk_and_fetch"]
 
 # What may still be in L2 when a network comes back to it, however large L2 is.
 _NEAR_BYTES = 256 * 1024
+# Panels that are cheap to stream again for each chunk of rows: what lies beyond L2 is slow on many servers.
+_STREAMED_BYTES = 640 * 1024
 # Row tiles that a panel must serve for the next one to be fetched meanwhile.
 _FEWEST_TILES = 3
 
@@ -35,6 +37,11 @@ class PanelFetch:
 def stays_near(size: int, l2_bytes: int) -> bool:
     """Whether weights of ``size`` bytes are in L2 from one run of a network to the next."""
     return size <= min(l2_bytes // 2, _NEAR_BYTES)
+
+
+def cheap_to_stream(size: int, l2_bytes: int) -> bool:
+    """Whether panels of ``size`` bytes in all may come by once for each chunk of rows."""
+    return size <= min(l2_bytes * 5 // 4, _STREAMED_BYTES)
 
 
 def plan_fetch(*, elements: int, element_bytes: int, ahead: int, tiles: int, near: bool) -> PanelFetch | None:

@@ -24,7 +24,16 @@ from assay.compile.schedules.ir import (
 )
 from assay.compile.schedules.math import Registers, with_registers
 
-__all__ = ["store_tile"]
+__all__ = ["fetch_tile", "store_tile"]
+
+
+def fetch_tile(
+    contraction: Contraction, epilogue: Epilogue, height: int, group: Expr, panel: Expr, row: Expr
+) -> list[Stmt]:
+    """Ask for what ``store_tile`` will read and store for ``height`` rows from ``row`` on."""
+    width = contraction.panel_width
+    flats = [contraction.out_flat(group, row + i, panel * width) for i in range(height)]
+    return [statement for flat in flats for statement in epilogue.fetch(flat, width)]
 
 
 def store_tile(
