@@ -49,6 +49,7 @@ from assay.compile.schedules.math import with_registers
 from assay.compile.schedules.multiply_add import MultiplyAdd, element_bytes
 from assay.compile.schedules.packed_rows import QUAD, TILE_DEPTH, PackedRows
 from assay.compile.schedules.panel_fetch import stays_near
+from assay.compile.schedules.tile_store import fetch_tile
 from assay.compile.targets.target import DotProduct, VectorUnit
 
 __all__ = ["PANEL_WIDTH", "configuration", "emit_tiles", "fits_tiles", "takes_tiles"]
@@ -92,9 +93,10 @@ def emit_tiles(contraction: Contraction, epilogue: Epilogue, context: ScheduleCo
     layout = PackedRows.of(contraction)
     expected_rows = context.expected(contraction.rows)
     panels = -(-context.expected(contraction.cols) // PANEL_WIDTH)
-    chunk = _chunk_rows(layout, expected_rows, panels, context.unit.l2_bytes)
+    weight_bytes = panels * layout.depth * PANEL_WIDTH
+    chunk = _chunk_rows(layout, expected_rows, weight_bytes, context.unit.l2_bytes)
     chunks = -(-expected_rows // chunk)
-    near = stays_near(panels * layout.depth * PANEL_WIDTH, context.unit.l2_bytes)
+    near = stays_near(weight_bytes, context.unit.l2_bytes)
     machine = _Machine(
         layout=layout,
         b=contraction.b,
@@ -171,19 +173,18 @@ class _Emitter:
         b, where = bind("b_panel", self.contraction.b_offset(i64(0), panel))
 
         def fetch(r: Expr) -> Stmt:
-            flat = self.contraction.out_flat(i64(0), row + at + r, panel * PANEL_WIDTH)
-            return seq(self.epilogue.fetch(flat, PANEL_WIDTH))
+            return seq(fetch_tile(self.contraction, self.epilogue, 1, i64(0), panel, row + at + r))
 
         product = self.machine.multiply(rows, at, b, sums, left)
         kept = _store(self.contraction, self.epilogue, self.context, sums, panel, row + at, left)
         return seq(bound, where, loop(left, fetch, "r"), product, kept)
 
 
-def _chunk_rows(layout: PackedRows, rows: int, panels: int, l2_bytes: int) -> int:
+def _chunk_rows(layout: PackedRows, rows: int, weight_bytes: int, l2_bytes: int) -> int:
     """Rows of a task: one block where L2 holds B, else as many as L2 holds, so that B comes by seldom."""
-    blocks = -(-rows // _BLOCK)
-    if panels * layout.depth * PANEL_WIDTH <= l2_bytes // 2:
+    if weight_bytes <= l2_bytes // 2:
         return _BLOCK
+    blocks = -(-rows // _BLOCK)
     most = max(1, l2_bytes // 2 // (layout.stride * _BLOCK))
     return -(-blocks // -(-blocks // most)) * _BLOCK
 
