@@ -40,6 +40,15 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
                 item.add_marker(pytest.mark.skip(reason="needs the torch extra: pip install -e '.[torch]'"))
 
 
+@pytest.fixture(scope="session")
+def needs_named_cpu() -> None:
+    """Tuning records go by the name of the CPU's micro-architecture."""
+    from assay.compile.targets.microarchitecture import microarchitecture
+
+    if microarchitecture() is None:
+        pytest.skip("the micro-architecture has no name here")
+
+
 def _forbid_skip(report: Any) -> None:
     """Turn a skip into a failure, unless its reason is on the list."""
     if not report.skipped or hasattr(report, "wasxfail"):

@@ -16,7 +16,6 @@ import numpy as np
 import pytest
 
 from assay.compile.records import read_records as read_tuning_records
-from assay.compile.targets.microarchitecture import microarchitecture
 from assay.results.record import read_records
 
 pytest.importorskip("distributed", reason="the farm extra is not installed")
@@ -125,7 +124,7 @@ def scheduler(start: Callable[..., Path], tmp_path: Path) -> str:
 
 
 @pytest.mark.slow
-@pytest.mark.skipif(microarchitecture() is None, reason="the micro-architecture has no name here")
+@pytest.mark.usefixtures("needs_named_cpu")
 def test_builds_searches_and_measurements_on_a_scheduler_that_is_there(
     cli: Any, spec: Callable[..., Path], scheduler: str, tmp_path: Path
 ) -> None:

@@ -19,8 +19,6 @@ from assay.compile.targets.microarchitecture import microarchitecture
 from assay.compile.tune.session import tune_model
 from assay.models.registry import find_model
 
-needs_name = pytest.mark.skipif(microarchitecture() is None, reason="the micro-architecture has no name here")
-
 
 def journal_lines(cache: Path) -> list[bytes]:
     path = cache / "tuning" / "x86-64-v3.jsonl"
@@ -28,7 +26,7 @@ def journal_lines(cache: Path) -> list[bytes]:
 
 
 @pytest.mark.slow
-@needs_name
+@pytest.mark.usefixtures("needs_named_cpu")
 def test_a_search_that_is_killed_goes_on_where_it_was(
     needs_avx2: None, perceptron_file: Path, tmp_path: Path
 ) -> None:
@@ -56,7 +54,7 @@ def test_a_search_that_is_killed_goes_on_where_it_was(
 
 
 @pytest.mark.slow
-@needs_name
+@pytest.mark.usefixtures("needs_named_cpu")
 def test_records_change_the_key_of_a_build_that_takes_them(
     needs_avx2: None, perceptron: onnx.ModelProto, perceptron_file: Path, tmp_path: Path, cache: Path
 ) -> None:
